@@ -1,0 +1,67 @@
+//! The two things a gateway needs from the rest of the system, as traits of its own: forward a record, ask the logic.
+//!
+//! In: records and questions of one core. Out: answers on that core's lane. Always: neither call waits; both are made from
+//! a core's thread. The composition root joins them to the queue and the logic, so the gateway names neither.
+
+use crate::lane::CoreLane;
+use bytes::Bytes;
+use im_proto::{ConnectionId, DeviceId, Generation, InboxVersion, LogId, UserId, client};
+
+/// A command that writes, on its way to the queue.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    pub log: LogId,
+    /// An encoded `im.internal.v1.Upstream`.
+    pub record: Bytes,
+}
+
+pub trait Forward: Send + Sync + 'static {
+    /// Takes records from the front for as long as there is room, in order. What is left was not taken; the core keeps it,
+    /// stops reading from the connections that wait, and tries again shortly.
+    fn forward(&self, records: &mut Vec<Upstream>);
+}
+
+pub trait AskLogic: Send + Sync + 'static {
+    /// Asks; the answer comes on `lane` as a [`LogicAnswer`], or never: then the core's own deadline ends the request.
+    fn ask(&self, question: Question, lane: CoreLane);
+}
+
+#[derive(Debug)]
+pub enum Question {
+    /// Verify the token, register the route, tell the login.
+    SignIn { connection: ConnectionId, sign_in: client::SignIn },
+    /// A command that only reads (pull, sync, list members). `frame` is the encoded `ClientFrame`.
+    Read { connection: ConnectionId, request_id: u64, user: UserId, frame: Bytes },
+    /// The inbox versions of the users that sent a heartbeat in this turn.
+    Versions { users: Vec<(ConnectionId, UserId)> },
+    /// The connection of this login is gone: forget its route.
+    SignedOut { connection: ConnectionId, user: UserId, device: DeviceId, generation: Generation },
+}
+
+#[derive(Debug)]
+pub enum LogicAnswer {
+    SignedIn { connection: ConnectionId, outcome: Result<SignedIn, SignInRefused> },
+    /// `frame` is a delimited `ServerFrame`. `inbox_version`: the answer told the connection of everything up to it.
+    Read { connection: ConnectionId, request_id: u64, frame: Bytes, inbox_version: Option<InboxVersion> },
+    Versions { versions: Vec<(ConnectionId, InboxVersion)> },
+}
+
+/// A login that stands: its route is registered.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub generation: Generation,
+    /// Read after the route was registered.
+    pub inbox_version: InboxVersion,
+    pub epoch: im_proto::Epoch,
+    /// When the token ends; the connection is closed then with TOKEN_EXPIRED. `None`: it does not.
+    pub token_expires_at_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SignInRefused {
+    pub code: client::CloseCode,
+    pub reconnect_after_ms: u32,
+    pub detail: String,
+}

@@ -1,0 +1,29 @@
+//! The committed Rust code and `descriptor.bin` are what the `.proto` files say today.
+//! `IM_REGENERATE=1 cargo test -p im-proto --test generated` writes them anew.
+
+use std::path::Path;
+
+#[test]
+fn the_generated_files_match_the_proto_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = tempfile::tempdir().unwrap();
+    let client_only = protox::compile(["client.proto"], [root]).unwrap();
+    let all = protox::compile(["client.proto", "internal.proto"], [root]).unwrap();
+    prost_build::Config::new().bytes(["."]).out_dir(out.path()).compile_fds(all).unwrap();
+    std::fs::write(out.path().join("descriptor.bin"), prost::Message::encode_to_vec(&client_only)).unwrap();
+
+    let regenerate = std::env::var_os("IM_REGENERATE").is_some();
+    for (name, committed) in [
+        ("im.v1.rs", root.join("src/generated/im.v1.rs")),
+        ("im.internal.v1.rs", root.join("src/generated/im.internal.v1.rs")),
+        ("descriptor.bin", root.join("descriptor.bin")),
+    ] {
+        let fresh = std::fs::read(out.path().join(name)).unwrap();
+        if regenerate {
+            std::fs::create_dir_all(committed.parent().unwrap()).unwrap();
+            std::fs::write(&committed, &fresh).unwrap();
+        }
+        let committed = std::fs::read(&committed).unwrap_or_default();
+        assert!(committed == fresh, "{name} is stale: run with IM_REGENERATE=1 and commit");
+    }
+}

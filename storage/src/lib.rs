@@ -1,0 +1,7 @@
+//! Where everything lies: the ports the logic is written against, and their adapters.
+//!
+//! In: decisions of the logic. Out: durable logs, projections, routes, and the queue and delivery between processes.
+//! Always: no port promises more than Kafka, MongoDB, MySQL or Redis can do alone, and nothing is atomic across two
+//! ports. This crate alone names a database driver.
+
+pub mod ports;

@@ -1,0 +1,123 @@
+//! The logs of entries: the truth of the system. Conversations and users' own logs alike.
+//!
+//! In: entries whose seq the worker has chosen. Out: the same entries, for ever. Always: two unique keys,
+//! `(log, seq)` and `(log, sender, client id)`; an adapter that cannot enforce both refuses to open. The insert itself
+//! gives the seq: whoever loses the race for a key has written nothing.
+
+use super::StoreError;
+use async_trait::async_trait;
+use bytes::Bytes;
+use im_proto::{ClientId, Epoch, LogId, Seq, UserId};
+
+#[async_trait]
+pub trait EntryLog: Send + Sync + 'static {
+    /// Names the history of this store. Constant while the store is open; a restored backup has another.
+    fn epoch(&self) -> Epoch;
+
+    /// Appends `batch` in its order; the entries may belong to many logs.
+    ///
+    /// - What is stored of the batch is always a prefix of it, also after a crash, an error or a power cut.
+    /// - `stored` entries from the front are durable when the call returns: no crash or power cut loses them.
+    /// - [`Stop::Taken`]: entry number `stored` met a taken key, of either kind (the port does not say which); it and
+    ///   everything behind it is not stored.
+    /// - [`Stop::Unknown`]: whether entry number `stored` and those behind it are stored is not known. A later [`find`]
+    ///   tells, and its answer does not change by itself: an unknown write has happened or never will.
+    ///
+    /// The caller appends seq n+1 of a log only behind n in the same batch, or after n was reported or read as stored.
+    ///
+    /// [`find`]: EntryLog::find
+    async fn append(&self, batch: Vec<NewEntry>) -> Appended;
+
+    /// The last entry of a log, with majority: not one that may yet be rolled back. `None` for an empty log.
+    async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError>;
+
+    /// The entries of a log from `from` on, rising, without a gap; at most `entries_max` of them, and no more than the
+    /// first once their bytes pass `bytes_max`. Empty when `from` is behind the head.
+    async fn range(
+        &self,
+        log: &LogId,
+        from: Seq,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<EntryRow>, StoreError>;
+
+    /// The entry that `sender` wrote with `client_id`, with majority.
+    async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError>;
+
+    /// The place behind everything stored so far.
+    async fn end(&self) -> Result<Cursor, StoreError>;
+
+    /// Names the entries of one shard stored behind `after` (`None`: from the oldest place still known, which is never
+    /// behind what [`Inbox::cover`](super::Inbox::cover) was given). At least those, in the order they were stored; some
+    /// before `after` may be named again. Empty when there are no more.
+    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError>;
+}
+
+/// An entry to be appended.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    pub log: LogId,
+    pub seq: Seq,
+    pub sender: UserId,
+    pub client_id: ClientId,
+    /// An encoded `StoredEntry`. The adapter keeps it with a checksum and never looks inside.
+    pub stored: Bytes,
+}
+
+/// How far an append came.
+#[derive(Debug)]
+pub struct Appended {
+    /// This many entries from the front are durable.
+    pub stored: usize,
+    /// Why not all; `None` exactly when `stored` is the whole batch.
+    pub stop: Option<Stop>,
+}
+
+#[derive(Debug)]
+pub enum Stop {
+    Taken,
+    Unknown(StoreError),
+}
+
+/// An entry as it was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryRow {
+    pub seq: Seq,
+    /// The encoded `StoredEntry`, its checksum verified at this very read.
+    pub stored: Bytes,
+}
+
+/// A place in the order of storing, meaningful to the adapter that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub Bytes);
+
+/// Entries stored behind a cursor.
+#[derive(Debug)]
+pub struct Tail {
+    pub entries: Vec<(LogId, Seq)>,
+    /// Where to go on; the end when `entries` is empty.
+    pub next: Cursor,
+}
+
+/// One of [`Shard::COUNT`] fixed groups of logs. The unit of ownership: a queue partition is some of the shards, so
+/// partitions may change in number while what is stored stays valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shard(u8);
+
+impl Shard {
+    /// Fixed for ever: it is part of what is stored.
+    pub const COUNT: u8 = 64;
+
+    /// The shard of a log: its hash bytes, CRC32C so that ids of any form spread.
+    pub fn of(log: &LogId) -> Self {
+        Self((crc32c::crc32c(log.as_str().as_bytes()) % u32::from(Self::COUNT)) as u8)
+    }
+
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self)
+    }
+
+    pub fn index(self) -> u8 {
+        self.0
+    }
+}

@@ -1,0 +1,69 @@
+//! The way from gateways to workers: commands that write, partitioned by log.
+//!
+//! In: encoded `Upstream` records, keyed by the log they write. Out: the same records, each partition in order, to one
+//! consumer at a time. Always: a record may be lost, repeated, or seen by an old owner after a new one took over; the
+//! store's unique keys make that harmless. Nothing is acked to a client because it was queued.
+
+use super::{Shard, StoreError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use im_proto::LogId;
+
+/// One command for one log.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub log: LogId,
+    /// An encoded `Upstream`.
+    pub upstream: Bytes,
+}
+
+/// A number below the queue's partition count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Partition(pub u32);
+
+impl Partition {
+    /// The partition that carries `shard` when there are `count` of them.
+    pub fn of(shard: Shard, count: u32) -> Self {
+        Self(u32::from(shard.index()) % count)
+    }
+}
+
+#[async_trait]
+pub trait Queue: Send + Sync + 'static {
+    /// Takes records from the front of `records` for as long as there is room, in order, and never waits. What is left in
+    /// `records` was not taken: the queue is full, and the caller stops reading from its clients until it is not.
+    /// Records of one log keep their order.
+    fn produce(&self, records: &mut Vec<Record>);
+
+    /// Like [`produce`](Queue::produce), but returns only when the queue holds the records as safely as it ever will
+    /// (Kafka: all in-sync replicas). For the follow-up records that one log sends to another, before the offset moves.
+    async fn produce_and_wait(&self, records: Vec<Record>) -> Result<(), StoreError>;
+
+    /// How many partitions there are; at most [`Shard::COUNT`].
+    fn partitions(&self) -> u32;
+}
+
+#[async_trait]
+pub trait Consumer: Send + 'static {
+    /// Waits for records of the partitions this consumer owns and returns those of one partition, in order, at most
+    /// `records_max`. `None` when the queue is closed and drained. Cancel-safe: a dropped call takes nothing.
+    async fn next(&mut self, records_max: usize) -> Result<Option<Batch>, StoreError>;
+
+    /// Everything of the partition up to and including `offset` is stored and handed on, and need not come again.
+    async fn commit(&mut self, partition: Partition, offset: u64) -> Result<(), StoreError>;
+}
+
+#[derive(Debug)]
+pub struct Batch {
+    pub partition: Partition,
+    /// True for the first batch after the partition was taken over: the owner forgets what it knew of its logs and
+    /// repeats what the projections lack before it goes on.
+    pub taken_over: bool,
+    pub records: Vec<Consumed>,
+}
+
+#[derive(Debug)]
+pub struct Consumed {
+    pub offset: u64,
+    pub record: Record,
+}

@@ -1,0 +1,48 @@
+//! Where a device is connected.
+//!
+//! In: logins and their ends. Out: the connections of a user. Always: at most one login per device, the newest; an old
+//! login never replaces a newer one (contract C7). A route is a hint: a wrong one costs a lost push, never a message. All
+//! may be lost; devices register again.
+
+use super::{GatewayBoot, StoreError};
+use async_trait::async_trait;
+use im_proto::{ConnectionId, DeviceId, Generation, UserId};
+
+#[async_trait]
+pub trait Routes: Send + Sync + 'static {
+    /// Makes this connection the login of the device, with generation max(stored + 1, now_ms << 16), and answers the
+    /// login it replaced. Compare-and-set: of two at once, the second replaces the first.
+    async fn register(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        now_ms: i64,
+    ) -> Result<Registered, StoreError>;
+
+    /// Forgets exactly this login; another one of the device stays.
+    async fn unregister(&self, login: &Login) -> Result<(), StoreError>;
+
+    /// The logins of each user, in the order asked. Those of a gateway without a lease are left out.
+    async fn look_up(&self, users: &[UserId]) -> Result<Vec<Vec<Login>>, StoreError>;
+
+    /// The gateway is alive for `lease_ms` from now; its logins count as online for as long.
+    async fn renew_lease(&self, gateway: GatewayBoot, lease_ms: u32) -> Result<(), StoreError>;
+}
+
+/// One device, signed in on one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub generation: Generation,
+    pub gateway: GatewayBoot,
+    pub connection: ConnectionId,
+}
+
+#[derive(Debug, Clone)]
+pub struct Registered {
+    pub generation: Generation,
+    pub replaced: Option<Login>,
+}
