@@ -1,0 +1,27 @@
+//! TCP connections from many source addresses, so that one machine can open more of them than one address has ports.
+//!
+//! In: a target and a serial number. Out: a connected socket, ready for monoio. Always: connection i comes from the same
+//! loopback address in every run; targets off this machine are reached from its ordinary address.
+
+use crate::error::{BenchError, During};
+use monoio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// 127.0.0.2 and up; each may open some 28,000 connections to one target.
+const SOURCE_ADDRESSES: usize = 200;
+
+pub fn connect(target: SocketAddr, serial: usize) -> Result<TcpStream, BenchError> {
+    let what = || format!("connection {serial} to {target}");
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP)).during(what())?;
+    if target.is_ipv4() && target.ip().is_loopback() {
+        let source = Ipv4Addr::new(127, 0, 0, 2 + (serial % SOURCE_ADDRESSES) as u8);
+        socket.bind(&SocketAddr::from((source, 0)).into()).during(what())?;
+    }
+    socket.set_tcp_nodelay(true).during(what())?;
+    // Connecting on the load's own thread keeps the order of connections; on loopback it takes some 30 µs.
+    socket.connect(&target.into()).during(what())?;
+    // io_uring waits by itself on a blocking socket and gives EAGAIN on a non-blocking one; epoll needs the latter.
+    socket.set_nonblocking(!monoio::utils::detect_uring()).during(what())?;
+    TcpStream::from_std(socket.into()).during(what())
+}

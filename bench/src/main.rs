@@ -1,0 +1,82 @@
+//! `im-bench`: load on an im-server, with every message verified.
+//!
+//! In: a subcommand and its options. Out: a table, JSON if asked, an exit code: 0 all promises kept, 1 a promise broken,
+//! 2 the run could not be made. Always: one thread makes the load, so its CPU can be bound and read.
+
+mod connect;
+mod error;
+mod floor;
+mod measure;
+mod placement;
+mod proc;
+mod progress;
+mod report;
+mod signal;
+
+use clap::{Parser, Subcommand};
+use error::{BenchError, During as _};
+use report::Report;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const RING_ENTRIES: u32 = 4096;
+
+#[derive(Parser)]
+#[command(name = "im-bench", version, about = "Puts load on an im-server and verifies every message it measures.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Also write the report as JSON.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What this machine can do at best: bare echo and fan-out servers, and a bare append+fdatasync loop.
+    Floor(floor::FloorArgs),
+    #[command(name = floor::child::SUBCOMMAND, hide = true)]
+    FloorServer {
+        #[arg(long)]
+        kind: floor::server::Kind,
+        #[arg(long)]
+        cpu: Option<usize>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("im-bench: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), BenchError> {
+    proc::raise_open_files_limit();
+    let rows = match cli.command {
+        Command::FloorServer { kind, cpu } => {
+            cpu.map_or(Ok(()), proc::pin_this_thread)?;
+            return block_on(floor::server::run(kind))?;
+        }
+        Command::Floor(args) => block_on(floor::run(&args))??,
+    };
+    let report = Report::new(rows);
+    report.print();
+    cli.json.map_or(Ok(()), |path| report.write_json(&path))
+}
+
+/// Runs `future` on this thread: io_uring, or epoll where the kernel has none.
+fn block_on<F: Future>(future: F) -> Result<F::Output, BenchError> {
+    let mut runtime = monoio::RuntimeBuilder::<monoio::FusionDriver>::new()
+        .with_entries(RING_ENTRIES)
+        .enable_timer()
+        .build()
+        .during("the load's event loop")?;
+    Ok(runtime.block_on(future))
+}
