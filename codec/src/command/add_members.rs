@@ -1,0 +1,14 @@
+//! `AddMembers` → the log of the group.
+
+use super::Route;
+use crate::error::Refused;
+use im_proto::client;
+
+pub fn route(add: &client::AddMembers) -> Result<Route, Refused> {
+    super::client_id(&add.command_id)?;
+    if add.user_ids.is_empty() {
+        return Err(Refused::invalid("user_ids is empty"));
+    }
+    super::users(&add.user_ids)?;
+    super::group(&add.conversation_id).map(Route::Write)
+}

@@ -1,0 +1,10 @@
+//! `LeaveGroup` → the log of the group.
+
+use super::Route;
+use crate::error::Refused;
+use im_proto::client;
+
+pub fn route(leave: &client::LeaveGroup) -> Result<Route, Refused> {
+    super::client_id(&leave.command_id)?;
+    super::group(&leave.conversation_id).map(Route::Write)
+}
