@@ -3,8 +3,10 @@
 //! In: the operator's configuration as [`SessionLimits`]. Out: numbers. Always: what an operator may set stays below the
 //! hard caps here, so no configuration makes memory unbounded.
 
-/// No frame of a client is ever longer, whatever is configured.
-pub const FRAME_BYTES_CAP: u32 = 1 << 20;
+/// No frame of the server is ever longer.
+pub const SERVER_FRAME_BYTES_MAX: u32 = 256 * 1024;
+/// No frame of a client is ever longer, whatever is configured: what was accepted fits into one server frame.
+pub const FRAME_BYTES_CAP: u32 = 192 * 1024;
 /// Commands that write, unanswered, of one connection. The next one stops reading.
 pub const PENDING_WRITES_MAX: usize = 32;
 /// Commands that read, unanswered, of one connection. The next one stops reading.
@@ -21,7 +23,7 @@ pub const HEARTBEATS_BURST: u32 = 20;
 pub const TOKEN_BYTES_MAX: usize = 4096;
 pub const GROUP_NAME_BYTES_MAX: usize = 128;
 /// User ids in one command.
-pub const USER_IDS_MAX: usize = 10_000;
+pub const USER_IDS_MAX: usize = 1_000;
 pub const SYNC_TOKEN_BYTES_MAX: usize = 256;
 /// What a client is told to wait after OVERLOADED and SLOW_CONSUMER.
 pub const BUSY_RECONNECT_MS: u32 = 1_000;
@@ -109,6 +111,8 @@ impl SessionLimits {
 const _: () = {
     assert!(TOKEN_BYTES_MAX + 256 <= SIGN_IN_BYTES_MIN as usize);
     assert!(SIGN_IN_BYTES_MIN < FRAME_BYTES_CAP);
+    // The rest is for the entry's own fields around what the client sent.
+    assert!(FRAME_BYTES_CAP + 64 * 1024 <= SERVER_FRAME_BYTES_MAX);
     assert!(VERSIONS_TIMEOUT_MS < REQUEST_TIMEOUT_MS);
     assert!(HEARTBEATS_BURST >= HEARTBEATS_PER_S_MAX);
     assert!(PENDING_WRITES_MAX + PENDING_READS_MAX <= TIMED_OUT_REQUESTS_MAX);

@@ -16,8 +16,8 @@ pub struct Upstream {
 }
 
 pub trait Forward: Send + Sync + 'static {
-    /// Takes records from the front for as long as there is room, in order. What is left was not taken; the core keeps it,
-    /// stops reading from the connections that wait, and tries again shortly.
+    /// Takes every record for which there is room. What is left, in its order, was not taken (part of the queue is full);
+    /// the core keeps it, stops reading from the connections that wait, and tries again shortly.
     fn forward(&self, records: &mut Vec<Upstream>);
 }
 

@@ -107,7 +107,7 @@ pub struct Kick {
     pub connection_id: u64,
     #[prost(uint64, tag = "2")]
     pub generation: u64,
-    /// im.v1.Kicked.Reason
+    /// an im.v1.Kicked.Reason
     #[prost(uint32, tag = "3")]
     pub reason: u32,
 }

@@ -55,7 +55,8 @@ pub struct Send {
     /// unique per (conversation, sender); the same id with the same body gets the same ack
     #[prost(string, tag = "3")]
     pub client_message_id: ::prost::alloc::string::String,
-    /// client_message_id of this device's previous send in this conversation that has no final answer yet; empty if none.
+    /// client_message_id (or command_id) of this device's previous command in this conversation that has no final answer
+    /// yet; empty if none.
     /// Not part of the content: recomputed on every resend.
     #[prost(string, tag = "4")]
     pub after: ::prost::alloc::string::String,
@@ -264,6 +265,9 @@ pub struct SendAck {
     pub seq: u64,
     #[prost(int64, tag = "4")]
     pub server_time_ms: i64,
+    /// of the entry: the sending device gets no push of it
+    #[prost(uint64, tag = "5")]
+    pub ordinal: u64,
 }
 /// A group command is durable. A resend gets the same ack.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -276,6 +280,8 @@ pub struct CommandAck {
     pub seq: u64,
     #[prost(int64, tag = "4")]
     pub server_time_ms: i64,
+    #[prost(uint64, tag = "5")]
+    pub ordinal: u64,
 }
 /// Answers every seq from from_seq up to the last entry: an entry, a tombstone, or floor_seq below which nothing is kept
 /// for this reader. More follows while the last seq is below head_seq.
@@ -313,8 +319,12 @@ pub struct Synced {
     /// of the user's own log, without a gap since the token
     #[prost(message, repeated, tag = "6")]
     pub user_entries: ::prost::alloc::vec::Vec<Entry>,
+    /// entries and states together cover the user's own log up to here
+    #[prost(uint64, tag = "7")]
+    pub user_log_seq: u64,
 }
-/// A conversation as one reader sees it. unread = head_ordinal - max(read_ordinal, floor_ordinal).
+/// A conversation as one reader sees it. unread = head_ordinal - max(read_ordinal, floor_ordinal),
+/// and 0 where that is negative (the parts may be read a moment apart).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConversationState {
     #[prost(string, tag = "1")]
@@ -532,18 +542,18 @@ pub mod kicked {
         pub fn as_str_name(&self) -> &'static str {
             match self {
                 Self::Unspecified => "REASON_UNSPECIFIED",
-                Self::Replaced => "REPLACED",
-                Self::SignedOut => "SIGNED_OUT",
-                Self::Banned => "BANNED",
+                Self::Replaced => "REASON_REPLACED",
+                Self::SignedOut => "REASON_SIGNED_OUT",
+                Self::Banned => "REASON_BANNED",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
         pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
             match value {
                 "REASON_UNSPECIFIED" => Some(Self::Unspecified),
-                "REPLACED" => Some(Self::Replaced),
-                "SIGNED_OUT" => Some(Self::SignedOut),
-                "BANNED" => Some(Self::Banned),
+                "REASON_REPLACED" => Some(Self::Replaced),
+                "REASON_SIGNED_OUT" => Some(Self::SignedOut),
+                "REASON_BANNED" => Some(Self::Banned),
                 _ => None,
             }
         }
@@ -613,40 +623,40 @@ impl CloseCode {
     pub fn as_str_name(&self) -> &'static str {
         match self {
             Self::Unspecified => "CLOSE_CODE_UNSPECIFIED",
-            Self::GoingAway => "GOING_AWAY",
-            Self::IdleTimeout => "IDLE_TIMEOUT",
-            Self::SlowConsumer => "SLOW_CONSUMER",
-            Self::SignInTimeout => "SIGN_IN_TIMEOUT",
-            Self::Overloaded => "OVERLOADED",
-            Self::Internal => "INTERNAL",
-            Self::TokenExpired => "TOKEN_EXPIRED",
-            Self::ProtocolError => "PROTOCOL_ERROR",
-            Self::FrameTooLarge => "FRAME_TOO_LARGE",
-            Self::BadToken => "BAD_TOKEN",
-            Self::ReplacedByNewer => "REPLACED_BY_NEWER",
-            Self::SignedOutRemotely => "SIGNED_OUT_REMOTELY",
-            Self::UserBanned => "USER_BANNED",
-            Self::UnsupportedVersion => "UNSUPPORTED_VERSION",
+            Self::GoingAway => "CLOSE_CODE_GOING_AWAY",
+            Self::IdleTimeout => "CLOSE_CODE_IDLE_TIMEOUT",
+            Self::SlowConsumer => "CLOSE_CODE_SLOW_CONSUMER",
+            Self::SignInTimeout => "CLOSE_CODE_SIGN_IN_TIMEOUT",
+            Self::Overloaded => "CLOSE_CODE_OVERLOADED",
+            Self::Internal => "CLOSE_CODE_INTERNAL",
+            Self::TokenExpired => "CLOSE_CODE_TOKEN_EXPIRED",
+            Self::ProtocolError => "CLOSE_CODE_PROTOCOL_ERROR",
+            Self::FrameTooLarge => "CLOSE_CODE_FRAME_TOO_LARGE",
+            Self::BadToken => "CLOSE_CODE_BAD_TOKEN",
+            Self::ReplacedByNewer => "CLOSE_CODE_REPLACED_BY_NEWER",
+            Self::SignedOutRemotely => "CLOSE_CODE_SIGNED_OUT_REMOTELY",
+            Self::UserBanned => "CLOSE_CODE_USER_BANNED",
+            Self::UnsupportedVersion => "CLOSE_CODE_UNSUPPORTED_VERSION",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
             "CLOSE_CODE_UNSPECIFIED" => Some(Self::Unspecified),
-            "GOING_AWAY" => Some(Self::GoingAway),
-            "IDLE_TIMEOUT" => Some(Self::IdleTimeout),
-            "SLOW_CONSUMER" => Some(Self::SlowConsumer),
-            "SIGN_IN_TIMEOUT" => Some(Self::SignInTimeout),
-            "OVERLOADED" => Some(Self::Overloaded),
-            "INTERNAL" => Some(Self::Internal),
-            "TOKEN_EXPIRED" => Some(Self::TokenExpired),
-            "PROTOCOL_ERROR" => Some(Self::ProtocolError),
-            "FRAME_TOO_LARGE" => Some(Self::FrameTooLarge),
-            "BAD_TOKEN" => Some(Self::BadToken),
-            "REPLACED_BY_NEWER" => Some(Self::ReplacedByNewer),
-            "SIGNED_OUT_REMOTELY" => Some(Self::SignedOutRemotely),
-            "USER_BANNED" => Some(Self::UserBanned),
-            "UNSUPPORTED_VERSION" => Some(Self::UnsupportedVersion),
+            "CLOSE_CODE_GOING_AWAY" => Some(Self::GoingAway),
+            "CLOSE_CODE_IDLE_TIMEOUT" => Some(Self::IdleTimeout),
+            "CLOSE_CODE_SLOW_CONSUMER" => Some(Self::SlowConsumer),
+            "CLOSE_CODE_SIGN_IN_TIMEOUT" => Some(Self::SignInTimeout),
+            "CLOSE_CODE_OVERLOADED" => Some(Self::Overloaded),
+            "CLOSE_CODE_INTERNAL" => Some(Self::Internal),
+            "CLOSE_CODE_TOKEN_EXPIRED" => Some(Self::TokenExpired),
+            "CLOSE_CODE_PROTOCOL_ERROR" => Some(Self::ProtocolError),
+            "CLOSE_CODE_FRAME_TOO_LARGE" => Some(Self::FrameTooLarge),
+            "CLOSE_CODE_BAD_TOKEN" => Some(Self::BadToken),
+            "CLOSE_CODE_REPLACED_BY_NEWER" => Some(Self::ReplacedByNewer),
+            "CLOSE_CODE_SIGNED_OUT_REMOTELY" => Some(Self::SignedOutRemotely),
+            "CLOSE_CODE_USER_BANNED" => Some(Self::UserBanned),
+            "CLOSE_CODE_UNSUPPORTED_VERSION" => Some(Self::UnsupportedVersion),
             _ => None,
         }
     }
@@ -672,20 +682,20 @@ impl ErrorClass {
     pub fn as_str_name(&self) -> &'static str {
         match self {
             Self::Unspecified => "ERROR_CLASS_UNSPECIFIED",
-            Self::Final => "FINAL",
-            Self::Retry => "RETRY",
-            Self::Busy => "BUSY",
-            Self::Unknown => "UNKNOWN",
+            Self::Final => "ERROR_CLASS_FINAL",
+            Self::Retry => "ERROR_CLASS_RETRY",
+            Self::Busy => "ERROR_CLASS_BUSY",
+            Self::Unknown => "ERROR_CLASS_UNKNOWN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
             "ERROR_CLASS_UNSPECIFIED" => Some(Self::Unspecified),
-            "FINAL" => Some(Self::Final),
-            "RETRY" => Some(Self::Retry),
-            "BUSY" => Some(Self::Busy),
-            "UNKNOWN" => Some(Self::Unknown),
+            "ERROR_CLASS_FINAL" => Some(Self::Final),
+            "ERROR_CLASS_RETRY" => Some(Self::Retry),
+            "ERROR_CLASS_BUSY" => Some(Self::Busy),
+            "ERROR_CLASS_UNKNOWN" => Some(Self::Unknown),
             _ => None,
         }
     }
@@ -725,34 +735,34 @@ impl ErrorCode {
     pub fn as_str_name(&self) -> &'static str {
         match self {
             Self::Unspecified => "ERROR_CODE_UNSPECIFIED",
-            Self::InvalidArgument => "INVALID_ARGUMENT",
-            Self::NotAllowed => "NOT_ALLOWED",
-            Self::Conflict => "CONFLICT",
-            Self::TooLarge => "TOO_LARGE",
-            Self::Reset => "RESET",
-            Self::UnknownCommand => "UNKNOWN_COMMAND",
-            Self::RateLimited => "RATE_LIMITED",
-            Self::Overload => "OVERLOAD",
-            Self::OutOfOrder => "OUT_OF_ORDER",
-            Self::Unavailable => "UNAVAILABLE",
-            Self::TimedOut => "TIMED_OUT",
+            Self::InvalidArgument => "ERROR_CODE_INVALID_ARGUMENT",
+            Self::NotAllowed => "ERROR_CODE_NOT_ALLOWED",
+            Self::Conflict => "ERROR_CODE_CONFLICT",
+            Self::TooLarge => "ERROR_CODE_TOO_LARGE",
+            Self::Reset => "ERROR_CODE_RESET",
+            Self::UnknownCommand => "ERROR_CODE_UNKNOWN_COMMAND",
+            Self::RateLimited => "ERROR_CODE_RATE_LIMITED",
+            Self::Overload => "ERROR_CODE_OVERLOAD",
+            Self::OutOfOrder => "ERROR_CODE_OUT_OF_ORDER",
+            Self::Unavailable => "ERROR_CODE_UNAVAILABLE",
+            Self::TimedOut => "ERROR_CODE_TIMED_OUT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
             "ERROR_CODE_UNSPECIFIED" => Some(Self::Unspecified),
-            "INVALID_ARGUMENT" => Some(Self::InvalidArgument),
-            "NOT_ALLOWED" => Some(Self::NotAllowed),
-            "CONFLICT" => Some(Self::Conflict),
-            "TOO_LARGE" => Some(Self::TooLarge),
-            "RESET" => Some(Self::Reset),
-            "UNKNOWN_COMMAND" => Some(Self::UnknownCommand),
-            "RATE_LIMITED" => Some(Self::RateLimited),
-            "OVERLOAD" => Some(Self::Overload),
-            "OUT_OF_ORDER" => Some(Self::OutOfOrder),
-            "UNAVAILABLE" => Some(Self::Unavailable),
-            "TIMED_OUT" => Some(Self::TimedOut),
+            "ERROR_CODE_INVALID_ARGUMENT" => Some(Self::InvalidArgument),
+            "ERROR_CODE_NOT_ALLOWED" => Some(Self::NotAllowed),
+            "ERROR_CODE_CONFLICT" => Some(Self::Conflict),
+            "ERROR_CODE_TOO_LARGE" => Some(Self::TooLarge),
+            "ERROR_CODE_RESET" => Some(Self::Reset),
+            "ERROR_CODE_UNKNOWN_COMMAND" => Some(Self::UnknownCommand),
+            "ERROR_CODE_RATE_LIMITED" => Some(Self::RateLimited),
+            "ERROR_CODE_OVERLOAD" => Some(Self::Overload),
+            "ERROR_CODE_OUT_OF_ORDER" => Some(Self::OutOfOrder),
+            "ERROR_CODE_UNAVAILABLE" => Some(Self::Unavailable),
+            "ERROR_CODE_TIMED_OUT" => Some(Self::TimedOut),
             _ => None,
         }
     }

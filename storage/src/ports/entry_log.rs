@@ -16,23 +16,24 @@ pub trait EntryLog: Send + Sync + 'static {
 
     /// Appends `batch` in its order; the entries may belong to many logs.
     ///
-    /// - What is stored of the batch is always a prefix of it, also after a crash, an error or a power cut.
+    /// - What is stored of the batch is, for each log, always a prefix of that log's entries in it, also after a crash, an
+    ///   error or a power cut.
     /// - `stored` entries from the front are durable when the call returns: no crash or power cut loses them.
     /// - [`Stop::Taken`]: entry number `stored` met a taken key, of either kind (the port does not say which); it and
     ///   everything behind it is not stored.
-    /// - [`Stop::Unknown`]: whether entry number `stored` and those behind it are stored is not known. A later [`find`]
-    ///   tells, and its answer does not change by itself: an unknown write has happened or never will.
+    /// - [`Stop::Unknown`]: whether entry number `stored` and those after it are stored is not known, and they may still
+    ///   land until another entry has taken their seq. Until then the caller answers RETRY or UNKNOWN, never FINAL.
     ///
-    /// The caller appends seq n+1 of a log only behind n in the same batch, or after n was reported or read as stored.
-    ///
-    /// [`find`]: EntryLog::find
+    /// The caller appends seq n+1 of a log only after n in the same batch, or after n was reported or read as stored.
     async fn append(&self, batch: Vec<NewEntry>) -> Appended;
 
-    /// The last entry of a log, with majority: not one that may yet be rolled back. `None` for an empty log.
+    /// The last entry of a log, with majority: not one that may yet be rolled back, and not older than anything reported
+    /// as stored before the call. `None` for an empty log.
     async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError>;
 
-    /// The entries of a log from `from` on, rising, without a gap; at most `entries_max` of them, and no more than the
-    /// first once their bytes pass `bytes_max`. Empty when `from` is behind the head.
+    /// The entries of a log from `from` on (or from the first one kept, if that is later), with majority, rising, without a
+    /// gap; at most `entries_max` of them, and no more than the
+    /// first once their bytes pass `bytes_max`. Empty when `from` is above the head.
     async fn range(
         &self,
         log: &LogId,
@@ -44,11 +45,11 @@ pub trait EntryLog: Send + Sync + 'static {
     /// The entry that `sender` wrote with `client_id`, with majority.
     async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError>;
 
-    /// The place behind everything stored so far.
+    /// A place after every entry whose append was reported before the call.
     async fn end(&self) -> Result<Cursor, StoreError>;
 
-    /// Names the entries of one shard stored behind `after` (`None`: from the oldest place still known, which is never
-    /// behind what [`Inbox::cover`](super::Inbox::cover) was given). At least those, in the order they were stored; some
+    /// Names the entries of one shard stored after `after` (`None`: from the oldest place still kept, which is never later
+    /// than what [`Inbox::cover`](super::Inbox::cover) was given). At least those, those of one log by rising seq; some from
     /// before `after` may be named again. Empty when there are no more.
     async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError>;
 }
@@ -105,8 +106,8 @@ pub struct Tail {
 pub struct Shard(u8);
 
 impl Shard {
-    /// Fixed for ever: it is part of what is stored.
-    pub const COUNT: u8 = 64;
+    /// Fixed for ever: it is part of what is stored. Also the most partitions a queue can have.
+    pub const COUNT: u16 = 256;
 
     /// The shard of a log: its hash bytes, CRC32C so that ids of any form spread.
     pub fn of(log: &LogId) -> Self {
@@ -114,7 +115,7 @@ impl Shard {
     }
 
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..Self::COUNT).map(Self)
+        (0..=u8::MAX).map(Self)
     }
 
     pub fn index(self) -> u8 {

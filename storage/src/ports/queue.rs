@@ -30,9 +30,9 @@ impl Partition {
 
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
-    /// Takes records from the front of `records` for as long as there is room, in order, and never waits. What is left in
-    /// `records` was not taken: the queue is full, and the caller stops reading from its clients until it is not.
-    /// Records of one log keep their order.
+    /// Takes every record for whose partition there is room and never waits. What is left in `records`, in its order, was
+    /// not taken: those partitions are full, and the caller stops reading from the clients concerned until they are not.
+    /// Records of one log keep their order: once one of a partition is left, those after it in the partition are too.
     fn produce(&self, records: &mut Vec<Record>);
 
     /// Like [`produce`](Queue::produce), but returns only when the queue holds the records as safely as it ever will
@@ -46,18 +46,21 @@ pub trait Queue: Send + Sync + 'static {
 #[async_trait]
 pub trait Consumer: Send + 'static {
     /// Waits for records of the partitions this consumer owns and returns those of one partition, in order, at most
-    /// `records_max`. `None` when the queue is closed and drained. Cancel-safe: a dropped call takes nothing.
+    /// `records_max`. A partition has at most one uncommitted batch: the next one comes after its commit, so a partition
+    /// whose store is away pauses by itself while others go on. `None` when the queue is closed and drained. Cancel-safe:
+    /// a dropped call takes nothing.
     async fn next(&mut self, records_max: usize) -> Result<Option<Batch>, StoreError>;
 
-    /// Everything of the partition up to and including `offset` is stored and handed on, and need not come again.
+    /// Everything of the partition up to and including `offset` is stored and handed on, and need not come again. Does
+    /// nothing for a partition that this consumer no longer owns.
     async fn commit(&mut self, partition: Partition, offset: u64) -> Result<(), StoreError>;
 }
 
 #[derive(Debug)]
 pub struct Batch {
     pub partition: Partition,
-    /// True for the first batch after the partition was taken over: the owner forgets what it knew of its logs and
-    /// repeats what the projections lack before it goes on.
+    /// True for the first batch after the partition was taken over, which comes at once and may be empty: the owner
+    /// forgets what it knew of its logs and repeats what the projections lack before it goes on.
     pub taken_over: bool,
     pub records: Vec<Consumed>,
 }

@@ -1,0 +1,9 @@
+//! The composition roots of im-server and what they need from the operating system: configuration, HTTP, tokens.
+//!
+//! In: a [`config::Config`]. Out: a running role. Always: this package alone knows all the others.
+
+pub mod config;
+pub mod exit;
+pub mod http;
+pub mod standalone;
+pub mod tokens;
