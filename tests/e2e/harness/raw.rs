@@ -1,0 +1,267 @@
+//! A connection without manners: frames and bytes exactly as the test makes them.
+//!
+//! In: commands or bytes. Out: frames, heartbeats, the end, each within a deadline. Always: it hides nothing: no resend, no
+//! reconnect, no sync; pushes that come while an answer is awaited are kept in their order.
+
+use super::server::Server;
+use bytes::{Buf as _, BytesMut};
+use im_proto::client::client_frame::Command;
+use im_proto::client::server_frame::Body;
+use im_proto::client::{self, ClientFrame, CloseCode, Closing, ErrorClass, ErrorCode, ServerFrame, SignedIn};
+use prost::Message as _;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Promise C5 is 10 s; what a test waits for takes longer only when it is broken.
+pub const DEADLINE: Duration = Duration::from_secs(12);
+
+/// What the server sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Got {
+    Frame(ServerFrame),
+    Heartbeat,
+    /// The stream ended, whether by FIN or by RST.
+    End,
+}
+
+pub struct Raw {
+    stream: TcpStream,
+    buffer: BytesMut,
+    next_request_id: u64,
+    /// Frames with request id 0, as they came.
+    pub pushes: VecDeque<Body>,
+    /// Answers to requests that nobody asked for yet.
+    answers: Vec<ServerFrame>,
+}
+
+impl Raw {
+    pub async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// With a receive buffer so small that the server's output soon waits in the server.
+    pub async fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self::over(socket.connect(address).await.unwrap())
+    }
+
+    fn over(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).unwrap();
+        let buffer = BytesMut::new();
+        Self { stream, buffer, next_request_id: 1, pushes: VecDeque::new(), answers: Vec::new() }
+    }
+
+    /// Connected and signed in with a token that binds no device.
+    pub async fn device(server: &Server, user: &str, device: &str) -> Self {
+        let mut raw = Self::connect(server.tcp).await;
+        raw.sign_in(&server.key.token(user), device).await;
+        raw
+    }
+
+    pub async fn sign_in(&mut self, token: &str, device: &str) -> SignedIn {
+        match self.call(sign_in(token, device)).await {
+            Body::SignedIn(signed_in) => signed_in,
+            other => panic!("sign-in was answered {other:?}"),
+        }
+    }
+
+    /// Sends one command and returns its request id.
+    pub async fn send(&mut self, command: Command) -> u64 {
+        let request_id = self.next_request_id;
+        self.next_request_id += 1;
+        self.send_frame(&ClientFrame { request_id, command: Some(command) }).await;
+        request_id
+    }
+
+    pub async fn send_frame(&mut self, frame: &ClientFrame) {
+        self.send_bytes(&frame.encode_length_delimited_to_vec()).await;
+    }
+
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        within("the server takes bytes", self.stream.write_all(bytes)).await.unwrap();
+    }
+
+    /// Like [`send_bytes`](Self::send_bytes), for a connection the server may close meanwhile.
+    pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        within("the server takes bytes", self.stream.write_all(bytes)).await
+    }
+
+    /// Sends one command and returns the body of its answer.
+    pub async fn call(&mut self, command: Command) -> Body {
+        let request_id = self.send(command).await;
+        self.answer(request_id).await
+    }
+
+    /// The answer to `request_id`; other answers and pushes are kept.
+    pub async fn answer(&mut self, request_id: u64) -> Body {
+        loop {
+            if let Some(at) = self.answers.iter().position(|frame| frame.request_id == request_id) {
+                return self.answers.swap_remove(at).body.unwrap();
+            }
+            match self.read().await {
+                Got::Frame(frame) => self.keep(frame),
+                Got::Heartbeat => {}
+                Got::End => panic!("the connection ended before the answer; pushes: {:?}", self.pushes),
+            }
+        }
+    }
+
+    /// The next push that `wanted` takes; pushes before it are dropped.
+    pub async fn push<T>(&mut self, mut wanted: impl FnMut(&Body) -> Option<T>) -> T {
+        loop {
+            while let Some(push) = self.pushes.pop_front() {
+                if let Some(found) = wanted(&push) {
+                    return found;
+                }
+            }
+            match self.read().await {
+                Got::Frame(frame) => self.keep(frame),
+                Got::Heartbeat => {}
+                Got::End => panic!("the connection ended before the push"),
+            }
+        }
+    }
+
+    /// Sends a heartbeat and returns its answer: `0x00`, or a sync hint.
+    pub async fn heartbeat(&mut self) -> Got {
+        self.send_bytes(&[0]).await;
+        loop {
+            match self.read().await {
+                Got::Frame(frame) if matches!(frame.body, Some(Body::SyncHint(_))) => return Got::Frame(frame),
+                Got::Frame(frame) => self.keep(frame),
+                other => return other,
+            }
+        }
+    }
+
+    fn keep(&mut self, frame: ServerFrame) {
+        match frame.request_id {
+            0 => self.pushes.extend(frame.body),
+            _ => self.answers.push(frame),
+        }
+    }
+
+    /// The `Closing` frame, and that the stream ends behind it.
+    pub async fn closed(&mut self) -> Closing {
+        let mut closing = None;
+        loop {
+            match self.read().await {
+                Got::Frame(ServerFrame { body: Some(Body::Closing(frame)), .. }) => closing = Some(frame),
+                Got::Frame(_) | Got::Heartbeat => assert!(closing.is_none(), "a frame behind Closing"),
+                Got::End => return closing.expect("the connection ended without Closing"),
+            }
+        }
+    }
+
+    pub async fn closed_with(&mut self, code: CloseCode) {
+        let closing = self.closed().await;
+        assert_eq!(closing.code(), code, "{closing:?}");
+    }
+
+    /// The connection serves: a heartbeat is answered.
+    pub async fn is_alive(&mut self) {
+        assert_ne!(self.heartbeat().await, Got::End);
+    }
+
+    /// The next thing the server sends.
+    pub async fn read(&mut self) -> Got {
+        within("the server sends something", self.read_unhurried()).await
+    }
+
+    /// [`read`](Self::read) without a deadline. Cancel-safe: what arrived stays in the buffer.
+    pub async fn read_unhurried(&mut self) -> Got {
+        loop {
+            if let Some(got) = take_frame(&mut self.buffer) {
+                return got;
+            }
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return Got::End,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Ends our direction only.
+    pub async fn shut_down_sending(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+}
+
+/// Reads one delimited frame off the front, if it is there whole.
+fn take_frame(buffer: &mut BytesMut) -> Option<Got> {
+    let mut length = 0_usize;
+    let mut prefix = 0;
+    loop {
+        let byte = *buffer.get(prefix)?;
+        length |= usize::from(byte & 0x7f) << (7 * prefix);
+        prefix += 1;
+        if byte < 0x80 {
+            break;
+        }
+        assert!(prefix < 5, "the server sent an over-long length");
+    }
+    if buffer.len() < prefix + length {
+        return None;
+    }
+    buffer.advance(prefix);
+    if length == 0 {
+        return Some(Got::Heartbeat);
+    }
+    let frame = ServerFrame::decode(buffer.split_to(length).freeze()).expect("the server sent a garbled frame");
+    Some(Got::Frame(frame))
+}
+
+/// Panics with `what` when it does not happen in time.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("not within {DEADLINE:?}: {what}"),
+    }
+}
+
+pub fn sign_in(token: &str, device: &str) -> Command {
+    Command::SignIn(client::SignIn {
+        protocol_version: im_proto::PROTOCOL_VERSION,
+        token: token.to_owned(),
+        device_id: device.to_owned(),
+        platform: "test".to_owned(),
+    })
+}
+
+/// A message to a user.
+pub fn send_to_user(user: &str, id: &str, text: &str) -> client::Send {
+    send_to(client::send::To::UserId(user.to_owned()), id, text)
+}
+
+/// A message to a conversation.
+pub fn send_to_conversation(conversation: &str, id: &str, text: &str) -> client::Send {
+    send_to(client::send::To::ConversationId(conversation.to_owned()), id, text)
+}
+
+fn send_to(to: client::send::To, id: &str, text: &str) -> client::Send {
+    let body = client::MessageBody { text: text.to_owned(), ..Default::default() };
+    client::Send {
+        to: Some(to),
+        client_message_id: id.to_owned(),
+        after: String::new(),
+        body: body.encode_to_vec().into(),
+    }
+}
+
+/// What must be an error of this class and code.
+#[track_caller]
+pub fn assert_error(body: &Body, class: ErrorClass, code: ErrorCode) {
+    match body {
+        Body::Error(error) => assert_eq!((error.class(), error.code()), (class, code), "{error:?}"),
+        other => panic!("not an error: {other:?}"),
+    }
+}
+
+#[track_caller]
+pub fn assert_final(body: &Body, code: ErrorCode) {
+    assert_error(body, ErrorClass::Final, code);
+}

@@ -1,0 +1,18 @@
+//! The promises of im-server as claims about a real process, seen through its sockets.
+//!
+//! In: the server binary (`IM_SERVER_BIN` names another build, `IM_TEST_DRIVER` another driver). Out: one module a promise
+//! or a table. Always: every test has servers and folders of its own, so they run at once and in any order.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends where it stands")]
+
+mod harness;
+mod c1_acked_is_stored;
+mod c2_sending_twice_stores_once;
+mod c3_one_order;
+mod c4_everyone_gets_everything;
+mod c5_every_request_ends;
+mod c6_nothing_is_dropped_silently;
+mod c7_an_old_login_never_evicts_a_newer_one;
+mod bad_input;
+mod faults;
+mod process;

@@ -1,0 +1,219 @@
+//! How the process starts, refuses to start, and ends: the exit code, the text, and data that nobody touched.
+
+use crate::harness::raw::{Got, Raw, send_to_user, within};
+use crate::harness::server::{Folder, Server, Settings, binary};
+use im_proto::client::client_frame::Command;
+use im_proto::client::server_frame::Body;
+use im_proto::client::{CloseCode, ServerFrame};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// Every file below `folder` with its bytes.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.clone(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// A folder with some messages in it, closed in good order.
+async fn used_folder() -> Folder {
+    let mut server = Server::start(Settings::for_tests());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    for number in 0..50 {
+        ann.message(send_to_user("bob", &format!("m{number}"), &"text".repeat(200))).await;
+    }
+    server.terminate();
+    assert!(server.wait().success());
+    server.folder()
+}
+
+/// The start is refused with this code and a text that holds these words; the data stays as it is.
+fn refused(folder: &Folder, settings: &Settings, [tcp, http]: [SocketAddr; 2], code: i32, words: &[&str]) {
+    let before = folder.data().exists().then(|| contents(&folder.data()));
+    let (status, text) = Server::refuse_to_start(folder, settings, tcp, http);
+    assert_eq!(status.code(), Some(code), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+    let after = folder.data().exists().then(|| contents(&folder.data()));
+    assert!(before.is_none() || before == after, "the data was touched");
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_exit_code_3_and_harms_neither_server() {
+    let first = Server::start(Settings::for_tests());
+    let mut ann = Raw::device(&first, "ann", "phone").await;
+    let folder = used_folder().await;
+    let settings = Settings::for_tests();
+    refused(&folder, &settings, [first.tcp, any_port()], 3, &[&first.tcp.to_string()]);
+    refused(&folder, &settings, [any_port(), first.http], 3, &[&first.http.to_string()]);
+    ann.message_to_user("bob", "m1").await;
+}
+
+#[tokio::test]
+async fn a_folder_in_use_is_exit_code_4_and_the_first_server_goes_on() {
+    let first = Server::start(Settings::for_tests());
+    let mut ann = Raw::device(&first, "ann", "phone").await;
+    let (status, text) = Server::refuse_to_start(&first.folder(), &Settings::for_tests(), any_port(), any_port());
+    assert_eq!(status.code(), Some(4), "{text}");
+    assert!(text.contains(&first.folder().data().display().to_string()), "{text}");
+    ann.message_to_user("bob", "m1").await;
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_exit_code_4() {
+    let folder = Folder::new();
+    std::fs::write(folder.data(), "a file where the folder should be").unwrap();
+    let below = folder.data().join("data").display().to_string();
+    let settings = Settings::for_tests().with("IM_STORE__FOLDER", &below);
+    let (status, text) = Server::refuse_to_start(&folder, &settings, any_port(), any_port());
+    assert_eq!(status.code(), Some(4), "{text}");
+    assert!(text.contains(&below), "{text}");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_writable_is_exit_code_4() {
+    const NOBODY: u32 = 65534;
+    let folder = used_folder().await;
+    // Root writes anywhere, so the server runs as somebody else.
+    let settings = match is_root() {
+        true => Settings::for_tests().user_id(NOBODY),
+        false => Settings::for_tests(),
+    };
+    let permit = |path: &Path, mode: u32| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    permit(folder.path(), 0o755);
+    for path in contents(&folder.data()).keys() {
+        permit(path, 0o444);
+    }
+    permit(&folder.data(), 0o555);
+    refused(&folder, &settings, [any_port(); 2], 4, &["data", "writ"]);
+    permit(&folder.data(), 0o755);
+}
+
+fn is_root() -> bool {
+    // SAFETY: `geteuid` takes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+#[tokio::test]
+async fn damaged_data_is_exit_code_5_and_is_not_mended_by_guessing() {
+    let folder = used_folder().await;
+    let (path, bytes) = contents(&folder.data()).into_iter().max_by_key(|(_, bytes)| bytes.len()).unwrap();
+    // The first bytes tell what kind of file it is.
+    let mut damaged = bytes.clone();
+    damaged[..64].iter_mut().for_each(|byte| *byte ^= 0x55);
+    std::fs::write(&path, &damaged).unwrap();
+    refused(&folder, &Settings::for_tests(), [any_port(); 2], 5, &[&path.display().to_string()]);
+
+    std::fs::write(&path, &bytes).unwrap();
+    let server = Server::start_in(folder, Settings::for_tests());
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    assert_eq!(bob.sync().await.conversations[0].head_seq, 50, "the mended file serves again");
+}
+
+#[test]
+fn a_wrong_key_is_exit_code_2_and_names_the_nearest() {
+    let folder = Folder::new();
+    let settings = Settings::for_tests().with("IM_GATEWAY__HEARTBEAT_INTERVALL_MS", "5");
+    let words = ["IM_GATEWAY__HEARTBEAT_INTERVALL_MS", "gateway.heartbeat_interval_ms"];
+    refused(&folder, &settings, [any_port(); 2], 2, &words);
+    assert!(!folder.data().exists(), "nothing was made");
+}
+
+#[test]
+fn a_wrong_value_and_a_wrong_command_are_exit_code_2() {
+    let folder = Folder::new();
+    let settings = Settings::for_tests().with("IM_LOGIC__PARTITIONS", "many");
+    refused(&folder, &settings, [any_port(); 2], 2, &["logic.partitions"]);
+    let status = std::process::Command::new(binary()).arg("serve").output().unwrap();
+    assert_eq!(status.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn sigterm_drains_tells_the_clients_and_exits_with_0() {
+    let mut server = Server::start(Settings::for_tests());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut idle = Raw::device(&server, "bob", "phone").await;
+    let mut requests = Vec::new();
+    for number in 0..20 {
+        requests.push(ann.send(Command::Send(send_to_user("bob", &format!("m{number}"), "x"))).await);
+    }
+    // The first answer shows that the sends are on their way in.
+    assert!(matches!(ann.answer(requests[0]).await, Body::SendAck(_)));
+    server.terminate();
+    let mut acked = 1;
+    let closing = loop {
+        match ann.read().await {
+            Got::Frame(ServerFrame { body: Some(Body::SendAck(_)), .. }) => acked += 1,
+            Got::Frame(ServerFrame { body: Some(Body::Closing(closing)), .. }) => break closing,
+            Got::Frame(_) | Got::Heartbeat => {}
+            Got::End => panic!("no Closing"),
+        }
+    };
+    assert_eq!(closing.code(), CloseCode::GoingAway);
+    idle.closed_with(CloseCode::GoingAway).await;
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+
+    server.restart();
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let head = bob.sync().await.conversations[0].head_seq;
+    assert!(head >= acked, "{head} are stored, {acked} were acked");
+}
+
+#[tokio::test]
+async fn a_drained_server_takes_no_new_connection_and_says_that_it_is_not_ready() {
+    let mut server = Server::start(Settings::for_tests());
+    assert_eq!(crate::harness::http::get(server.http, "/healthz").0, 200);
+    assert_eq!(crate::harness::http::get(server.http, "/readyz").0, 200);
+    server.terminate();
+    assert!(server.wait().success());
+    let refused = tokio::net::TcpStream::connect(server.tcp);
+    assert!(within("an answer from the port", refused).await.is_err());
+}
+
+#[tokio::test]
+async fn the_first_start_prints_what_to_do_next_and_its_demo_tokens_work() {
+    let folder = Folder::new();
+    let settings = Settings::for_tests();
+    let server = Server::start_in(folder, settings);
+    let text = server.log();
+    let tokens: Vec<&str> = text.split_whitespace().filter(|word| word.starts_with("eyJ")).collect();
+    assert_eq!(tokens.len(), 2, "{text}");
+    for token in tokens {
+        let signed_in = Raw::connect(server.tcp).await.sign_in(token, "phone").await;
+        assert!(!signed_in.user_id.is_empty());
+    }
+    assert!(text.contains("im-server token") || text.contains("cargo run"), "the next command: {text}");
+}
+
+#[tokio::test]
+async fn the_token_command_makes_a_token_that_signs_in() {
+    let server = Server::start(Settings::for_tests());
+    let output = std::process::Command::new(binary())
+        .args(["token", "--user", "zoe", "--device", "phone"])
+        .env("IM_STORE__FOLDER", server.folder().data())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let token = String::from_utf8(output.stdout).unwrap();
+    let signed_in = Raw::connect(server.tcp).await.sign_in(token.trim(), "phone").await;
+    assert_eq!((signed_in.user_id.as_str(), signed_in.device_id.as_str()), ("zoe", "phone"));
+}
