@@ -4,4 +4,7 @@
 //! Always: no port promises more than Kafka, MongoDB, MySQL or Redis can do alone, and nothing is atomic across two
 //! ports. This crate alone names a database driver.
 
+pub mod embedded;
 pub mod ports;
+
+mod planted;

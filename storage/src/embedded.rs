@@ -1,0 +1,102 @@
+//! The adapters of standalone mode: one file, one folder, nothing to install.
+//!
+//! In: a folder. Out: every port but delivery, which is a call into the gateway. Always: the same promises as the
+//! distributed adapters, checked by the same suites.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `open`, `check`, `witness` | opening the folder, and refusing a damaged one |
+//! | `engine`, `writer`, `health` | snapshots; the one thread that commits; what a failed commit means |
+//! | `tables`, `journal` | keys and rows; the order of storing |
+//! | `entry_log`, `directory`, `inbox` | the durable ports; `inbox_rows` and `versions` are the inbox in memory |
+//! | `routes`, `queue` | the ports that live in memory alone |
+
+mod check;
+mod directory;
+mod engine;
+mod entry_log;
+mod health;
+mod inbox;
+mod inbox_rows;
+mod journal;
+mod open;
+mod queue;
+mod routes;
+mod tables;
+mod versions;
+mod witness;
+mod writer;
+
+pub use directory::EmbeddedDirectory;
+pub use entry_log::EmbeddedEntryLog;
+pub use inbox::EmbeddedInbox;
+pub use open::{CACHE_BYTES, OpenError, OpenOptions};
+pub use queue::{EmbeddedConsumer, EmbeddedQueue};
+pub use routes::EmbeddedRoutes;
+pub use witness::Witness;
+
+use crate::ports::StoreError;
+use engine::Engine;
+use std::{io, sync::Arc};
+use writer::{Memory, Writer};
+
+/// An open store. Dropping it, with all its ports, closes it in order too, but nobody waits for that.
+pub struct EmbeddedStore {
+    engine: Arc<Engine>,
+    writer: Writer,
+    entry_log: Arc<EmbeddedEntryLog>,
+    directory: Arc<EmbeddedDirectory>,
+    inbox: Arc<EmbeddedInbox>,
+}
+
+impl EmbeddedStore {
+    /// Opens the folder, or makes it. Blocks for as long as the checks of a store that was not closed in order take.
+    pub fn open(options: &OpenOptions) -> Result<Self, OpenError> {
+        let (engine, facts) = open::open_folder(options)?;
+        Self::start(engine, facts, options)
+    }
+
+    /// Opens what `backend` gives instead of a file of the folder: for tests of failing disks.
+    pub fn open_with_backend<B: redb::StorageBackend>(
+        backend: impl Fn() -> io::Result<B>,
+        witness: Witness,
+        options: &OpenOptions,
+    ) -> Result<Self, OpenError> {
+        let (engine, facts) = open::open(backend, witness, None, options)?;
+        Self::start(engine, facts, options)
+    }
+
+    fn start(engine: Arc<Engine>, facts: open::Facts, options: &OpenOptions) -> Result<Self, OpenError> {
+        let memory = Memory::new(facts.commit, facts.journal_end);
+        let writer = Writer::start(engine.clone(), memory);
+        let writer = writer.map_err(|error| OpenError::Io(options.folder.clone(), error))?;
+        let log = EmbeddedEntryLog::new(engine.clone(), writer.clone(), facts.epoch, facts.hash_key);
+        let directory = EmbeddedDirectory::new(engine.clone(), writer.clone());
+        let inbox = EmbeddedInbox::new(engine.clone(), writer.clone(), facts.versions_reserved);
+        Ok(Self { engine, writer, entry_log: Arc::new(log), directory: Arc::new(directory), inbox: Arc::new(inbox) })
+    }
+
+    pub fn entry_log(&self) -> Arc<EmbeddedEntryLog> {
+        self.entry_log.clone()
+    }
+
+    pub fn directory(&self) -> Arc<EmbeddedDirectory> {
+        self.directory.clone()
+    }
+
+    pub fn inbox(&self) -> Arc<EmbeddedInbox> {
+        self.inbox.clone()
+    }
+
+    /// Returns, with the reason, when the store can no longer promise anything: the process says so and exits.
+    pub async fn failed(&self) -> String {
+        self.engine.health.failed().await
+    }
+
+    /// Writes what waits and closes the file, so that the next open is short. Every later call of a port answers
+    /// `Unavailable`.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let flushed = self.inbox.flush().await;
+        self.writer.stop().await.and(flushed)
+    }
+}

@@ -1,0 +1,214 @@
+//! The directory on the embedded store.
+//!
+//! In: membership changes with their seqs. Out: conversations, members, devices. Always: a change is applied whole in
+//! one transaction; at or below the conversation's `applied_seq` it does nothing; not synced by itself, the next synced
+//! commit carries it.
+
+use super::{
+    engine::Engine,
+    tables::{self, Parts, Place, Tables, open_to_read, put_id, put_text, second_of_pair, store_error},
+    writer::{Sync, WriteError, Writer},
+};
+use crate::ports::{Conversation, Device, Directory, MemberRow, MembershipChange, StoreError};
+use async_trait::async_trait;
+use im_proto::{DeviceId, LogId, Ordinal, Seq, UserId};
+use redb::{ReadTransaction, ReadableTable};
+use std::{ops::Bound, sync::Arc};
+
+pub struct EmbeddedDirectory {
+    engine: Arc<Engine>,
+    writer: Writer,
+}
+
+impl EmbeddedDirectory {
+    pub fn new(engine: Arc<Engine>, writer: Writer) -> Self {
+        Self { engine, writer }
+    }
+}
+
+#[async_trait]
+impl Directory for EmbeddedDirectory {
+    async fn conversation(&self, log: &LogId) -> Result<Option<Conversation>, StoreError> {
+        let txn = self.engine.read()?;
+        let row = tables::read_row(&txn, Place::Conversations, log.as_str().as_bytes()).map_err(store_error)?;
+        let Some(row) = row else { return Ok(None) };
+        let head = Head::decode(&row)?;
+        let members = read_members(&txn, log, None, |_| true, usize::MAX)?;
+        Ok(Some(Conversation { name: head.name, creator: head.creator, applied_seq: head.applied_seq, members }))
+    }
+
+    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<MemberRow>, StoreError> {
+        let key = tables::pair(log.as_str(), user.as_str());
+        let row = tables::read_row(&self.engine.read()?, Place::Members, &key).map_err(store_error)?;
+        row.map(|row| decode_member(user.clone(), &row)).transpose()
+    }
+
+    async fn members(&self, log: &LogId, after: Option<&UserId>, limit: usize) -> Result<Vec<MemberRow>, StoreError> {
+        read_members(&self.engine.read()?, log, after, |member| member.left_seq.is_none(), limit)
+    }
+
+    async fn conversations_of(
+        &self,
+        user: &UserId,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<Vec<LogId>, StoreError> {
+        let mut logs = Vec::new();
+        scan(&self.engine.read()?, Place::MemberOf, user.as_str(), after.map(LogId::as_str), |key, _| {
+            if logs.len() == limit {
+                return Ok(false);
+            }
+            logs.push(second_of_pair(key, user.as_str(), Place::MemberOf, LogId::parse)?);
+            Ok(true)
+        })?;
+        Ok(logs)
+    }
+
+    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let rows = changes.iter().map(|change| 1 + 2 * change.joined.len() + change.left.len()).sum();
+        let apply = move |tables: &mut Tables<'_>, _: &mut _| changes.iter().try_for_each(|c| apply(tables, c));
+        self.writer.write(Sync::Later, rows, apply).await
+    }
+
+    async fn record_device(&self, user: &UserId, device: Device) -> Result<(), StoreError> {
+        let key = tables::pair(user.as_str(), device.id.as_str());
+        let known = tables::read_row(&self.engine.read()?, Place::Devices, &key).map_err(store_error)?;
+        if known.is_some_and(|platform| platform == device.platform.as_bytes()) {
+            return Ok(());
+        }
+        let record = move |tables: &mut Tables<'_>, _: &mut _| {
+            tables.open(Place::Devices)?.insert(key.as_slice(), device.platform.as_bytes())?;
+            Ok(())
+        };
+        self.writer.write(Sync::Later, 1, record).await
+    }
+
+    async fn devices(&self, user: &UserId) -> Result<Vec<Device>, StoreError> {
+        let mut devices = Vec::new();
+        scan(&self.engine.read()?, Place::Devices, user.as_str(), None, |key, row| {
+            let id = second_of_pair(key, user.as_str(), Place::Devices, DeviceId::parse)?;
+            devices.push(Device { id, platform: String::from_utf8_lossy(row).into_owned() });
+            Ok(true)
+        })?;
+        Ok(devices)
+    }
+}
+
+/// Shows `each` the rows whose key begins with `first`, those behind (`first`, `after`), until it answers false.
+fn scan(
+    txn: &ReadTransaction,
+    place: Place,
+    first: &str,
+    after: Option<&str>,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let engine = |error: redb::StorageError| store_error(error.into());
+    let Some(table) = open_to_read(txn, place).map_err(store_error)? else { return Ok(()) };
+    let start = tables::pair(first, after.unwrap_or_default());
+    let end = tables::prefix_end(first);
+    // No id is empty, so without `after` the start itself is no row.
+    let range = (Bound::Excluded(start.as_slice()), Bound::Excluded(end.as_slice()));
+    for row in table.range::<&[u8]>(range).map_err(engine)? {
+        let (key, row) = row.map_err(engine)?;
+        if !each(key.value(), row.value())? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read_members(
+    txn: &ReadTransaction,
+    log: &LogId,
+    after: Option<&UserId>,
+    wanted: impl Fn(&MemberRow) -> bool,
+    limit: usize,
+) -> Result<Vec<MemberRow>, StoreError> {
+    let mut members = Vec::new();
+    scan(txn, Place::Members, log.as_str(), after.map(UserId::as_str), |key, row| {
+        if members.len() == limit {
+            return Ok(false);
+        }
+        let user = second_of_pair(key, log.as_str(), Place::Members, UserId::parse)?;
+        members.extend(Some(decode_member(user, row)?).filter(&wanted));
+        Ok(true)
+    })?;
+    Ok(members)
+}
+
+fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), WriteError> {
+    let log = change.log.as_str();
+    let known = tables.open(Place::Conversations)?.get(log.as_bytes())?.map(|row| Head::decode(row.value()));
+    let mut head = match (known.transpose()?, &change.created) {
+        (Some(head), _) => head,
+        (None, Some((name, creator))) => Head { name: name.clone(), creator: creator.clone(), applied_seq: Seq(0) },
+        (None, None) => {
+            return Err(StoreError::Damaged(format!("log {log} changes its members and was never created")).into());
+        }
+    };
+    if change.seq <= head.applied_seq {
+        return Ok(());
+    }
+    head.applied_seq = change.seq;
+    tables.open(Place::Conversations)?.insert(log.as_bytes(), head.encode().as_slice())?;
+    for user in &change.joined {
+        let key = tables::pair(log, user.as_str());
+        let members = tables.open(Place::Members)?;
+        let present = match members.get(key.as_slice())? {
+            Some(row) => decode_member(user.clone(), row.value())?.left_seq.is_none(),
+            None => false,
+        };
+        if !present {
+            let row = encode_member(change.seq, change.joined_ordinal, None);
+            members.insert(key.as_slice(), row.as_slice())?;
+            tables.open(Place::MemberOf)?.insert(tables::pair(user.as_str(), log).as_slice(), [].as_slice())?;
+        }
+    }
+    for user in &change.left {
+        let key = tables::pair(log, user.as_str());
+        let members = tables.open(Place::Members)?;
+        let Some(row) = members.get(key.as_slice())?.map(|row| row.value().to_vec()) else { continue };
+        let member = decode_member(user.clone(), &row)?;
+        if member.left_seq.is_none() {
+            let row = encode_member(member.joined_seq, member.joined_ordinal, Some(change.seq));
+            members.insert(key.as_slice(), row.as_slice())?;
+        }
+    }
+    Ok(())
+}
+
+/// The row of a conversation.
+struct Head {
+    name: String,
+    creator: UserId,
+    applied_seq: Seq,
+}
+
+impl Head {
+    fn encode(&self) -> Vec<u8> {
+        let mut row = self.applied_seq.0.to_le_bytes().to_vec();
+        put_id(&mut row, self.creator.as_str());
+        put_text(&mut row, &self.name);
+        row
+    }
+
+    fn decode(row: &[u8]) -> Result<Self, StoreError> {
+        let mut parts = Parts::new(row, Place::Conversations);
+        let (applied_seq, creator, name) = (Seq(parts.u64()?), parts.id(UserId::parse)?, parts.text()?.to_owned());
+        Ok(Self { name, creator, applied_seq })
+    }
+}
+
+/// 0 stands for "has not left": no entry has that seq.
+fn encode_member(joined: Seq, ordinal: Ordinal, left: Option<Seq>) -> Vec<u8> {
+    [joined.0, ordinal.0, left.unwrap_or_default().0].map(u64::to_le_bytes).concat()
+}
+
+fn decode_member(user: UserId, row: &[u8]) -> Result<MemberRow, StoreError> {
+    let mut parts = Parts::new(row, Place::Members);
+    let (joined_seq, joined_ordinal, left) = (Seq(parts.u64()?), Ordinal(parts.u64()?), Seq(parts.u64()?));
+    Ok(MemberRow { user, joined_seq, joined_ordinal, left_seq: Some(left).filter(|seq| seq.0 > 0) })
+}

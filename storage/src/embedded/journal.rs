@@ -1,0 +1,124 @@
+//! The order in which entries were stored, so that what the projections lack can be found again.
+//!
+//! In: the entries of each transaction. Out: those of a shard behind a position. Always: positions count entries and
+//! never go back; a row names up to [`ENTRIES_PER_ROW_MAX`] entries and its key is the position of the first; what every
+//! shard has covered is forgotten.
+
+use super::{
+    tables::{Parts, Place, Tables, meta, open_to_read, put_id, read_row, store_error},
+    writer::{Memory, WriteError},
+};
+use crate::ports::{Cursor, Shard, StoreError, Tail};
+use im_proto::{LogId, Seq};
+use redb::{ReadTransaction, ReadableTable};
+
+/// Keeps a row near one page of the file and the search within a row short.
+const ENTRIES_PER_ROW_MAX: usize = 128;
+
+/// Writes what this transaction stored.
+pub fn write(tables: &mut Tables<'_>, memory: &mut Memory) -> Result<(), redb::Error> {
+    for chunk in memory.unjournaled.chunks(ENTRIES_PER_ROW_MAX) {
+        let mut row = Vec::with_capacity(chunk.len() * 34);
+        for (log, seq) in chunk {
+            row.push(Shard::of(log).index());
+            put_id(&mut row, log.as_str());
+            row.extend_from_slice(&seq.0.to_le_bytes());
+        }
+        tables.open(Place::Journal)?.insert(memory.journal_end.to_be_bytes().as_slice(), row.as_slice())?;
+        memory.journal_end += chunk.len() as u64;
+    }
+    memory.unjournaled.clear();
+    Ok(())
+}
+
+pub fn cursor(position: u64) -> Cursor {
+    Cursor(position.to_be_bytes().to_vec().into())
+}
+
+/// The position in a cursor of ours.
+pub fn position(cursor: &Cursor) -> Result<u64, StoreError> {
+    let bytes = cursor.0.as_ref().try_into();
+    bytes.map(u64::from_be_bytes).map_err(|_| StoreError::Damaged("a cursor of another store".to_owned()))
+}
+
+/// The entries of `shard` at and behind `from`.
+pub fn tail(txn: &ReadTransaction, shard: Shard, from: u64, end: u64, entries_max: usize) -> Result<Tail, StoreError> {
+    let mut entries = Vec::new();
+    let Some(table) = open_to_read(txn, Place::Journal).map_err(store_error)? else {
+        return Ok(Tail { entries, next: cursor(end) });
+    };
+    let engine = |error: redb::StorageError| store_error(error.into());
+    let start = from.to_be_bytes();
+    let first = table.range(..=start.as_slice()).map_err(engine)?.next_back().transpose().map_err(engine)?;
+    let first = first.map_or(start.to_vec(), |(key, _)| key.value().to_vec());
+    for row in table.range(first.as_slice()..).map_err(engine)? {
+        let (key, row) = row.map_err(engine)?;
+        let mut position = position_of_key(key.value())?;
+        let mut parts = Parts::new(row.value(), Place::Journal);
+        while !parts.is_empty() {
+            if parts.u8()? != shard.index() || position < from {
+                let log_bytes = parts.u8()?;
+                parts.bytes(usize::from(log_bytes) + 8)?;
+            } else if entries.len() == entries_max {
+                return Ok(Tail { entries, next: cursor(position) });
+            } else {
+                entries.push((parts.id(LogId::parse)?, Seq(parts.u64()?)));
+            }
+            position += 1;
+        }
+    }
+    // Entries stored since the snapshot lie at or behind its end, so they are not skipped.
+    Ok(Tail { entries, next: cursor(end.max(from)) })
+}
+
+fn position_of_key(key: &[u8]) -> Result<u64, StoreError> {
+    let bytes = key.try_into();
+    bytes.map(u64::from_be_bytes).map_err(|_| StoreError::Damaged("a key of table journal does not decode".to_owned()))
+}
+
+/// Notes that `shards` are covered up to `position`, and forgets what all shards have behind them. A cover never goes
+/// back.
+pub fn cover(tables: &mut Tables<'_>, shards: &[Shard], position: u64) -> Result<(), WriteError> {
+    let meta = tables.open(Place::Meta)?;
+    let mut covered = Covered::decode(meta.get(meta::COVERED)?.map(|row| row.value().to_vec()))?;
+    for shard in shards {
+        let known = &mut covered.0[usize::from(shard.index())];
+        *known = (position + 1).max(*known);
+    }
+    meta.insert(meta::COVERED, covered.encode().as_slice())?;
+    let Some(least) = covered.0.iter().min().and_then(|least| least.checked_sub(1)) else { return Ok(()) };
+    // The row that holds `least` itself stays whole.
+    let journal = tables.open(Place::Journal)?;
+    let bound = least.to_be_bytes();
+    let keep = journal.range(..=bound.as_slice())?.next_back().transpose()?;
+    let Some(keep) = keep.map(|(key, _)| key.value().to_vec()) else { return Ok(()) };
+    journal.retain_in(..keep.as_slice(), |_, _| false)?;
+    Ok(())
+}
+
+/// The cursor of the last cover of `shard`.
+pub fn covered(txn: &ReadTransaction, shard: Shard) -> Result<Option<Cursor>, StoreError> {
+    let row = read_row(txn, Place::Meta, meta::COVERED).map_err(store_error)?;
+    let covered = Covered::decode(row)?;
+    Ok(covered.0[usize::from(shard.index())].checked_sub(1).map(cursor))
+}
+
+/// The row of [`meta::COVERED`].
+struct Covered([u64; Shard::COUNT as usize]);
+
+impl Covered {
+    fn decode(row: Option<Vec<u8>>) -> Result<Self, StoreError> {
+        let mut covered = Self([0; Shard::COUNT as usize]);
+        if let Some(row) = row {
+            let mut parts = Parts::new(&row, Place::Meta);
+            for known in &mut covered.0 {
+                *known = parts.u64()?;
+            }
+        }
+        Ok(covered)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|known| known.to_le_bytes()).collect()
+    }
+}

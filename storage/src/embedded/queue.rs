@@ -1,0 +1,196 @@
+//! The queue between gateways and workers of one process.
+//!
+//! In: records by log. Out: batches, one consumer per partition. Always: a partition keeps its order and its bound;
+//! nothing waits to produce; not durable, as its port allows: nobody was told that a queued record is stored.
+
+use crate::{
+    planted::planted,
+    ports::{Batch, Consumed, Consumer, Partition, Queue, Record, Shard, StoreError},
+};
+use async_trait::async_trait;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::Notify;
+
+/// How long a worker waits to hand on a follow-up record before its batch counts as failed.
+const FOLLOW_UP_WAIT_MAX: Duration = Duration::from_secs(10);
+
+pub struct EmbeddedQueue {
+    /// One per partition.
+    lanes: Vec<Arc<Lane>>,
+    /// Records that clients may have waiting in one partition. Follow-ups have as many places of their own above it: a
+    /// worker that waits for a place which only workers make would wait for itself.
+    records_max: usize,
+}
+
+struct Lane {
+    state: Mutex<State>,
+    /// Something came, or the queue closed.
+    filled: Notify,
+    /// Something was taken.
+    drained: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    records: VecDeque<Record>,
+    /// Nothing more comes from clients.
+    closed: bool,
+    /// The consumer has seen the end; nobody would read what came now.
+    ended: bool,
+    /// The offset of the front.
+    offset: u64,
+}
+
+impl Lane {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there was room; `None` when nobody would read it. A closed lane takes follow-ups until it is drained.
+    fn take_follow_up(&self, record: &Record, max: usize) -> Option<bool> {
+        let mut state = self.state();
+        if state.ended {
+            return None;
+        }
+        let room = state.records.len() < max;
+        if room {
+            state.records.push_back(record.clone());
+            self.filled.notify_one();
+        }
+        Some(room)
+    }
+}
+
+impl EmbeddedQueue {
+    /// A queue of `partitions` (1 to [`Shard::COUNT`]), each with its consumer.
+    pub fn new(partitions: u32, records_max: usize) -> (Arc<Self>, Vec<EmbeddedConsumer>) {
+        let lane = |_| Arc::new(Lane { state: Mutex::default(), filled: Notify::new(), drained: Notify::new() });
+        let lanes: Vec<_> = (0..partitions.clamp(1, Shard::COUNT.into())).map(lane).collect();
+        let consumer = |(number, lane): (usize, &Arc<Lane>)| EmbeddedConsumer {
+            partition: Partition(number as u32),
+            lane: lane.clone(),
+            taken_over: true,
+            uncommitted: None,
+        };
+        let consumers = lanes.iter().enumerate().map(consumer).collect();
+        (Arc::new(Self { lanes, records_max }), consumers)
+    }
+
+    /// Takes no more from clients. Consumers get what is left, then `None`.
+    pub fn close(&self) {
+        for lane in &self.lanes {
+            lane.state().closed = true;
+            lane.filled.notify_one();
+        }
+    }
+
+    fn lane(&self, record: &Record) -> usize {
+        Partition::of(Shard::of(&record.log), self.lanes.len() as u32).0 as usize
+    }
+}
+
+#[async_trait]
+impl Queue for EmbeddedQueue {
+    fn produce(&self, records: &mut Vec<Record>) {
+        let mut filled = [false; Shard::COUNT as usize];
+        let mut full = [false; Shard::COUNT as usize];
+        records.retain(|record| {
+            let number = self.lane(record);
+            if full[number] {
+                return true;
+            }
+            let mut state = self.lanes[number].state();
+            if state.records.len() < self.records_max && !state.closed {
+                state.records.push_back(record.clone());
+                filled[number] = true;
+                return false;
+            }
+            full[number] = !planted("queue_drops_when_full");
+            full[number]
+        });
+        for (lane, _) in self.lanes.iter().zip(filled).filter(|(_, filled)| *filled) {
+            lane.filled.notify_one();
+        }
+    }
+
+    async fn produce_and_wait(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let unavailable = |why: &str| StoreError::Unavailable(format!("the queue {why}"));
+        let hand_on = async {
+            for record in &records {
+                let lane = &self.lanes[self.lane(record)];
+                loop {
+                    let drained = lane.drained.notified();
+                    if lane.take_follow_up(record, self.records_max * 2).ok_or_else(|| unavailable("is closed"))? {
+                        break;
+                    }
+                    drained.await;
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(FOLLOW_UP_WAIT_MAX, hand_on).await.unwrap_or_else(|_| Err(unavailable("stayed full")))
+    }
+
+    fn partitions(&self) -> u32 {
+        self.lanes.len() as u32
+    }
+}
+
+/// The consumer of one partition. Its first batch is empty and says that the partition was taken over, so that the
+/// worker repeats what the projections lack before anything new.
+pub struct EmbeddedConsumer {
+    partition: Partition,
+    lane: Arc<Lane>,
+    taken_over: bool,
+    /// The last offset of the batch that is under way; nothing comes before it is committed.
+    uncommitted: Option<u64>,
+}
+
+impl EmbeddedConsumer {
+    pub fn partition(&self) -> Partition {
+        self.partition
+    }
+}
+
+#[async_trait]
+impl Consumer for EmbeddedConsumer {
+    async fn next(&mut self, records_max: usize) -> Result<Option<Batch>, StoreError> {
+        if std::mem::take(&mut self.taken_over) {
+            return Ok(Some(Batch { partition: self.partition, taken_over: true, records: Vec::new() }));
+        }
+        loop {
+            let filled = self.lane.filled.notified();
+            // Taken and returned without an await in between: a dropped call has taken nothing.
+            {
+                let mut state = self.lane.state();
+                let count = state.records.len().min(records_max.max(1));
+                if count > 0 && self.uncommitted.is_none() {
+                    let first = state.offset;
+                    state.offset += count as u64;
+                    self.uncommitted = Some(state.offset - 1);
+                    let records = (first..).zip(state.records.drain(..count));
+                    let records = records.map(|(offset, record)| Consumed { offset, record }).collect();
+                    drop(state);
+                    self.lane.drained.notify_waiters();
+                    return Ok(Some(Batch { partition: self.partition, taken_over: false, records }));
+                }
+                if state.closed && count == 0 {
+                    state.ended = true;
+                    self.lane.drained.notify_waiters();
+                    return Ok(None);
+                }
+            }
+            filled.await;
+        }
+    }
+
+    async fn commit(&mut self, partition: Partition, offset: u64) -> Result<(), StoreError> {
+        // Nothing else is kept: the queue dies with its consumers, so nothing of it comes again.
+        self.uncommitted = self.uncommitted.filter(|last| partition != self.partition || *last > offset);
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Where devices are connected, in memory.
+//!
+//! In: logins and their ends. Out: the logins of a user. Always: of two logins of a device the later one has the higher
+//! generation; only its own end removes a login. Nothing survives a restart; devices register again.
+
+use crate::ports::{GatewayBoot, Login, Registered, Routes, StoreError};
+use async_trait::async_trait;
+use dashmap::DashMap;
+use im_proto::{ConnectionId, DeviceId, Generation, UserId};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Devices that left and whose last generation is still known, so that a clock that goes back lets no old login win.
+/// Above it, all that belong to users without a login are forgotten.
+const DEPARTED_MAX: usize = 65_536;
+/// Devices remembered per user, departed ones included; above it, one departed device is forgotten for each new one.
+const DEVICES_PER_USER_MAX: usize = 32;
+
+#[derive(Default)]
+pub struct EmbeddedRoutes {
+    users: DashMap<UserId, Vec<Device>>,
+    leases: DashMap<GatewayBoot, Instant>,
+    departed: AtomicUsize,
+}
+
+struct Device {
+    id: DeviceId,
+    generation: Generation,
+    /// `None` after it left.
+    place: Option<(GatewayBoot, ConnectionId)>,
+}
+
+impl Device {
+    fn login(&self, user: &UserId) -> Option<Login> {
+        let (gateway, connection) = self.place?;
+        Some(Login { user: user.clone(), device: self.id.clone(), generation: self.generation, gateway, connection })
+    }
+}
+
+impl EmbeddedRoutes {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn has_lease(&self, gateway: GatewayBoot) -> bool {
+        self.leases.get(&gateway).is_some_and(|until| *until > Instant::now())
+    }
+
+    fn forget_departed(&self) {
+        let mut kept = 0;
+        self.users.retain(|_, devices| {
+            let departed = devices.iter().filter(|device| device.place.is_none()).count();
+            let stays = departed < devices.len();
+            kept += if stays { departed } else { 0 };
+            stays
+        });
+        self.departed.store(kept, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Routes for EmbeddedRoutes {
+    async fn register(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        now_ms: i64,
+    ) -> Result<Registered, StoreError> {
+        let now = Generation((now_ms.max(0) as u64) << 16);
+        let place = Some((gateway, connection));
+        let mut devices = self.users.entry(user.clone()).or_default();
+        if let Some(known) = devices.iter_mut().find(|known| known.id == *device) {
+            let replaced = known.login(user);
+            if replaced.is_none() {
+                self.departed.fetch_sub(1, Ordering::Relaxed);
+            }
+            known.generation = Generation(known.generation.0 + 1).max(now);
+            known.place = place;
+            return Ok(Registered { generation: known.generation, replaced });
+        }
+        if devices.len() >= DEVICES_PER_USER_MAX
+            && let Some(departed) = devices.iter().position(|device| device.place.is_none())
+        {
+            devices.swap_remove(departed);
+            self.departed.fetch_sub(1, Ordering::Relaxed);
+        }
+        let generation = now.max(Generation(1));
+        devices.push(Device { id: device.clone(), generation, place });
+        Ok(Registered { generation, replaced: None })
+    }
+
+    async fn unregister(&self, login: &Login) -> Result<(), StoreError> {
+        let mut left = false;
+        if let Some(mut devices) = self.users.get_mut(&login.user) {
+            let exact = devices.iter_mut().find(|device| device.login(&login.user).as_ref() == Some(login));
+            if let Some(device) = exact {
+                device.place = None;
+                left = true;
+            }
+        }
+        if left && self.departed.fetch_add(1, Ordering::Relaxed) >= DEPARTED_MAX {
+            self.forget_departed();
+        }
+        Ok(())
+    }
+
+    async fn look_up(&self, users: &[UserId]) -> Result<Vec<Vec<Login>>, StoreError> {
+        // Most logins are at one gateway, so its lease is looked at once.
+        let mut last = None;
+        let mut alive = |gateway| match last {
+            Some((known, alive)) if known == gateway => alive,
+            _ => {
+                let alive = self.has_lease(gateway);
+                last = Some((gateway, alive));
+                alive
+            }
+        };
+        let mut logins_of = |user: &UserId| {
+            let Some(devices) = self.users.get(user) else { return Vec::new() };
+            devices.iter().filter_map(|device| device.login(user)).filter(|login| alive(login.gateway)).collect()
+        };
+        Ok(users.iter().map(&mut logins_of).collect())
+    }
+
+    async fn renew_lease(&self, gateway: GatewayBoot, lease_ms: u32) -> Result<(), StoreError> {
+        let now = Instant::now();
+        self.leases.retain(|known, until| *known == gateway || *until > now);
+        self.leases.insert(gateway, now + Duration::from_millis(lease_ms.into()));
+        Ok(())
+    }
+}

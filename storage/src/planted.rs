@@ -1,0 +1,26 @@
+//! Bugs on purpose, so that a test can see the suites find them.
+//!
+//! In: `IM_PLANTED_BUG`, read once. Out: whether a named bug is switched on. Always: false without the feature
+//! `planted-bugs`, so the compiler drops every planted branch.
+
+/// The bugs that exist: what each breaks.
+#[cfg(feature = "planted-bugs")]
+pub const NAMES: [&str; 5] = [
+    "fsync_removed",         // reports durable without syncing
+    "crc_skip",              // hands out entries without looking at their checksum
+    "no_client_id_key",      // stores a resent client id again
+    "version_reused",        // inbox versions restart where the flushed rows end
+    "queue_drops_when_full", // takes what does not fit, and forgets it
+];
+
+#[cfg(feature = "planted-bugs")]
+pub fn planted(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    debug_assert!(NAMES.contains(&name), "no planted bug has the name {name}");
+    CHOSEN.get_or_init(|| std::env::var("IM_PLANTED_BUG").ok()).as_deref() == Some(name)
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+pub const fn planted(_name: &str) -> bool {
+    false
+}
