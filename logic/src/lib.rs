@@ -1,1 +1,86 @@
+//! The logic: decide, store, tell. Stateless workers and the handlers of requests that only read.
+//!
+//! In: records of the [`Queue`](im_storage::ports::Queue) and requests of gateways. Out: entries in the log, rows in its
+//! projections, answers and pushes. Always: knows the ports of `storage` and the words of `proto`, nothing else; what is
+//! acked is stored; whatever is in memory may be lost at any moment.
+//!
+//! | step | file | in → out |
+//! |---|---|---|
+//! | 5 | `consume.rs`, `admit.rs`, `prefetch.rs` | a batch → commands in the lanes of their logs |
+//! | 6 | `decide.rs`, `decide/` | a command on the place of its log → a decision; pure |
+//! | 7 | `persist.rs` | decisions → one ordered append; what was not stored is decided again |
+//! | 8 | `deliver.rs` | stored entries → directory, inbox, answers and pushes; then the offset moves |
+//! | – | `catch_up.rs` | what the projections lack → repeated from the log |
+//! | 2 | `requests/sign_in.rs`, `token.rs` | a token → a login |
+//! | – | `requests/` | pull, sync, list members → answers |
 
+mod admit;
+mod authorize;
+mod catch_up;
+mod clock;
+mod config;
+mod consume;
+mod decide;
+mod deliver;
+mod entry;
+mod frame;
+mod log_state;
+mod membership;
+mod memory;
+mod metrics;
+mod persist;
+mod planted;
+mod prefetch;
+mod rate;
+mod refusal;
+mod requests;
+pub mod token;
+mod worker;
+
+pub use config::{Limits, LogicConfig};
+pub use metrics::LogicMetrics;
+pub use requests::{ReadAnswer, Requests, SignInRefused, SignedIn};
+pub use worker::{Ports, WorkerHandle};
+
+use im_storage::ports::{Consumer, Partition};
+use rate::SendRate;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::watch;
+use worker::{Shared, Worker};
+
+/// The logic of one process.
+#[derive(Clone)]
+pub struct Logic {
+    shared: Shared,
+}
+
+impl Logic {
+    pub fn new(ports: Ports, config: LogicConfig) -> Self {
+        let send_rate = SendRate::new(config.send_rate_per_user_per_s, config.send_burst_per_user);
+        let metrics = Arc::new(LogicMetrics::default());
+        Self { shared: Shared { ports, config: Arc::new(config), metrics, send_rate: Arc::new(send_rate) } }
+    }
+
+    pub fn metrics(&self) -> Arc<LogicMetrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
+    /// Starts a worker on the present tokio runtime. `owned`: the partitions that it is known to own from the start; they
+    /// are caught up at once. Others are caught up when their first batch says that they were taken over.
+    pub fn spawn_worker(
+        &self,
+        consumer: Box<dyn Consumer>,
+        owned: impl IntoIterator<Item = Partition>,
+    ) -> WorkerHandle {
+        let (stop, stopped) = watch::channel(false);
+        let (caught_up, ready) = watch::channel(false);
+        let worker = Worker::new(self.shared.clone(), BTreeSet::from_iter(owned), stopped);
+        WorkerHandle { task: tokio::spawn(worker.run(consumer, caught_up)), stop, ready }
+    }
+
+    /// The handlers of sign-ins and of requests that only read.
+    pub fn requests(&self, keys: token::KeyRing) -> Requests {
+        Requests::new(self.shared.clone(), keys)
+    }
+}

@@ -1,0 +1,51 @@
+//! Who may do what with a log: the one place.
+//!
+//! In: a user, a log, an operation. Out: the range the user may read, or NOT_ALLOWED. Always: what does not exist and what
+//! is not the user's give the same refusal, so nothing can be probed.
+
+use crate::planted::planted;
+use crate::refusal::{Failure, Refusal};
+use crate::worker::Ports;
+use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Read,
+    MarkRead,
+    ListMembers,
+}
+
+/// What a user may read of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub floor: Seq,
+    /// Countable messages below the floor.
+    pub floor_ordinal: Ordinal,
+    /// The last entry of a former member; `None`: up to the head.
+    pub last: Option<Seq>,
+}
+
+pub(crate) async fn authorize(
+    ports: &Ports,
+    user: &UserId,
+    log: &LogId,
+    operation: Operation,
+) -> Result<Access, Failure> {
+    match log.kind() {
+        Some(LogKind::User) => {
+            if operation != Operation::Read || LogId::user(user) != *log {
+                return Err(Refusal::NOT_ALLOWED.into());
+            }
+            Ok(Access { floor: Seq(1), floor_ordinal: Ordinal(0), last: None })
+        }
+        Some(LogKind::Direct | LogKind::Group) => {
+            let row = ports.directory.member(log, user).await?.ok_or(Refusal::NOT_ALLOWED)?;
+            let last = if planted("removed_member_reads") { None } else { row.left_seq };
+            if operation == Operation::ListMembers && last.is_some() {
+                return Err(Refusal::NOT_ALLOWED.into());
+            }
+            Ok(Access { floor: row.joined_seq, floor_ordinal: row.joined_ordinal, last })
+        }
+        None => Err(Refusal::NOT_ALLOWED.into()),
+    }
+}

@@ -1,0 +1,11 @@
+//! The wall clock: the one place of this crate that reads it.
+//!
+//! In: nothing. Out: milliseconds since 1970. Always: for display, token expiry and the age of a record; no order rests on
+//! it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub(crate) fn now_ms() -> i64 {
+    // Before 1970 the clock is certainly wrong; 0 then refuses tokens as not yet valid rather than panicking.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

@@ -1,0 +1,45 @@
+//! Every limit of the logic, by name.
+//!
+//! In: the configuration of the process. Out: one value passed down. Always: what is not here is a constant beside the
+//! code that it bounds.
+
+#[derive(Debug, Clone)]
+pub struct LogicConfig {
+    /// Commands decided and stored as one batch.
+    pub batch_records_max: usize,
+    /// Logs whose head and members a worker remembers; the one used longest ago goes.
+    pub logs_cached_max: usize,
+    /// A command that waited longer is answered RETRY and not stored: its sender has long given up on it.
+    pub upstream_age_max_ms: u32,
+    /// How often what was applied is made durable, so that a restart has little to repeat.
+    pub cover_interval_ms: u32,
+    /// Writing commands a second per user; beyond the burst they are answered BUSY.
+    pub send_rate_per_user_per_s: u32,
+    pub send_burst_per_user: u32,
+    /// Up to so many members, a moved read cursor is pushed to the others.
+    pub receipts_members_max: usize,
+    pub limits: Limits,
+}
+
+/// What `decide` holds commands to.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub body_bytes_max: usize,
+    pub group_members_max: usize,
+    pub group_name_bytes_max: usize,
+}
+
+impl Default for LogicConfig {
+    fn default() -> Self {
+        Self {
+            batch_records_max: 1024,
+            logs_cached_max: 100_000,
+            upstream_age_max_ms: 60_000,
+            cover_interval_ms: 1_000,
+            send_rate_per_user_per_s: 20,
+            send_burst_per_user: 60,
+            receipts_members_max: 100,
+            limits: Limits { body_bytes_max: 16 * 1024, group_members_max: 10_000, group_name_bytes_max: 128 },
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Step 8: what is stored becomes visible, then everybody is told.
+//!
+//! In: stored entries and answers of one batch. Out: directory rows, inbox rows, and deliveries to gateways. Always: in
+//! this order, each of the four in one call for the whole batch; every part may be repeated; a delivery may be lost without
+//! harm, since the inbox version moved before it. A frame is encoded once for all who get it.
+
+mod outbox;
+mod plan;
+
+use crate::frame;
+use crate::log_state::Lane;
+use crate::metrics::add;
+use crate::persist::{Outcome, Stored};
+use crate::prefetch::LOADS_AT_ONCE_MAX;
+use crate::worker::{Stopped, Told, Worker};
+use futures_util::{StreamExt as _, stream};
+use im_proto::UserId;
+use im_proto::client::{self, server_frame::Body};
+use im_storage::ports::{Login, MembershipChange, Moved, StoreError};
+use outbox::{Outbox, inbox_move};
+use plan::{Plan, Run, RunKind};
+pub(crate) use plan::{others, own_log_move, read_move, touch};
+
+/// What was learned on the way, by the number of the move.
+struct Moves {
+    moved: Vec<Moved>,
+    logins: Vec<Vec<Login>>,
+}
+
+impl Worker {
+    pub(crate) async fn deliver(&mut self, lanes: &[Lane], outcome: Outcome) -> Result<(), Stopped> {
+        let Outcome { mut stored, told } = outcome;
+        // Stable: within a log the entries keep their order.
+        stored.sort_by_key(|entry| entry.lane);
+        self.apply(&stored).await?;
+        let receipts = self.receipt_readers(&stored).await?;
+        let plan = plan::plan(lanes, &stored, receipts);
+        let moves = self.bump(&plan).await?;
+
+        let mut outbox = Outbox::default();
+        for run in &plan.runs {
+            let entries = &stored[run.entries.clone()];
+            match &run.kind {
+                RunKind::Conversation { recipients } => {
+                    self.tell_members(run, entries, recipients, &moves, &mut outbox)
+                }
+                RunKind::User { receipts } => self.tell_reader(run, entries, receipts, &moves, &mut outbox),
+            }
+        }
+        told.into_iter().for_each(|told| outbox.answer(told, None));
+        self.hand_on(outbox);
+        Ok(())
+    }
+
+    /// Answers that rest on nothing that this worker still has to do.
+    pub(crate) fn answer_all(&self, told: Vec<Told>) {
+        let mut outbox = Outbox::default();
+        told.into_iter().for_each(|told| outbox.answer(told, None));
+        self.hand_on(outbox);
+    }
+
+    fn hand_on(&self, outbox: Outbox) {
+        add(&self.shared.metrics.answers, outbox.answers);
+        add(&self.shared.metrics.push_targets, outbox.push_targets);
+        for (gateway, deliveries) in outbox.into_gateways() {
+            self.shared.ports.delivery.deliver(gateway, deliveries);
+        }
+    }
+
+    async fn apply(&self, stored: &[Stored]) -> Result<(), Stopped> {
+        let changes: Vec<MembershipChange> = stored.iter().filter_map(|entry| entry.change.clone()).collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut patience = self.patience("apply membership");
+        while let Err(error) = self.shared.ports.directory.apply(changes.clone()).await {
+            patience.wait(&error).await?;
+        }
+        Ok(())
+    }
+
+    /// For each moved read cursor of the batch: the other members, if they are few enough to be told.
+    async fn receipt_readers(&self, stored: &[Stored]) -> Result<Vec<Vec<UserId>>, Stopped> {
+        let mut readers = vec![Vec::new(); stored.len()];
+        let mut patience = self.patience("look up who gets a receipt");
+        let mut missing: Vec<usize> = (0..stored.len()).filter(|at| stored[*at].read_moved.is_some()).collect();
+        while !missing.is_empty() {
+            let looks = missing.drain(..).filter_map(|at| {
+                let entry = &stored[at];
+                let (conversation, _) = entry.read_moved.clone()?;
+                let (shared, reader) = (self.shared.clone(), entry.sender.clone());
+                Some(async move { (at, plan::others(&shared, &conversation, &reader).await) })
+            });
+            let mut found = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOADS_AT_ONCE_MAX);
+            let mut away = None;
+            while let Some((at, outcome)) = found.next().await {
+                match outcome {
+                    Ok(others) => readers[at] = others,
+                    Err(StoreError::Damaged(what)) => tracing::error!(what, "no receipts: damaged data"),
+                    Err(error) => {
+                        missing.push(at);
+                        away = Some(error);
+                    }
+                }
+            }
+            if let Some(error) = away {
+                patience.wait(&error).await?;
+            }
+        }
+        Ok(readers)
+    }
+
+    async fn bump(&self, plan: &Plan<'_>) -> Result<Moves, Stopped> {
+        if plan.runs.is_empty() {
+            return Ok(Moves { moved: Vec::new(), logins: Vec::new() });
+        }
+        let mut patience = self.patience("move inboxes");
+        let (mut moves, users) = plan.moves();
+        add(&self.shared.metrics.moves, moves.len());
+        let moved = loop {
+            match self.shared.ports.inbox.bump(moves).await {
+                Ok(moved) => break moved,
+                Err(error) => patience.wait(&error).await?,
+            }
+            // Repeating moves what was moved already by nothing; the versions then do not join, and a hint repairs it.
+            (moves, _) = plan.moves();
+        };
+        // Routes are hints: without them the pushes are lost, and the heartbeat repairs that.
+        let logins = self.shared.ports.routes.look_up(&users).await.unwrap_or_else(|error| {
+            add(&self.shared.metrics.store_errors, 1);
+            tracing::warn!(%error, "no routes: a batch is not pushed");
+            vec![Vec::new(); users.len()]
+        });
+        Ok(Moves { moved, logins })
+    }
+
+    /// Every entry of one conversation's run, to its members. A user's inbox moved once for the run; the move rides on the
+    /// last of its entries that the user gets: an earlier one that is lost shows as a gap before it.
+    fn tell_members(
+        &self,
+        run: &Run<'_>,
+        entries: &[Stored],
+        recipients: &[UserId],
+        moves: &Moves,
+        outbox: &mut Outbox,
+    ) {
+        let last_of = plan::last_entries(entries, recipients);
+        for (at, entry) in entries.iter().enumerate() {
+            let origin = entry.answer.as_ref().map(|(origin, _)| *origin);
+            for (number, user) in recipients.iter().enumerate() {
+                if !plan::gets(entry, entries, user) {
+                    continue;
+                }
+                let of_user = run.moves.start + number;
+                let inbox =
+                    if last_of.is_last(number, at) { inbox_move(&moves.moved[of_user..=of_user]) } else { None };
+                outbox.address(&moves.logins[of_user], origin, inbox);
+            }
+            outbox.push(|| frame::entry_pushed(run.log, self.epoch, &entry.bytes));
+            if let Some((origin, body)) = &entry.answer {
+                let sender = recipients.binary_search(&entry.sender).ok();
+                let number = sender.filter(|number| last_of.is_last(*number, at));
+                let inbox = number.and_then(|number| {
+                    let of_user = run.moves.start + number;
+                    inbox_move(&moves.moved[of_user..=of_user])
+                });
+                outbox.answer(Told { origin: *origin, body: body.clone() }, inbox);
+            }
+        }
+    }
+
+    /// The entries of one user's own log, to its devices; and each moved cursor, to the other members.
+    fn tell_reader(
+        &self,
+        run: &Run<'_>,
+        entries: &[Stored],
+        receipts: &[plan::Receipts],
+        moves: &Moves,
+        outbox: &mut Outbox,
+    ) {
+        // One move of each conversation's row, then that of the log itself: the user's version went through all of them.
+        let own = run.moves.start..run.moves.start + entries.len() + 1;
+        let head = own.end - 1;
+        for (at, entry) in entries.iter().enumerate() {
+            let is_last = at + 1 == entries.len();
+            let inbox = if is_last { inbox_move(&moves.moved[own.clone()]) } else { None };
+            let origin = entry.answer.as_ref().map(|(origin, _)| *origin);
+            outbox.address(&moves.logins[head], origin, inbox);
+            outbox.push(|| frame::entry_pushed(run.log, self.epoch, &entry.bytes));
+            if let Some((origin, body)) = &entry.answer {
+                outbox.answer(Told { origin: *origin, body: body.clone() }, inbox);
+            }
+        }
+        for (entry, receipts) in entries.iter().zip(receipts) {
+            let Some((conversation, cursor)) = &entry.read_moved else {
+                continue;
+            };
+            for of_user in receipts.moves.clone() {
+                outbox.address(&moves.logins[of_user], None, inbox_move(&moves.moved[of_user..=of_user]));
+            }
+            outbox.push(|| {
+                let receipt = client::ReceiptMoved {
+                    conversation_id: conversation.into(),
+                    user_id: (&entry.sender).into(),
+                    read_seq: cursor.seq.0,
+                };
+                frame::of(0, Body::Receipt(receipt))
+            });
+        }
+    }
+}

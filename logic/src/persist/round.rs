@@ -1,0 +1,218 @@
+//! One attempt at the rest of a batch: every command decided, in order, on the ones before it.
+//!
+//! In: lanes, commands, and whether to look each one up first. Out: the steps, and the entries to append. Always: touches
+//! the store by reading only; lanes' tips and the memory move along, and `undo` takes both back.
+
+use super::{Outcome, Stored, new_entry, read_moved, written};
+use crate::admit::Work;
+use crate::clock::now_ms;
+use crate::decide::{Append, Decision, ReadTarget, Situation, decide};
+use crate::entry;
+use crate::log_state::Lane;
+use crate::membership::change_of;
+use crate::memory::{CommandKey, Written};
+use crate::metrics::add;
+use crate::refusal::Refusal;
+use crate::worker::{Told, Worker};
+use im_proto::client::{client_frame::Command, server_frame::Body};
+use im_proto::{ClientId, LogId, UserId};
+use im_storage::ports::{NewEntry, StoreError};
+use prost::Message as _;
+
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// One for each command.
+    pub steps: Vec<Step>,
+    /// One for each `Step::Write`, in order.
+    pub entries: Vec<NewEntry>,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    Write(Stored),
+    /// `refused`: the id was remembered as refused for good.
+    Tell {
+        told: Told,
+        refused: Option<CommandKey>,
+    },
+}
+
+impl Step {
+    /// What a planted fault would say too early.
+    pub fn answer_when_stored(&self) -> Option<Told> {
+        match self {
+            Self::Write(entry) => {
+                entry.answer.as_ref().map(|(origin, body)| Told { origin: *origin, body: body.clone() })
+            }
+            Self::Tell { .. } => None,
+        }
+    }
+}
+
+/// What was asked of the store for one command, so that nothing is asked twice.
+#[derive(Default)]
+struct Asked {
+    itself: bool,
+    after: bool,
+}
+
+impl Worker {
+    pub(super) async fn decide_round(
+        &mut self,
+        lanes: &mut [Lane],
+        work: &[Work],
+        careful: bool,
+        round: &mut Round,
+        outcome: &mut Outcome,
+    ) -> Result<(), StoreError> {
+        let now_ms = now_ms();
+        for work in work {
+            match self.decide_one(lanes, work, careful, now_ms, round, outcome).await {
+                Ok(()) => {}
+                Err(error @ StoreError::Damaged(_)) => {
+                    self.give_up(&mut lanes[work.lane], &error);
+                    self.refuse(work, None, &Refusal::UNAVAILABLE, round);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn decide_one(
+        &mut self,
+        lanes: &mut [Lane],
+        work: &Work,
+        careful: bool,
+        now_ms: i64,
+        round: &mut Round,
+        outcome: &mut Outcome,
+    ) -> Result<(), StoreError> {
+        let mut asked = Asked::default();
+        loop {
+            let lane = &mut lanes[work.lane];
+            if lane.damaged {
+                self.refuse(work, None, &Refusal::UNAVAILABLE, round);
+                return Ok(());
+            }
+            let log = lane.log.clone();
+            match self.decide_on(lane, work, now_ms) {
+                Decision::Append(append) => {
+                    if careful && !asked.itself {
+                        asked.itself = true;
+                        if self.is_stored(&log, &work.sender, &append.client_id).await? {
+                            continue;
+                        }
+                    }
+                    return self.write(lane, work, append, round);
+                }
+                Decision::Repeat(body) => {
+                    add(&self.shared.metrics.duplicates, 1);
+                    round.tell(work, body);
+                }
+                Decision::Answer(body) => round.tell(work, body),
+                Decision::Refuse(refusal) => self.refuse(work, None, &refusal, round),
+                Decision::RefuseUnlessStored { client_id, refusal } => {
+                    if !asked.itself {
+                        asked.itself = true;
+                        // With entries on the tip the append itself tells whether the head was right.
+                        let on_stored = !lane.has_unconfirmed();
+                        let moved_on = on_stored && self.catch_lane_up(lanes, work.lane, outcome).await? > 0;
+                        if self.is_stored(&log, &work.sender, &client_id).await? || moved_on {
+                            continue;
+                        }
+                    }
+                    let key = CommandKey { log, sender: work.sender.clone(), client_id };
+                    self.refuse(work, Some(key), &refusal, round);
+                }
+                Decision::Await { after } => {
+                    if !asked.after {
+                        asked.after = true;
+                        if self.is_stored(&log, &work.sender, &after).await? {
+                            continue;
+                        }
+                    }
+                    self.refuse(work, None, &Refusal::OUT_OF_ORDER, round);
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    fn decide_on(&self, lane: &Lane, work: &Work, now_ms: i64) -> Decision {
+        let read = match (&work.command, &work.read) {
+            (Command::MarkRead(mark), Some(target)) => {
+                let moved = lane.read_cursor(&mark.conversation_id);
+                let current = if moved.seq > target.current.seq { moved } else { target.current };
+                Some(ReadTarget { current, ..target.clone() })
+            }
+            _ => None,
+        };
+        let situation = Situation {
+            log: &lane.log,
+            at: &lane.state.tip,
+            sender: &work.sender,
+            epoch: self.epoch,
+            now_ms,
+            limits: &self.shared.config.limits,
+            read: read.as_ref(),
+            memory: &self.memory,
+        };
+        decide(&work.command, &situation)
+    }
+
+    /// Puts the entry on the lane's tip and into the batch.
+    fn write(&mut self, lane: &mut Lane, work: &Work, append: Append, round: &mut Round) -> Result<(), StoreError> {
+        let Append { client_id, content_hash, entry, answer } = append;
+        let change = change_of(&lane.log, &entry)?;
+        let stored = Stored {
+            lane: work.lane,
+            sender: work.sender.clone(),
+            client_id,
+            position: lane.state.tip.behind(&entry, change.as_ref()),
+            bytes: entry.encode_to_vec().into(),
+            change,
+            read_moved: read_moved(&lane.log, &entry)?,
+            answer: Some((work.origin, answer)),
+        };
+        lane.state.tip = stored.position.clone();
+        let seq = stored.position.head;
+        if let Some((conversation, cursor)) = &stored.read_moved {
+            lane.read_moved(seq, conversation.clone(), *cursor);
+        }
+        let key =
+            CommandKey { log: lane.log.clone(), sender: stored.sender.clone(), client_id: stored.client_id.clone() };
+        let ordinal = stored.position.ordinal;
+        let written = Written { seq, ordinal, server_time_ms: entry.server_time_ms, content_hash };
+        self.memory.remember_written(key, written);
+        round.entries.push(new_entry(&lane.log, &stored, content_hash));
+        round.steps.push(Step::Write(stored));
+        Ok(())
+    }
+
+    fn refuse(&mut self, work: &Work, key: Option<CommandKey>, refusal: &Refusal, round: &mut Round) {
+        let told = self.refused(work, refusal);
+        let refused = key.filter(|_| refusal.is_final());
+        if let Some(key) = &refused {
+            self.memory.remember_refused(key.clone());
+        }
+        round.steps.push(Step::Tell { told, refused });
+    }
+
+    /// Looks a command up in the store and remembers it.
+    async fn is_stored(&mut self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<bool, StoreError> {
+        let Some(row) = self.shared.ports.log.find(log, sender, client_id).await? else {
+            return Ok(false);
+        };
+        let written = written(&entry::read(log, &row)?);
+        let key = CommandKey { log: log.clone(), sender: sender.clone(), client_id: client_id.clone() };
+        self.memory.remember_written(key, written);
+        Ok(true)
+    }
+}
+
+impl Round {
+    fn tell(&mut self, work: &Work, body: Body) {
+        self.steps.push(Step::Tell { told: Told { origin: work.origin, body }, refused: None });
+    }
+}

@@ -1,0 +1,63 @@
+//! The place of a log that is not in memory.
+//!
+//! In: a log's id. Out: its head and its members, or an empty place. Always: the head is read with majority; the directory
+//! may lag behind the log, and what it lacks is replayed from the entries.
+
+use crate::entry;
+use crate::log_state::Position;
+use crate::membership::{Members, change_of};
+use crate::worker::Ports;
+use im_proto::{LogId, LogKind, Ordinal, Seq};
+use im_storage::ports::{Conversation, StoreError};
+use std::sync::Arc;
+
+/// Entries and bytes of one page of a replay.
+pub(crate) const PAGE_ENTRIES_MAX: usize = 500;
+pub(crate) const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+pub(crate) async fn load(ports: &Ports, log: &LogId) -> Result<Position, StoreError> {
+    let Some(row) = ports.log.head(log).await? else {
+        return Ok(Position::default());
+    };
+    let head = entry::read(log, &row)?;
+    let members = match log.kind() {
+        Some(LogKind::User) | None => Members::default(),
+        Some(LogKind::Direct | LogKind::Group) => members(ports, log, head.members_seq).await?,
+    };
+    Ok(Position {
+        head: row.seq,
+        ordinal: Ordinal(head.entry.ordinal),
+        members_seq: head.members_seq,
+        members: Arc::new(members),
+    })
+}
+
+/// The members at `members_seq`: the directory's rows and the entries behind them.
+async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members, StoreError> {
+    let conversation = ports.directory.conversation(log).await?;
+    let applied = conversation.as_ref().map_or(Seq(0), |conversation| conversation.applied_seq);
+    let mut members = conversation.map(present).unwrap_or_default();
+    let mut from = applied.next();
+    while from <= members_seq {
+        let rows = ports.log.range(log, from, PAGE_ENTRIES_MAX, PAGE_BYTES_MAX).await?;
+        if rows.is_empty() {
+            return Err(entry::damaged(log, from, "a hole"));
+        }
+        for row in &rows {
+            if row.seq <= members_seq
+                && let Some(change) = change_of(log, &entry::read(log, row)?.entry)?
+            {
+                members = members.with(&change);
+            }
+            from = row.seq.next();
+        }
+    }
+    Ok(members)
+}
+
+fn present(conversation: Conversation) -> Members {
+    let mut present: Vec<_> =
+        conversation.members.into_iter().filter(|row| row.left_seq.is_none()).map(|row| row.user).collect();
+    present.sort_unstable();
+    Members { creator: Some(conversation.creator), present }
+}

@@ -1,0 +1,117 @@
+//! What a gateway asks the logic directly: sign-ins, and commands that only read.
+//!
+//! In: a request of one user. Out: an encoded answer, an error among them; never silence. Always: writes nothing but routes
+//! and device rows; may run on any task, many at once, a bounded number of reads; a store that is away is answered RETRY.
+
+mod list_members;
+mod pull;
+mod sign_in;
+mod sync;
+
+pub use sign_in::{SignInRefused, SignedIn};
+
+use crate::frame;
+use crate::metrics::add;
+use crate::refusal::{Failure, Refusal};
+use crate::token::KeyRing;
+use crate::worker::Shared;
+use bytes::Bytes;
+use im_proto::client::{self, client_frame::Command, server_frame::Body};
+use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, UserId};
+use im_storage::ports::{GatewayBoot, Login, StoreError};
+use prost::Message as _;
+use sync::Headers;
+use tokio::sync::Semaphore;
+
+/// Reads under way at once; beyond it they are answered BUSY. A storm of syncs must not take all memory.
+const READS_AT_ONCE_MAX: usize = 1_024;
+
+/// Shared by all connections of a process.
+pub struct Requests {
+    shared: Shared,
+    keys: KeyRing,
+    epoch: Epoch,
+    reads: Semaphore,
+    headers: Headers,
+    devices: sign_in::KnownDevices,
+}
+
+/// A delimited `ServerFrame`, and up to which version it told the connection of everything.
+#[derive(Debug, Clone)]
+pub struct ReadAnswer {
+    pub frame: Bytes,
+    pub inbox_version: Option<InboxVersion>,
+}
+
+impl Requests {
+    pub(crate) fn new(shared: Shared, keys: KeyRing) -> Self {
+        Self {
+            epoch: shared.ports.log.epoch(),
+            shared,
+            keys,
+            reads: Semaphore::new(READS_AT_ONCE_MAX),
+            headers: Headers::new(),
+            devices: sign_in::KnownDevices::new(),
+        }
+    }
+
+    /// Answers a pull, a sync or a list of members. `frame` is an encoded `ClientFrame`.
+    pub async fn read(&self, user: &UserId, frame: Bytes) -> ReadAnswer {
+        add(&self.shared.metrics.reads, 1);
+        let Ok(asked) = client::ClientFrame::decode(frame) else {
+            return self.refuse(0, &Refusal::invalid("no frame"));
+        };
+        let Ok(_permit) = self.reads.try_acquire() else {
+            return self.refuse(asked.request_id, &Refusal::OVERLOAD);
+        };
+        match self.answer(user, asked.request_id, asked.command).await {
+            Ok(answer) => answer,
+            Err(Failure::Refused(refusal)) => self.refuse(asked.request_id, &refusal),
+            Err(Failure::Store(error)) => {
+                add(&self.shared.metrics.store_errors, 1);
+                tracing::warn!(%user, %error, "a read got no answer from a store");
+                self.refuse(asked.request_id, &Refusal::UNAVAILABLE)
+            }
+        }
+    }
+
+    async fn answer(&self, user: &UserId, request_id: u64, command: Option<Command>) -> Result<ReadAnswer, Failure> {
+        match command {
+            Some(Command::Pull(pull)) => self.pull(user, request_id, &pull).await,
+            Some(Command::Sync(sync)) => self.sync(user, request_id, &sync).await,
+            Some(Command::ListMembers(list)) => self.list_members(user, request_id, &list).await,
+            _ => Err(Refusal::UNKNOWN_COMMAND.into()),
+        }
+    }
+
+    fn refuse(&self, request_id: u64, refusal: &Refusal) -> ReadAnswer {
+        self.shared.metrics.count_refusal(refusal.code);
+        ReadAnswer { frame: frame::of(request_id, Body::Error(refusal.to_wire())), inbox_version: None }
+    }
+
+    /// The present inbox versions, in the order asked.
+    pub async fn versions(&self, users: &[UserId]) -> Result<Vec<InboxVersion>, StoreError> {
+        self.shared.ports.inbox.versions(users).await
+    }
+
+    /// Forgets the route of a login whose connection is gone. A newer login of the device stays.
+    pub async fn signed_out(
+        &self,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        user: UserId,
+        device: DeviceId,
+        generation: Generation,
+    ) -> Result<(), StoreError> {
+        self.shared.ports.routes.unregister(&Login { user, device, generation, gateway, connection }).await
+    }
+}
+
+fn conversation_id(text: &str) -> Result<LogId, Refusal> {
+    LogId::parse(text).map_err(|_| Refusal::invalid("the conversation's id is no id"))
+}
+
+/// What the client asks for, at most what the server gives; 0 asks for the most.
+fn page(limit: u32, most: usize) -> usize {
+    if limit == 0 { most } else { most.min(limit as usize) }
+}

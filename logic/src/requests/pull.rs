@@ -1,0 +1,51 @@
+//! A range of a log, oldest first.
+//!
+//! In: `Pull`. Out: `Pulled` with the entries' bytes as they lie in the store. Always: every seq of the answered range is
+//! there, from the reader's floor to the last entry the reader may read.
+
+use super::{ReadAnswer, Requests, conversation_id, page};
+use crate::authorize::{Operation, authorize};
+use crate::entry;
+use crate::frame::{self, Pulled};
+use crate::refusal::{Failure, Refusal};
+use im_proto::{Epoch, Seq, UserId, client};
+
+/// Entries and bytes of one answer. A server frame has at most 256 KiB.
+const ENTRIES_MAX: usize = 200;
+const BYTES_MAX: usize = 192 * 1024;
+
+impl Requests {
+    pub(super) async fn pull(
+        &self,
+        user: &UserId,
+        request_id: u64,
+        pull: &client::Pull,
+    ) -> Result<ReadAnswer, Failure> {
+        let log = conversation_id(&pull.conversation_id)?;
+        let from = Seq(pull.from_seq);
+        if from == Seq(0) {
+            return Err(Refusal::invalid("seqs begin at 1").into());
+        }
+        let access = authorize(&self.shared.ports, user, &log, Operation::Read).await?;
+        if Epoch(pull.epoch) != self.epoch {
+            return Err(Refusal::OTHER_EPOCH.into());
+        }
+        let stored_head = self.shared.ports.log.head(&log).await?.map_or(Seq(0), |row| row.seq);
+        let head = access.last.unwrap_or(stored_head).min(stored_head);
+        if from > head.next() {
+            return Err(Refusal::ABOVE_HEAD.into());
+        }
+        let start = from.max(access.floor);
+        let (mut entries, mut floor) = (Vec::new(), access.floor);
+        if start <= head {
+            let rows = self.shared.ports.log.range(&log, start, page(pull.limit, ENTRIES_MAX), BYTES_MAX).await?;
+            // What is no longer kept is below everybody's floor.
+            floor = rows.first().map_or(floor, |first| if first.seq > start { first.seq } else { floor });
+            for row in rows.into_iter().take_while(|row| row.seq <= head) {
+                entries.push(entry::bytes(&log, row)?);
+            }
+        }
+        let pulled = Pulled { log: &log, epoch: self.epoch, head, floor, entries: &entries };
+        Ok(ReadAnswer { frame: frame::pulled(request_id, &pulled), inbox_version: None })
+    }
+}

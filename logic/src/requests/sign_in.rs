@@ -1,0 +1,158 @@
+//! Step 2: a token becomes a login.
+//!
+//! In: `SignIn` on a connection. Out: who it is, with its route registered, or a close code. Always: nothing is registered
+//! before the token holds; the inbox version is read behind the registration, so what moves later is pushed or hinted; the
+//! login that is replaced is kicked by its exact generation.
+
+use super::Requests;
+use crate::clock::now_ms;
+use crate::metrics::add;
+use crate::token::TokenError;
+use im_proto::client::{self, CloseCode, kicked::Reason};
+use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, PROTOCOL_VERSION, UserId, internal};
+use im_storage::ports::{Device, GatewayBoot, Login, StoreError};
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+/// Devices remembered as recorded; a forgotten one is recorded again, which changes nothing.
+const DEVICES_MAX: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+const PLATFORM_BYTES_MAX: usize = 64;
+/// After a fault of a store.
+const RECONNECT_AFTER_MS: u32 = 1_000;
+
+/// A login that stands.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub generation: Generation,
+    pub inbox_version: InboxVersion,
+    pub epoch: Epoch,
+    /// The connection is closed then.
+    pub token_expires_at_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SignInRefused {
+    pub code: CloseCode,
+    pub reconnect_after_ms: u32,
+    pub detail: String,
+}
+
+impl Requests {
+    pub async fn sign_in(
+        &self,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        sign_in: client::SignIn,
+    ) -> Result<SignedIn, SignInRefused> {
+        let outcome = self.try_sign_in(gateway, connection, &sign_in).await;
+        let metrics = &self.shared.metrics;
+        add(if outcome.is_ok() { &metrics.sign_ins } else { &metrics.sign_ins_refused }, 1);
+        outcome
+    }
+
+    async fn try_sign_in(
+        &self,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        sign_in: &client::SignIn,
+    ) -> Result<SignedIn, SignInRefused> {
+        if sign_in.protocol_version != PROTOCOL_VERSION {
+            return Err(refused(CloseCode::UnsupportedVersion, "this server speaks protocol version 1"));
+        }
+        let now_ms = now_ms();
+        let identity = self.keys.verify(&sign_in.token, now_ms).map_err(|error| match error {
+            TokenError::Expired => refused(CloseCode::TokenExpired, &error.to_string()),
+            TokenError::Bad(_) => refused(CloseCode::BadToken, &error.to_string()),
+        })?;
+        let device = DeviceId::parse(&sign_in.device_id)
+            .map_err(|_| refused(CloseCode::ProtocolError, "the device id is no id"))?;
+        if identity.device.as_ref().is_some_and(|bound| *bound != device) {
+            return Err(refused(CloseCode::BadToken, "the token is bound to another device"));
+        }
+        if sign_in.platform.len() > PLATFORM_BYTES_MAX {
+            return Err(refused(CloseCode::ProtocolError, "the platform's name is too long"));
+        }
+        let user = identity.user;
+        let registered = self.register(gateway, connection, &user, &device, &sign_in.platform, now_ms).await;
+        let (generation, inbox_version) = registered.map_err(|error| {
+            add(&self.shared.metrics.store_errors, 1);
+            tracing::warn!(%user, %device, %error, "a sign-in got no answer from a store");
+            SignInRefused {
+                code: CloseCode::Internal,
+                reconnect_after_ms: RECONNECT_AFTER_MS,
+                detail: "a store is away".to_owned(),
+            }
+        })?;
+        let token_expires_at_ms = identity.expires_at_ms;
+        Ok(SignedIn { user, device, generation, inbox_version, epoch: self.epoch, token_expires_at_ms })
+    }
+
+    async fn register(
+        &self,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        user: &UserId,
+        device: &DeviceId,
+        platform: &str,
+        now_ms: i64,
+    ) -> Result<(Generation, InboxVersion), StoreError> {
+        let ports = &self.shared.ports;
+        if self.devices.is_news(user, device, platform) {
+            ports.directory.record_device(user, Device { id: device.clone(), platform: platform.to_owned() }).await?;
+            self.devices.remember(user, device, platform);
+        }
+        let registered = ports.routes.register(user, device, gateway, connection, now_ms).await?;
+        if let Some(replaced) = &registered.replaced {
+            self.kick(replaced);
+        }
+        match ports.inbox.versions(std::slice::from_ref(user)).await {
+            Ok(versions) => Ok((registered.generation, versions.first().copied().unwrap_or_default())),
+            Err(error) => {
+                // The sign-in fails, so its route must not stand. If this fails too, the route dies with its lease.
+                let (user, device) = (user.clone(), device.clone());
+                let login = Login { user, device, generation: registered.generation, gateway, connection };
+                let _ = ports.routes.unregister(&login).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends exactly this login. If the kick is lost, the gateway learns it from a route that is no longer there.
+    fn kick(&self, login: &Login) {
+        let kick = internal::Kick {
+            connection_id: login.connection.0,
+            generation: login.generation.0,
+            reason: Reason::Replaced as u32,
+        };
+        let delivery = internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)) };
+        self.shared.ports.delivery.deliver(login.gateway, vec![delivery]);
+    }
+}
+
+fn refused(code: CloseCode, detail: &str) -> SignInRefused {
+    SignInRefused { code, reconnect_after_ms: 0, detail: detail.to_owned() }
+}
+
+/// Devices that the directory has, so that a reconnect writes nothing.
+pub(super) struct KnownDevices {
+    platforms: Mutex<LruCache<(UserId, DeviceId), String>>,
+}
+
+impl KnownDevices {
+    pub fn new() -> Self {
+        Self { platforms: Mutex::new(LruCache::new(DEVICES_MAX)) }
+    }
+
+    fn is_news(&self, user: &UserId, device: &DeviceId, platform: &str) -> bool {
+        let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
+        platforms.get(&(user.clone(), device.clone())).is_none_or(|known| known != platform)
+    }
+
+    fn remember(&self, user: &UserId, device: &DeviceId, platform: &str) {
+        let mut platforms = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
+        platforms.put((user.clone(), device.clone()), platform.to_owned());
+    }
+}

@@ -1,0 +1,139 @@
+//! One worker: what it owns and what it shares.
+//!
+//! In: the ports and a consumer. Out: a running task that can be waited for and stopped. Always: a worker keeps nothing
+//! that the stores do not also know; it may be killed between any two of its calls.
+
+use crate::admit::Origin;
+use crate::config::LogicConfig;
+use crate::log_state::LogState;
+use crate::memory::CommandMemory;
+use crate::metrics::{LogicMetrics, add};
+use crate::rate::SendRate;
+use im_proto::client::server_frame::Body;
+use im_proto::{Epoch, LogId};
+use im_storage::ports::{Delivery, Directory, EntryLog, Inbox, Partition, Queue, Routes, Shard, StoreError};
+use lru::LruCache;
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+
+/// Everything the logic reaches the outside by.
+#[derive(Clone)]
+pub struct Ports {
+    pub queue: Arc<dyn Queue>,
+    pub log: Arc<dyn EntryLog>,
+    pub directory: Arc<dyn Directory>,
+    pub inbox: Arc<dyn Inbox>,
+    pub routes: Arc<dyn Routes>,
+    pub delivery: Arc<dyn Delivery>,
+}
+
+/// What all workers and requests of a process share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub ports: Ports,
+    pub config: Arc<LogicConfig>,
+    pub metrics: Arc<LogicMetrics>,
+    pub send_rate: Arc<SendRate>,
+}
+
+/// An answer that rests on nothing unsaved.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub origin: Origin,
+    pub body: Body,
+}
+
+/// The worker was told to stop while a store was away. What it had not finished stays in the queue, or is sent again.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+pub(crate) struct Worker {
+    pub shared: Shared,
+    pub epoch: Epoch,
+    /// Logs not in the present batch.
+    pub logs: LruCache<LogId, LogState>,
+    pub memory: CommandMemory,
+    pub owned: BTreeSet<Partition>,
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Worker {
+    pub fn new(shared: Shared, owned: BTreeSet<Partition>, stop: watch::Receiver<bool>) -> Self {
+        let logs_max = NonZeroUsize::new(shared.config.logs_cached_max).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            epoch: shared.ports.log.epoch(),
+            logs: LruCache::new(logs_max),
+            memory: CommandMemory::new(),
+            owned,
+            stop,
+            shared,
+        }
+    }
+
+    /// The shards of the partitions this worker owns.
+    pub fn shards(&self, of: impl Fn(Partition) -> bool) -> Vec<Shard> {
+        let count = self.shared.ports.queue.partitions();
+        Shard::all().filter(|shard| of(Partition::of(*shard, count))).collect()
+    }
+
+    pub fn patience(&self, what: &'static str) -> Patience {
+        Patience { what, wait: FIRST_WAIT, metrics: Arc::clone(&self.shared.metrics), stop: self.stop.clone() }
+    }
+}
+
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Waits between the attempts of a call to a store. There is no last attempt: the partition stands still until the store
+/// is back, nothing is passed over, and the gateways tell the senders UNKNOWN at their deadline.
+pub(crate) struct Patience {
+    what: &'static str,
+    wait: Duration,
+    metrics: Arc<LogicMetrics>,
+    stop: watch::Receiver<bool>,
+}
+
+impl Patience {
+    pub async fn wait(&mut self, error: &StoreError) -> Result<(), Stopped> {
+        add(&self.metrics.store_errors, 1);
+        tracing::warn!(what = self.what, %error, wait_ms = self.wait.as_millis() as u64, "a store is away; waiting");
+        let stopped = tokio::time::timeout(self.wait, told_to_stop(&mut self.stop)).await;
+        self.wait = LONGEST_WAIT.min(self.wait * 2);
+        if stopped.is_ok() { Err(Stopped) } else { Ok(()) }
+    }
+}
+
+/// Returns when the worker's handle says so, or is gone.
+pub(crate) async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// A worker that runs. Dropping the handle stops it like [`stop`](WorkerHandle::stop) does, without waiting.
+pub struct WorkerHandle {
+    pub(crate) task: JoinHandle<()>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) ready: watch::Receiver<bool>,
+}
+
+impl WorkerHandle {
+    /// Returns true when everything stored before the start has been repeated into the projections; before that, sync
+    /// would answer from a past state. False: the worker ended first.
+    pub async fn ready(&mut self) -> bool {
+        self.ready.wait_for(|ready| *ready).await.is_ok()
+    }
+
+    /// Finishes the present batch, makes the projections durable and ends.
+    pub async fn stop(self) -> Result<(), JoinError> {
+        let _ = self.stop.send(true);
+        self.task.await
+    }
+
+    /// Returns when the queue is closed and drained, or the worker failed.
+    pub async fn ended(&mut self) -> Result<(), JoinError> {
+        (&mut self.task).await
+    }
+}
