@@ -2,12 +2,16 @@
 //! a cursor of another history gets RESET.
 
 use crate::harness::calls::{direct, message_ids, pull};
+use crate::harness::load::{Load, seed};
 use crate::harness::raw::{Raw, assert_error, assert_final, send_to_user};
 use crate::harness::server::{Server, Settings};
 use im_proto::client::client_frame::Command;
 use im_proto::client::entry::Content;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{self, ErrorClass, ErrorCode};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::time::Duration;
 
 #[tokio::test]
 async fn the_seqs_of_many_senders_at_once_have_no_gap_and_no_double() {
@@ -172,4 +176,18 @@ async fn the_body_is_forwarded_byte_for_byte() {
     let epoch = ann.sync().await.epoch;
     let entries = ann.pull_all(&direct("ann", "bob"), epoch, 1).await;
     assert!(matches!(&entries[0].content, Some(Content::Message(message)) if message.body == body));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelined_sends_keep_their_order_when_links_break() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let server = Server::start(Settings::for_tests());
+    let load = Load::start(&server, rng.random()).await;
+    for _ in 0..60 {
+        // The load goes on meanwhile; a link breaks at a random moment of it.
+        tokio::time::sleep(Duration::from_millis(rng.random_range(5..60))).await;
+        load.cut_a_link(&mut rng).await;
+        load.reconnect().await;
+    }
+    load.finish(&server).await;
 }

@@ -2,12 +2,16 @@
 //! devices of a user converge.
 
 use crate::harness::calls::{direct, message_ids, unread};
+use crate::harness::load::{Load, seed};
 use crate::harness::raw::{Got, Raw, send_to_conversation};
 use crate::harness::server::{Server, Settings};
 use im_proto::client::client_frame::Command;
 use im_proto::client::entry::Content;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{self, Entry, EntryPushed, ServerFrame};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::time::Duration;
 
 fn entry_of(conversation: &str) -> impl FnMut(&Body) -> Option<EntryPushed> {
     move |body| match body {
@@ -250,4 +254,23 @@ async fn what_is_sent_between_sign_in_and_sync_is_in_the_sync_or_pushed() {
             assert_eq!(pushed.entry.unwrap().seq, ack.seq);
         }
     }
+}
+
+/// Load with pushes lost on the way: `IM_FAULT_DROP_PUSHES` as the gateway reads it.
+async fn converges_although_pushes_are_lost(fault: &str) {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let server = Server::start(Settings::for_tests().with("IM_FAULT_DROP_PUSHES", fault));
+    let load = Load::start(&server, rng.random()).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    load.finish(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_converge_when_every_push_is_lost() {
+    converges_although_pushes_are_lost("all").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_converge_when_single_pushes_are_lost_at_random() {
+    converges_although_pushes_are_lost(&format!("3:{}", seed())).await;
 }

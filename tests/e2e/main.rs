@@ -15,4 +15,5 @@ mod c6_nothing_is_dropped_silently;
 mod c7_an_old_login_never_evicts_a_newer_one;
 mod bad_input;
 mod faults;
+mod kill;
 mod process;

@@ -3,11 +3,13 @@
 //! In: what a test wants to happen. Out: what did happen, or a panic that names what did not happen in time. Always: no
 //! sleep stands for an event; waiting is for something seen, with a deadline.
 
+pub mod app;
 pub mod bystander;
 pub mod calls;
 pub mod checker;
 pub mod history;
 pub mod http;
+pub mod load;
 pub mod raw;
 pub mod read_back;
 pub mod server;
