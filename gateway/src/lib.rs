@@ -1,1 +1,38 @@
+//! The gateway: holds the clients' connections, a thread and an io_uring per core.
+//!
+//! In: bytes from clients, answers and deliveries from the logic. Out: records for the queue, questions for the logic,
+//! frames for clients. Always: a core's state is `Rc` and never shared; [`lane`] is the one way into a core from another
+//! thread; every queue is bounded and says what happens when it is full; nothing here knows the logic or a store.
+//!
+//! The path of a message through the files: `accept` → `connection` (reads, asks the session in `im_codec`) → `forward` →
+//! [`Forward`] … → `lane` → `receive` → `send`. Around it: `gateway` starts and stops, `supervise` runs a core's thread,
+//! `core` is a core's state, `timer` its deadlines, `admission` the limits per address.
 
+mod accept;
+mod admission;
+mod affinity;
+mod config;
+mod connection;
+mod core;
+mod driver;
+mod faults;
+mod forward;
+mod gateway;
+mod lane;
+mod listen;
+mod metrics;
+mod planted;
+mod ports;
+mod receive;
+mod send;
+mod supervise;
+mod sweep;
+mod timer;
+mod transport;
+
+pub use config::{Driver, GatewayConfig, StartError};
+pub use faults::{DropPushes, Faults};
+pub use gateway::{Gateway, GatewayHandle};
+pub use lane::CoreLane;
+pub use metrics::{CoreSnapshot, Snapshot};
+pub use ports::{AskLogic, Forward, LogicAnswer, Question, SignInRefused, SignedIn, Upstream};

@@ -40,10 +40,20 @@ pub enum Question {
 
 #[derive(Debug)]
 pub enum LogicAnswer {
-    SignedIn { connection: ConnectionId, outcome: Result<SignedIn, SignInRefused> },
+    SignedIn {
+        connection: ConnectionId,
+        outcome: Result<SignedIn, SignInRefused>,
+    },
     /// `frame` is a delimited `ServerFrame`. `inbox_version`: the answer told the connection of everything up to it.
-    Read { connection: ConnectionId, request_id: u64, frame: Bytes, inbox_version: Option<InboxVersion> },
-    Versions { versions: Vec<(ConnectionId, InboxVersion)> },
+    Read {
+        connection: ConnectionId,
+        request_id: u64,
+        frame: Bytes,
+        inbox_version: Option<InboxVersion>,
+    },
+    Versions {
+        versions: Vec<(ConnectionId, InboxVersion)>,
+    },
 }
 
 /// A login that stands: its route is registered.

@@ -1,0 +1,189 @@
+//! The state of one core, and the end of its loop turn.
+//!
+//! In: calls from the files of the path, all on the core's own thread. Out: work that is gathered over a turn of the event
+//! loop and done once at its end: records forwarded, versions asked, sockets written. Always: no `RefCell` is borrowed
+//! while the forwarder, the logic or a session is called, so calls may come back here.
+
+use crate::connection::Connection;
+use crate::driver::Chosen;
+use crate::faults::Dice;
+use crate::forward::Backlog;
+use crate::gateway::Shared;
+use crate::lane::CoreLane;
+use crate::metrics::CoreMetrics;
+use crate::ports::{Question, SignedIn};
+use crate::sweep::Sweep;
+use crate::timer::{Due, Wheel};
+use bytes::{Bytes, BytesMut};
+use im_codec::{Action, Login};
+use im_proto::{ConnectionId, UserId};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub struct Core {
+    pub index: u16,
+    pub shared: Arc<Shared>,
+    pub lane: CoreLane,
+    pub dice: Dice,
+    pub connections: RefCell<HashMap<ConnectionId, Rc<Connection>>>,
+    pub backlog: RefCell<Backlog>,
+    pub sweeps: RefCell<Vec<Sweep>>,
+    /// Where all connections read to; what is left of a frame is copied out of it.
+    pub read_buffer: RefCell<BytesMut>,
+    /// A push that a planted bug holds back to swap it with the next.
+    pub swapped: RefCell<Option<(ConnectionId, Bytes)>>,
+    wheel: RefCell<Wheel>,
+    turn: RefCell<Turn>,
+    turn_ends: Cell<bool>,
+    actions: Cell<Vec<Action>>,
+    /// No new connections.
+    pub is_draining: Cell<bool>,
+    /// Everything ends: the tasks of this core return.
+    pub is_stopping: Cell<bool>,
+}
+
+/// What a turn gathered.
+#[derive(Default)]
+struct Turn {
+    dirty: Vec<Rc<Connection>>,
+    versions: Vec<(ConnectionId, UserId)>,
+    has_records: bool,
+}
+
+impl Core {
+    pub fn new(index: u16, shared: Arc<Shared>) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            lane: shared.lanes[usize::from(index)].clone(),
+            dice: Dice::new(shared.config.faults.drop_pushes, index),
+            connections: RefCell::default(),
+            backlog: RefCell::default(),
+            sweeps: RefCell::default(),
+            read_buffer: RefCell::default(),
+            swapped: RefCell::default(),
+            wheel: RefCell::new(Wheel::new(shared.now_ms())),
+            turn: RefCell::default(),
+            turn_ends: Cell::new(false),
+            actions: Cell::default(),
+            is_draining: Cell::new(false),
+            is_stopping: Cell::new(false),
+            shared,
+        })
+    }
+
+    pub fn metrics(&self) -> &CoreMetrics {
+        &self.shared.metrics[usize::from(self.index)]
+    }
+
+    /// Milliseconds of a clock that never goes back.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.now_ms()
+    }
+
+    pub fn next_connection_id(&self) -> ConnectionId {
+        let counter = &self.shared.connection_counters[usize::from(self.index)];
+        ConnectionId::new(self.index, counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub fn connection(&self, id: ConnectionId) -> Option<Rc<Connection>> {
+        self.connections.borrow().get(&id).cloned()
+    }
+
+    /// A list to gather actions in, without an allocation in the usual case.
+    pub fn take_actions(&self) -> Vec<Action> {
+        self.actions.take()
+    }
+
+    pub fn give_actions_back(&self, mut actions: Vec<Action>) {
+        actions.clear();
+        self.actions.set(actions);
+    }
+
+    pub fn arm(&self, due: Due) {
+        self.wheel.borrow_mut().arm(due);
+    }
+
+    pub fn take_due(&self, out: &mut Vec<Due>) {
+        self.wheel.borrow_mut().take_due(self.now_ms(), out);
+    }
+
+    /// The connection has something to write: it is written once, at the end of this turn.
+    pub fn mark_dirty(self: &Rc<Self>, connection: &Rc<Connection>) {
+        if !connection.is_dirty.replace(true) {
+            self.turn.borrow_mut().dirty.push(connection.clone());
+            self.end_turn_later();
+        }
+    }
+
+    pub fn ask_version(self: &Rc<Self>, connection: ConnectionId, user: UserId) {
+        self.turn.borrow_mut().versions.push((connection, user));
+        self.end_turn_later();
+    }
+
+    pub fn forward_later(self: &Rc<Self>) {
+        self.turn.borrow_mut().has_records = true;
+        self.end_turn_later();
+    }
+
+    pub fn ask(&self, question: Question) {
+        self.shared.logic.ask(question, self.lane.clone());
+    }
+
+    pub fn sign_out(&self, connection: ConnectionId, login: Login) {
+        let Login { user, device, generation, .. } = login;
+        self.ask(Question::SignedOut { connection, user, device, generation });
+    }
+
+    /// The login of a connection that went away while the logic was signing it in.
+    pub fn take_back(&self, connection: ConnectionId, signed_in: SignedIn) {
+        let SignedIn { user, device, generation, .. } = signed_in;
+        self.ask(Question::SignedOut { connection, user, device, generation });
+    }
+
+    /// A spawned task goes to the end of the run queue: it runs behind every task that is ready now.
+    fn end_turn_later(self: &Rc<Self>) {
+        if !self.turn_ends.replace(true) {
+            let core = self.clone();
+            monoio::spawn(async move { core.end_turn() });
+        }
+    }
+
+    fn end_turn(self: &Rc<Self>) {
+        self.turn_ends.set(false);
+        let Turn { mut dirty, versions, has_records } = std::mem::take(&mut *self.turn.borrow_mut());
+        if has_records {
+            self.forward_now();
+        }
+        if !versions.is_empty() {
+            self.ask(Question::Versions { users: versions });
+        }
+        for connection in dirty.drain(..) {
+            connection.is_dirty.set(false);
+            connection.write_waiting(self);
+        }
+        let mut turn = self.turn.borrow_mut();
+        if turn.dirty.is_empty() {
+            // Keeps the allocation.
+            turn.dirty = dirty;
+        }
+    }
+}
+
+/// The wall clock, for what leaves this process.
+pub fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// Lets every other task that is ready run first. (A task that wakes itself is put at the front of monoio's queue.)
+pub async fn yield_now() {
+    monoio::spawn(std::future::ready(())).await;
+}
+
+/// Reading from an epoll core never waits while there are bytes, so it has to yield by itself.
+pub fn must_yield(core: &Core) -> bool {
+    core.shared.driver == Chosen::Epoll
+}

@@ -1,0 +1,48 @@
+//! Listening sockets, one a core on the same port.
+//!
+//! In: an address. Out: SO_REUSEPORT sockets, over which the kernel spreads new connections. Always: another server on
+//! the port is found before, because with SO_REUSEPORT on both sides the kernel would let both in without a word.
+
+use crate::config::StartError;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+
+/// Connections that the kernel holds for one core to accept.
+const BACKLOG: i32 = 1024;
+
+/// One listener for each core, all on the address of the first, and that address.
+pub fn listen(address: SocketAddr, cores: usize) -> Result<(Vec<Socket>, SocketAddr), StartError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
+        _ => StartError::Listen { address, source },
+    };
+    if address.port() != 0 {
+        // Bound without SO_REUSEPORT, and closed at once.
+        bind(address, false).map_err(failed)?;
+    }
+    let first = listener(address).map_err(failed)?;
+    let local = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
+    let mut listeners = vec![first];
+    for _ in 1..cores {
+        listeners.push(listener(local).map_err(failed)?);
+    }
+    Ok((listeners, local))
+}
+
+/// One more listener on an address that this process listens on already.
+pub fn listener(address: SocketAddr) -> io::Result<Socket> {
+    let socket = bind(address, true)?;
+    socket.set_nonblocking(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections of an earlier run in TIME_WAIT do not hold the port.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

@@ -1,0 +1,45 @@
+//! Bugs planted on purpose, to prove that the tests and the bench find such bugs.
+//!
+//! In: `IM_PLANTED_BUG`, read once. Out: yes or no. Always: without the feature `planted-bugs` every answer is a constant
+//! no, and the compiler removes the bug.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A heartbeat is answered 0x00 whatever moved.
+    NoHeartbeatHint,
+    /// "Given" advances though the move does not join.
+    GivenSkips,
+    /// A push that found no room leaves neither hint nor gap.
+    PushDroppedSilently,
+    /// Every 1,000th push is dropped, without a gap.
+    DropOne,
+    /// Every 1,000th push is queued twice.
+    DoubleOne,
+    /// Every 1,000th push is swapped with the next of its connection.
+    SwapTwo,
+}
+
+/// How often the last three strike.
+pub const EVERY: u64 = 1000;
+
+#[cfg(feature = "planted-bugs")]
+pub fn planted(bug: Bug) -> bool {
+    use std::sync::OnceLock;
+    static PLANTED: OnceLock<Option<Bug>> = OnceLock::new();
+    let planted = PLANTED.get_or_init(|| match std::env::var("IM_PLANTED_BUG").as_deref() {
+        Ok("no_heartbeat_hint") => Some(Bug::NoHeartbeatHint),
+        Ok("given_skips") => Some(Bug::GivenSkips),
+        Ok("push_dropped_silently") => Some(Bug::PushDroppedSilently),
+        Ok("drop_one") => Some(Bug::DropOne),
+        Ok("double_one") => Some(Bug::DoubleOne),
+        Ok("swap_two") => Some(Bug::SwapTwo),
+        _ => None,
+    });
+    *planted == Some(bug)
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn planted(_bug: Bug) -> bool {
+    false
+}

@@ -1,0 +1,136 @@
+//! The thread of one core: runs it, and starts it again when it panics.
+//!
+//! In: a core's number and its first listener. Out: a thread. Always: after a panic every connection of the core is ended
+//! and its login signed out, the old listener takes nothing more, and a new core goes on with connection ids never used
+//! before; the other cores notice nothing.
+
+use crate::accept::{Listener, accept};
+use crate::affinity;
+use crate::core::Core;
+use crate::driver;
+use crate::gateway::Shared;
+use crate::listen;
+use crate::receive::receive;
+use crate::timer::TICK_MS;
+use socket2::Socket;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// How long a core that stops waits for its connections' tasks.
+const END_WAIT_MS: u64 = 2_000;
+/// Pauses before a core is started again, so that one that panics at once does not spin.
+const RESTART_PAUSE_MS: u64 = 100;
+
+/// The body of a core's thread.
+pub fn run(index: u16, shared: Arc<Shared>, first: Socket, processor: Option<usize>) {
+    if let Some(processor) = processor {
+        affinity::pin_to(processor);
+    }
+    let mut listener = Some(first);
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| run_once(index, &shared, listener.take()))) {
+            Ok(Ok(Ended::Stopped)) => return,
+            Ok(Ok(Ended::Panicked)) | Err(_) => {
+                shared.metrics[usize::from(index)].core_restarts.add(1);
+                tracing::error!(core = index, "a core panicked and is started again");
+            }
+            Ok(Err(error)) => tracing::error!(core = index, %error, "a core cannot start"),
+        }
+        if shared.lanes[usize::from(index)].is_stopped() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(RESTART_PAUSE_MS));
+    }
+}
+
+enum Ended {
+    Stopped,
+    Panicked,
+}
+
+fn run_once(index: u16, shared: &Arc<Shared>, listener: Option<Socket>) -> io::Result<Ended> {
+    let mut runtime = driver::build(shared.driver)?;
+    let listener = match listener {
+        Some(listener) => listener,
+        None => listen::listener(shared.address)?,
+    };
+    let core = Core::new(index, shared.clone());
+    let listening = RefCell::new(None);
+    let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve(&core, listener, &listening))));
+    // The same runtime goes on: its tasks are told to end, which gives their sockets back.
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(end(&core, &listening))));
+    core.lane.forget_waker();
+    if ended.is_err() || drop_quietly(runtime).is_err() {
+        tracing::error!(core = index, "a core did not end cleanly; its sockets may stay open");
+    }
+    match served {
+        Ok(result) => result.map(|()| Ended::Stopped),
+        Err(_) => Ok(Ended::Panicked),
+    }
+}
+
+async fn serve(core: &Rc<Core>, listener: Socket, listening: &RefCell<Option<Rc<Listener>>>) -> io::Result<()> {
+    let listener = Rc::new(Listener::new(listener)?);
+    *listening.borrow_mut() = Some(listener.clone());
+    monoio::spawn(accept(core.clone(), listener.clone()));
+    monoio::spawn(receive(core.clone()));
+    let mut due = Vec::new();
+    while !core.is_stopping.get() {
+        monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
+        if core.is_draining.get() {
+            listener.close();
+        }
+        core.take_due(&mut due);
+        for entry in due.drain(..) {
+            if let Some(connection) = core.connection(entry.connection) {
+                connection.on_time(core, entry);
+            }
+        }
+        core.go_on_sweeping();
+    }
+    Ok(())
+}
+
+/// Ends every task of the core, or gives up after a while.
+async fn end(core: &Rc<Core>, listening: &RefCell<Option<Rc<Listener>>>) {
+    core.is_stopping.set(true);
+    if let Some(listener) = listening.borrow_mut().take() {
+        listener.close();
+    }
+    let connections: Vec<_> = core.connections.borrow().values().cloned().collect();
+    for connection in connections {
+        connection.end();
+    }
+    for _ in 0..END_WAIT_MS / 10 {
+        if core.connections.borrow().is_empty() {
+            break;
+        }
+        monoio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A connection whose own task panicked outside its guard is still in the table.
+    let left: Vec<_> = core.connections.borrow().values().cloned().collect();
+    for connection in left {
+        connection.gone(core);
+    }
+    settle().await;
+}
+
+/// Lets the tasks that are ready finish, the closing of sockets among them.
+async fn settle() {
+    let mut rounds = 0;
+    poll_fn(|_| Poll::Ready(())).await;
+    while rounds < 3 {
+        monoio::time::sleep(Duration::from_millis(1)).await;
+        rounds += 1;
+    }
+}
+
+fn drop_quietly<T>(value: T) -> std::thread::Result<()> {
+    catch_unwind(AssertUnwindSafe(|| drop(value)))
+}

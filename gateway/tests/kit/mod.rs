@@ -1,0 +1,411 @@
+//! A real gateway with a small logic behind it, and a client on a real socket.
+//!
+//! In: what a test wants the logic and the queue to do. Out: frames as a client sees them. Always: nothing sleeps to wait
+//! for something; a read or a wait that gets nothing for [`PATIENCE`] fails the test.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use bytes::Bytes;
+use im_codec::{Deframer, Incoming, encode_delimited};
+use im_gateway::{
+    AskLogic, CoreLane, Driver, Forward, Gateway, GatewayConfig, GatewayHandle, LogicAnswer, Question, SignInRefused,
+    SignedIn, Upstream,
+};
+use im_proto::client::{self, CloseCode, client_frame::Command, server_frame::Body};
+use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, UserId, internal};
+use prost::Message as _;
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Duration;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes a test of the same name for each driver.
+#[macro_export]
+macro_rules! on_both_drivers {
+    ($($name:ident),* $(,)?) => {
+        mod io_uring {
+            $(#[test] fn $name() { super::$name(im_gateway::Driver::Uring) })*
+        }
+        mod epoll {
+            $(#[test] fn $name() { super::$name(im_gateway::Driver::Epoll) })*
+        }
+    };
+}
+
+pub fn config(driver: Driver) -> GatewayConfig {
+    GatewayConfig {
+        tcp: SocketAddr::from(([127, 0, 0, 1], 0)),
+        cores: 2,
+        pin: false,
+        driver,
+        accept_rate_per_address_per_s: 10_000,
+        accept_burst_per_address: 10_000,
+        unauthenticated_per_address_max: 10_000,
+        ..GatewayConfig::default()
+    }
+}
+
+/// What the queue does with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueMode {
+    /// Acks it at once.
+    Ack,
+    /// Takes it and says nothing.
+    Keep,
+    /// Takes nothing.
+    Full,
+}
+
+/// What the test's logic knows and has seen.
+pub struct State {
+    pub queue: QueueMode,
+    pub kept: Vec<internal::Upstream>,
+    pub versions: HashMap<String, u64>,
+    pub answers_versions: bool,
+    pub answers_reads: bool,
+    pub answers_sign_ins: bool,
+    /// Sign-ins that wait to be answered by the test.
+    pub sign_ins: Vec<(ConnectionId, client::SignIn, CoreLane)>,
+    pub connections: HashMap<String, ConnectionId>,
+    pub signed_out: Vec<(ConnectionId, Generation)>,
+    pub token_expires_at_ms: Option<i64>,
+    pub next_generation: u64,
+}
+
+pub struct Logic {
+    state: Mutex<State>,
+    changed: Condvar,
+    handle: OnceLock<GatewayHandle>,
+}
+
+pub struct Server {
+    pub handle: GatewayHandle,
+    pub logic: Arc<Logic>,
+}
+
+impl Server {
+    pub fn start(config: GatewayConfig) -> Self {
+        let logic = Arc::new(Logic {
+            state: Mutex::new(State {
+                queue: QueueMode::Ack,
+                kept: Vec::new(),
+                versions: HashMap::new(),
+                answers_versions: true,
+                answers_reads: true,
+                answers_sign_ins: true,
+                sign_ins: Vec::new(),
+                connections: HashMap::new(),
+                signed_out: Vec::new(),
+                token_expires_at_ms: None,
+                next_generation: 1,
+            }),
+            changed: Condvar::new(),
+            handle: OnceLock::new(),
+        });
+        let handle = Gateway::start(config, logic.clone(), logic.clone()).unwrap();
+        assert!(logic.handle.set(handle.clone()).is_ok());
+        Self { handle, logic }
+    }
+
+    pub fn connect(&self) -> Client {
+        Client::connect(self.handle.tcp_address())
+    }
+
+    /// A client that is signed in as `user`, and its connection.
+    pub fn sign_in(&self, user: &str) -> Client {
+        let mut client = self.connect();
+        client.send_sign_in(user);
+        let signed_in = client.expect_signed_in();
+        assert_eq!(signed_in.user_id, user);
+        client
+    }
+
+    pub fn connection(&self, user: &str) -> ConnectionId {
+        self.logic.state.lock().unwrap().connections[user]
+    }
+
+    pub fn push(&self, frame: &Bytes, targets: &[(&str, Option<(u64, u64)>)]) {
+        let targets = targets
+            .iter()
+            .map(|(user, inbox)| internal::Target {
+                connection_id: self.connection(user).0,
+                inbox: inbox.map(|(previous, version)| internal::InboxMove { previous, version }),
+            })
+            .collect();
+        let push = internal::Push { frame: frame.clone(), targets };
+        self.handle.deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::Push(push)) }]);
+    }
+
+    pub fn kick(&self, connection: ConnectionId, generation: u64) {
+        let reason = client::kicked::Reason::Replaced as u32;
+        let kick = internal::Kick { connection_id: connection.0, generation, reason };
+        self.handle.deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)) }]);
+    }
+
+    /// Waits until the metrics are as wanted: they follow the events by a moment.
+    pub fn wait_for_metrics(&self, what: &str, wanted: impl Fn(&im_gateway::Snapshot) -> bool) {
+        let begun = std::time::Instant::now();
+        while !wanted(&self.handle.metrics()) {
+            assert!(begun.elapsed() < PATIENCE, "{what}: {:#?}", self.handle.metrics());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.handle.shutdown();
+        self.handle.join();
+    }
+}
+
+impl Logic {
+    pub fn set<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        let result = with(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until the state is as wanted.
+    pub fn wait<T>(&self, what: &str, mut wanted: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut state = self.state.lock().unwrap();
+        loop {
+            if let Some(result) = wanted(&mut state) {
+                return result;
+            }
+            let (next, timeout) = self.changed.wait_timeout(state, PATIENCE).unwrap();
+            assert!(!timeout.timed_out(), "waited in vain: {what}");
+            state = next;
+        }
+    }
+
+    pub fn answer_sign_in(&self, connection: ConnectionId, user: &str, lane: &CoreLane) {
+        let outcome = self.set(|state| {
+            if user == "nobody" {
+                return Err(SignInRefused { code: CloseCode::BadToken, reconnect_after_ms: 0, detail: "bad".into() });
+            }
+            let generation = state.next_generation;
+            state.next_generation += 1;
+            state.connections.insert(user.to_owned(), connection);
+            Ok(SignedIn {
+                user: UserId::parse(user).unwrap(),
+                device: DeviceId::parse("phone").unwrap(),
+                generation: Generation(generation),
+                inbox_version: InboxVersion(state.versions.get(user).copied().unwrap_or(0)),
+                epoch: Epoch(7),
+                token_expires_at_ms: state.token_expires_at_ms,
+            })
+        });
+        lane.answer(LogicAnswer::SignedIn { connection, outcome });
+    }
+
+    pub fn ack(&self, upstream: &internal::Upstream) -> internal::Delivery {
+        let origin = upstream.origin.as_ref().unwrap();
+        let ack = client::SendAck {
+            conversation_id: upstream.log_id.clone(),
+            epoch: 7,
+            seq: origin.request_id,
+            ..Default::default()
+        };
+        let frame = server_frame(origin.request_id, Body::SendAck(ack));
+        let answer =
+            internal::Answer { connection_id: origin.connection_id, request_id: origin.request_id, frame, inbox: None };
+        internal::Delivery { kind: Some(internal::delivery::Kind::Answer(answer)) }
+    }
+}
+
+impl Forward for Logic {
+    fn forward(&self, records: &mut Vec<Upstream>) {
+        let mode = self.state.lock().unwrap().queue;
+        if mode == QueueMode::Full {
+            return;
+        }
+        let taken: Vec<_> =
+            records.drain(..).map(|r| internal::Upstream::decode(r.record).expect("a record decodes")).collect();
+        if mode == QueueMode::Ack {
+            self.handle.get().unwrap().deliver(taken.iter().map(|u| self.ack(u)).collect());
+        }
+        self.set(|state| state.kept.extend(taken));
+    }
+}
+
+impl AskLogic for Logic {
+    fn ask(&self, question: Question, lane: CoreLane) {
+        match question {
+            Question::SignIn { connection, sign_in } => {
+                if self.set(|s| s.answers_sign_ins) {
+                    self.answer_sign_in(connection, &sign_in.token, &lane);
+                } else {
+                    self.set(|s| s.sign_ins.push((connection, sign_in, lane)));
+                }
+            }
+            Question::Read { connection, request_id, user, .. } => {
+                if !self.set(|s| s.answers_reads) {
+                    return;
+                }
+                let version = self.set(|s| s.versions.get(user.as_str()).copied().unwrap_or(0));
+                let synced = client::Synced { complete: true, inbox_version: version, ..Default::default() };
+                let frame = server_frame(request_id, Body::Synced(synced));
+                let inbox_version = Some(InboxVersion(version));
+                lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version });
+            }
+            Question::Versions { users } => {
+                if !self.set(|s| s.answers_versions) {
+                    return;
+                }
+                let versions = self.set(|s| {
+                    let version = |user: &UserId| s.versions.get(user.as_str()).copied().unwrap_or(0);
+                    users.iter().map(|(connection, user)| (*connection, InboxVersion(version(user)))).collect()
+                });
+                lane.answer(LogicAnswer::Versions { versions });
+            }
+            Question::SignedOut { connection, generation, .. } => {
+                self.set(|s| s.signed_out.push((connection, generation)));
+            }
+        }
+    }
+}
+
+pub fn server_frame(request_id: u64, body: Body) -> Bytes {
+    encode_delimited(&client::ServerFrame { request_id, body: Some(body) })
+}
+
+/// A push with a number to be told by.
+pub fn numbered_push(number: u64, padding: usize) -> Bytes {
+    let message = client::Message { body: vec![0; padding].into(), to_user_id: String::new() };
+    let entry = client::Entry {
+        seq: number,
+        content: Some(client::entry::Content::Message(message)),
+        ..client::Entry::default()
+    };
+    let pushed = client::EntryPushed { conversation_id: "c".into(), epoch: 7, entry: Some(entry) };
+    server_frame(0, Body::Entry(pushed))
+}
+
+pub fn send_to(user: &str, id: &str, body: &[u8]) -> Command {
+    Command::Send(client::Send {
+        to: Some(client::send::To::UserId(user.into())),
+        client_message_id: id.into(),
+        after: String::new(),
+        body: Bytes::copy_from_slice(body),
+    })
+}
+
+pub fn sync() -> Command {
+    Command::Sync(client::Sync { token: Bytes::new(), limit: 0 })
+}
+
+pub struct Client {
+    pub socket: TcpStream,
+    deframer: Deframer,
+    input: Bytes,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub fn over(socket: TcpStream) -> Self {
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, deframer: Deframer::default(), input: Bytes::new() }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+    }
+
+    pub fn send(&mut self, request_id: u64, command: Command) {
+        self.write(&encode_delimited(&client::ClientFrame { request_id, command: Some(command) }));
+    }
+
+    pub fn send_sign_in(&mut self, user: &str) {
+        let sign_in = client::SignIn {
+            protocol_version: 1,
+            token: user.into(),
+            device_id: "phone".into(),
+            platform: "test".into(),
+        };
+        self.send(1, Command::SignIn(sign_in));
+    }
+
+    pub fn heartbeat(&mut self) {
+        self.write(&[0]);
+    }
+
+    /// The next thing the server sent; `None` at the end of the connection.
+    pub fn next(&mut self) -> Option<Incoming> {
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            if let Some(incoming) = self.deframer.next(&mut self.input, 1 << 20).unwrap() {
+                return Some(incoming);
+            }
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => self.input = Bytes::copy_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => panic!("the server sent nothing: {error}"),
+            }
+        }
+    }
+
+    pub fn next_frame(&mut self) -> client::ServerFrame {
+        match self.next() {
+            Some(Incoming::Frame(bytes)) => client::ServerFrame::decode(bytes).unwrap(),
+            other => panic!("expected a frame, got {other:?}"),
+        }
+    }
+
+    pub fn next_body(&mut self) -> Body {
+        self.next_frame().body.expect("a body")
+    }
+
+    pub fn expect_signed_in(&mut self) -> client::SignedIn {
+        match self.next_body() {
+            Body::SignedIn(signed_in) => signed_in,
+            other => panic!("expected SignedIn, got {other:?}"),
+        }
+    }
+
+    /// The number of the next push.
+    pub fn expect_push(&mut self) -> u64 {
+        match self.next_body() {
+            Body::Entry(pushed) => pushed.entry.unwrap().seq,
+            other => panic!("expected a push, got {other:?}"),
+        }
+    }
+
+    pub fn expect_error(&mut self) -> (u64, client::Error) {
+        let frame = self.next_frame();
+        match frame.body {
+            Some(Body::Error(error)) => (frame.request_id, error),
+            other => panic!("expected an error, got {other:?}"),
+        }
+    }
+
+    pub fn expect_ack(&mut self, request_id: u64) {
+        let frame = self.next_frame();
+        assert!(matches!(frame.body, Some(Body::SendAck(_))), "{frame:?}");
+        assert_eq!(frame.request_id, request_id);
+    }
+
+    /// The server closes with `code`, behind whatever it still had to write.
+    pub fn expect_closed(&mut self, code: CloseCode) -> client::Closing {
+        let mut closing = None;
+        while let Some(incoming) = self.next() {
+            if let Incoming::Frame(bytes) = incoming
+                && let Some(Body::Closing(last)) = client::ServerFrame::decode(bytes).unwrap().body
+            {
+                closing = Some(last);
+            }
+        }
+        let closing = closing.expect("a Closing before the end");
+        assert_eq!(closing.code(), code, "{closing:?}");
+        closing
+    }
+}
