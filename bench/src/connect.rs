@@ -4,12 +4,27 @@
 //! loopback address in every run; targets off this machine are reached from its ordinary address.
 
 use crate::error::{BenchError, During};
+use crate::proc;
 use monoio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// 127.0.0.2 and up; each may open some 28,000 connections to one target.
 const SOURCE_ADDRESSES: usize = 200;
+
+/// Descriptors of this process that are no connections.
+const OTHER_FILES: u64 = 50;
+
+/// Says at once when the limit of open files is below what `connections` need.
+pub fn check_open_files(connections: usize) -> Result<(), BenchError> {
+    let (limit, needed) = (proc::raise_open_files_limit(), connections as u64 + OTHER_FILES);
+    if limit >= needed {
+        return Ok(());
+    }
+    Err(BenchError::Setup(format!(
+        "{connections} connections need {needed} open files; the limit is {limit} (ulimit -n)"
+    )))
+}
 
 pub fn connect(target: SocketAddr, serial: usize) -> Result<TcpStream, BenchError> {
     let what = || format!("connection {serial} to {target}");

@@ -3,19 +3,34 @@
 //! In: a subcommand and its options. Out: a table, JSON if asked, an exit code: 0 all promises kept, 1 a promise broken,
 //! 2 the run could not be made. Always: one thread makes the load, so its CPU can be bound and read.
 
+mod clock;
+mod conn;
 mod connect;
 mod error;
+mod fleet;
 mod floor;
+mod group;
+mod in_flight;
+mod link;
 mod measure;
+mod metrics;
+mod pair;
+mod payload;
 mod placement;
 mod proc;
 mod progress;
 mod report;
+mod run;
+mod server_process;
 mod signal;
+mod tokens;
+mod traffic;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use error::{BenchError, During as _};
 use report::Report;
+use run::Outcome;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,6 +51,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What a connection costs: open, sign in and hold N of them.
+    Conn(conn::ConnArgs),
+    /// One-to-one messages in N direct conversations.
+    Pair(pair::PairArgs),
+    /// Fan-out: one member of a group sends, all others receive.
+    Group(group::GroupArgs),
     /// What this machine can do at best: bare echo and fan-out servers, and a bare append+fdatasync loop.
     Floor(floor::FloorArgs),
     #[command(name = floor::child::SUBCOMMAND, hide = true)]
@@ -58,17 +79,20 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), BenchError> {
-    proc::raise_open_files_limit();
-    let rows = match cli.command {
+    let Outcome { rows, violated } = match cli.command {
         Command::FloorServer { kind, cpu } => {
             cpu.map_or(Ok(()), proc::pin_this_thread)?;
             return block_on(floor::server::run(kind))?;
         }
-        Command::Floor(args) => block_on(floor::run(&args))??,
+        Command::Floor(args) => Outcome { rows: block_on(floor::run(&args))??, violated: None },
+        Command::Conn(args) => block_on(conn::run(&args))??,
+        Command::Pair(args) => block_on(pair::run(&args))??,
+        Command::Group(args) => block_on(group::run(&args))??,
     };
     let report = Report::new(rows);
     report.print();
-    cli.json.map_or(Ok(()), |path| report.write_json(&path))
+    cli.json.map_or(Ok(()), |path| report.write_json(&path))?;
+    violated.map_or(Ok(()), |summary| Err(BenchError::Violated(summary)))
 }
 
 /// Runs `future` on this thread: io_uring, or epoll where the kernel has none.

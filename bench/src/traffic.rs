@@ -1,0 +1,258 @@
+//! Messages on the fleet: sends them at a rate or with so many under way, and has every one verified.
+//!
+//! In: streams (one sender, one or more receivers each), a model of load. Out: counts, latencies, violations. Always: a
+//! message's latency runs from the moment it was due, so a server that stalls is not spared; each connection belongs to
+//! one stream, as its sender or as one of its receivers.
+
+use crate::clock::Clock;
+use crate::in_flight::InFlight;
+use crate::link::{Link, Observer, RawPush};
+use crate::measure::Counts;
+use crate::payload::Payload;
+use crate::verify::{Arrival, Receiver, Sender, Violation, Violations};
+use im_client::{Command, Event, Recipient};
+use im_proto::client::entry;
+use im_proto::{ClientId, LogId};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How often a rate is caught up with; the clock of the event loop is no finer.
+const RATE_INTERVAL: Duration = Duration::from_millis(1);
+
+/// How much is sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Model {
+    /// A message is sent when fewer than so many of its stream are under way.
+    Outstanding(u64),
+    /// So many messages a second of all streams together, whatever the server does.
+    Rate(f64),
+}
+
+/// One sender and its receivers, by the serials of their connections.
+pub struct Stream {
+    pub to: Recipient,
+    pub conversation: LogId,
+    pub sender: usize,
+    pub receivers: Vec<usize>,
+}
+
+/// What a connection does.
+enum Role {
+    Sends { stream: usize },
+    Receives { stream: usize, receiver: RefCell<Receiver> },
+}
+
+struct Running {
+    stream: Stream,
+    sender: RefCell<Sender>,
+    in_flight: RefCell<InFlight>,
+}
+
+pub struct Traffic {
+    clock: Clock,
+    payload_bytes: usize,
+    pub counts: Counts,
+    pub violations: RefCell<Violations>,
+    sending: Cell<Option<Model>>,
+    plan: OnceCell<Plan>,
+}
+
+/// Set once, when the streams are known.
+struct Plan {
+    links: Vec<Rc<Link>>,
+    streams: Vec<Running>,
+    /// By connection.
+    roles: Vec<Option<Role>>,
+}
+
+impl Traffic {
+    pub fn new(clock: Clock, counts: Counts, payload_bytes: usize) -> Rc<Self> {
+        Rc::new(Self {
+            clock,
+            payload_bytes,
+            counts,
+            violations: RefCell::default(),
+            sending: Cell::new(None),
+            plan: OnceCell::new(),
+        })
+    }
+
+    /// Begins to send. Called once.
+    pub fn start(self: &Rc<Self>, links: &[Rc<Link>], streams: Vec<Stream>, model: Model) {
+        let mut roles: Vec<Option<Role>> = links.iter().map(|_| None).collect();
+        for (index, stream) in streams.iter().enumerate() {
+            roles[stream.sender] = Some(Role::Sends { stream: index });
+            links[stream.sender].watch(&stream.conversation);
+            for receiver in &stream.receivers {
+                let verifier = RefCell::new(Receiver::new(index as u32, *receiver as u32));
+                roles[*receiver] = Some(Role::Receives { stream: index, receiver: verifier });
+                links[*receiver].watch(&stream.conversation);
+            }
+        }
+        let streams = streams
+            .into_iter()
+            .enumerate()
+            .map(|(index, stream)| Running {
+                sender: RefCell::new(Sender::new(index as u32)),
+                in_flight: RefCell::new(InFlight::new(stream.receivers.len())),
+                stream,
+            })
+            .collect();
+        let plan = self.plan.get_or_init(|| Plan { links: links.to_vec(), streams, roles });
+        self.sending.set(Some(model));
+        match model {
+            Model::Outstanding(_) => (0..plan.streams.len()).for_each(|stream| self.fill(plan, stream)),
+            Model::Rate(per_second) => drop(monoio::spawn(Rc::clone(self).keep_rate(per_second))),
+        }
+    }
+
+    pub fn stop(&self) {
+        self.sending.set(None);
+    }
+
+    /// Messages under way.
+    pub fn in_flight(&self) -> usize {
+        let Some(plan) = self.plan.get() else { return 0 };
+        plan.streams.iter().map(|running| running.in_flight.borrow().len()).sum()
+    }
+
+    /// Judges what never came. Returns (answered, pushed, repaired).
+    pub fn finish(&self) -> (u64, u64, u64) {
+        let Some(plan) = self.plan.get() else { return (0, 0, 0) };
+        let mut found = self.violations.borrow_mut();
+        let (mut answered, mut pushed, mut repaired) = (0, 0, 0);
+        for running in &plan.streams {
+            let sender = running.sender.borrow();
+            sender.finish(&mut found);
+            answered += sender.answered_count();
+            for receiver in &running.stream.receivers {
+                let Some(Role::Receives { receiver, .. }) = &plan.roles[*receiver] else { continue };
+                let receiver = receiver.borrow();
+                receiver.finish(&sender, &mut found);
+                pushed += receiver.pushed;
+                repaired += receiver.repaired;
+            }
+        }
+        (answered, pushed, repaired)
+    }
+
+    async fn keep_rate(self: Rc<Self>, per_second: f64) {
+        let Some(plan) = self.plan.get() else { return };
+        let (start_ns, interval_ns) = (self.clock.now_ns(), 1e9 / per_second);
+        let mut sent = 0_u64;
+        while self.sending.get().is_some() {
+            let due = ((self.clock.now_ns() - start_ns) as f64 / interval_ns) as u64;
+            while sent < due {
+                let due_ns = start_ns + (sent as f64 * interval_ns) as u64;
+                if !self.send(plan, sent as usize % plan.streams.len(), due_ns) {
+                    // The client's outbox is full. The message stays due, and its latency grows.
+                    break;
+                }
+                sent += 1;
+            }
+            monoio::time::sleep(RATE_INTERVAL).await;
+        }
+    }
+
+    /// Sends as many as the model allows.
+    fn fill(&self, plan: &Plan, stream: usize) {
+        let Some(Model::Outstanding(outstanding)) = self.sending.get() else { return };
+        let under_way = plan.streams[stream].in_flight.borrow().len() as u64;
+        let now_ns = self.clock.now_ns();
+        for _ in under_way..outstanding {
+            self.send(plan, stream, now_ns);
+        }
+    }
+
+    /// False: the client takes no more for now.
+    fn send(&self, plan: &Plan, stream: usize, due_ns: u64) -> bool {
+        let running = &plan.streams[stream];
+        let serial = running.sender.borrow().next_serial();
+        let payload = Payload { stream: stream as u32, serial, due_ns };
+        let Ok(id) = ClientId::parse(&serial.to_string()) else { return false };
+        let command = Command::Send {
+            to: running.stream.to.clone(),
+            client_message_id: Some(id),
+            body: payload.body(self.payload_bytes),
+        };
+        let accepted = plan.links[running.stream.sender].command(command).is_ok();
+        if accepted {
+            running.sender.borrow_mut().sent();
+            running.in_flight.borrow_mut().sent(due_ns);
+        }
+        accepted
+    }
+
+    fn arrived(&self, link: &Link, seq: u64, payload: Option<Payload>, arrival: Arrival, now_ns: u64) {
+        let Some(plan) = self.plan.get() else { return };
+        let mut found = self.violations.borrow_mut();
+        let Some(Role::Receives { stream, receiver }) = &plan.roles[link.serial] else {
+            found.add(Violation::WrongReceiver, format_args!("connection {}, seq {seq}", link.serial));
+            return;
+        };
+        let first_time = receiver.borrow_mut().arrived(seq, payload, arrival, &mut found);
+        if let (true, Some(payload)) = (first_time, payload) {
+            self.counts.delivered(latency(payload.due_ns, now_ns));
+            plan.streams[*stream].in_flight.borrow_mut().step(payload.serial);
+        }
+    }
+
+    /// The sender's message has its answer.
+    fn answered(&self, link: &Link, id: &ClientId, seq: u64, now_ns: u64) {
+        let Some((plan, stream)) = self.stream_of(link) else { return };
+        let running = &plan.streams[stream];
+        let Ok(serial) = id.as_str().parse() else { return };
+        running.sender.borrow_mut().answered(serial, seq, &mut self.violations.borrow_mut());
+        if let Some(due_ns) = running.in_flight.borrow_mut().step(serial) {
+            self.counts.answered(latency(due_ns, now_ns));
+        }
+    }
+
+    fn stream_of(&self, link: &Link) -> Option<(&Plan, usize)> {
+        let plan = self.plan.get()?;
+        match plan.roles.get(link.serial)?.as_ref()? {
+            Role::Sends { stream } | Role::Receives { stream, .. } => Some((plan, *stream)),
+        }
+    }
+}
+
+impl Observer for Traffic {
+    fn pushed(&self, link: &Link, push: RawPush, now_ns: u64) {
+        self.arrived(link, push.seq, Payload::parse(push.body), Arrival::Pushed, now_ns);
+    }
+
+    fn event(&self, link: &Link, event: Event, now_ns: u64) {
+        match event {
+            Event::Acked { client_message_id, seq, .. } => self.answered(link, &client_message_id, seq.0, now_ns),
+            Event::Entry { entry, .. } => {
+                let Some(plan) = self.plan.get() else { return };
+                let Some(Role::Receives { receiver, .. }) = &plan.roles[link.serial] else { return };
+                if let (Some(entry::Content::Message(message)), false) =
+                    (entry.content, receiver.borrow().has_seq(entry.seq))
+                {
+                    self.arrived(link, entry.seq, Payload::parse(message.body), Arrival::Repaired, now_ns);
+                }
+            }
+            Event::Refused { refusal, client_message_id, .. } => {
+                let place = format_args!("connection {}, message {client_message_id}: {refusal}", link.serial);
+                self.violations.borrow_mut().add(Violation::Refused, place);
+            }
+            Event::Disconnected { cause, .. } => {
+                let place = format_args!("connection {}: {cause:?}", link.serial);
+                self.violations.borrow_mut().add(Violation::Disconnected, place);
+            }
+            _ => {}
+        }
+    }
+
+    fn settled(&self, link: &Link) {
+        if let Some((plan, stream)) = self.stream_of(link) {
+            self.fill(plan, stream);
+        }
+    }
+}
+
+fn latency(due_ns: u64, now_ns: u64) -> Duration {
+    Duration::from_nanos(now_ns.saturating_sub(due_ns))
+}
