@@ -4,6 +4,9 @@
 //! `IM_SECTION__KEY`. Out: a checked [`Config`], or an error that names the key and the nearest right one. Always: the
 //! keys of `default.yaml` are all the keys there are, so the reference cannot lag behind the code.
 
+use im_codec::SessionLimits;
+use im_gateway::GatewayConfig;
+use im_logic::LogicConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::net::SocketAddr;
@@ -190,6 +193,61 @@ impl Config {
         match rules.iter().find(|(holds, _)| !holds) {
             Some((_, rule)) => Err(ConfigError::Value((*rule).to_owned())),
             None => Ok(()),
+        }
+    }
+
+    /// What the gateway is started with.
+    pub fn gateway_config(&self) -> GatewayConfig {
+        let gateway = &self.gateway;
+        GatewayConfig {
+            tcp: self.listen.tcp,
+            cores: usize::from(gateway.cores),
+            driver: match gateway.driver {
+                Driver::Auto => im_gateway::Driver::Auto,
+                Driver::Uring => im_gateway::Driver::Uring,
+                Driver::Epoll => im_gateway::Driver::Epoll,
+            },
+            session: SessionLimits {
+                first_byte_timeout_ms: gateway.first_byte_timeout_ms.into(),
+                sign_in_timeout_ms: gateway.sign_in_timeout_ms.into(),
+                frame_timeout_ms: gateway.frame_timeout_ms.into(),
+                heartbeat_interval_ms: gateway.heartbeat_interval_ms,
+                idle_timeout_ms: gateway.idle_timeout_ms,
+                frame_bytes_max_before_sign_in: gateway.frame_bytes_max_before_sign_in,
+                frame_bytes_max: gateway.frame_bytes_max,
+                body_bytes_max: gateway.body_bytes_max as usize,
+                command_rate_per_s: gateway.command_rate_per_s,
+                command_burst: gateway.command_burst,
+            },
+            connections_max: gateway.connections_max as usize,
+            accept_rate_per_address_per_s: gateway.accept_rate_per_address_per_s,
+            accept_burst_per_address: gateway.accept_burst_per_address,
+            unauthenticated_per_address_max: gateway.unauthenticated_per_address_max,
+            output_bytes_max: gateway.output_bytes_max as usize,
+            output_frames_max: gateway.output_frames_max as usize,
+            stall_timeout_ms: gateway.stall_timeout_ms.into(),
+            faults: im_gateway::Faults::from_env(),
+            ..GatewayConfig::default()
+        }
+    }
+
+    /// What the workers and request handlers are started with.
+    pub fn logic_config(&self) -> LogicConfig {
+        let logic = &self.logic;
+        let default = LogicConfig::default();
+        LogicConfig {
+            batch_records_max: logic.batch_records_max as usize,
+            logs_cached_max: logic.logs_cached_max as usize,
+            upstream_age_max_ms: logic.upstream_age_max_ms,
+            send_rate_per_user_per_s: logic.send_rate_per_user_per_s,
+            send_burst_per_user: logic.send_burst_per_user,
+            receipts_members_max: logic.receipts_members_max as usize,
+            limits: im_logic::Limits {
+                body_bytes_max: self.gateway.body_bytes_max as usize,
+                group_members_max: logic.group_members_max as usize,
+                ..default.limits
+            },
+            ..default
         }
     }
 

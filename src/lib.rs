@@ -4,6 +4,10 @@
 
 pub mod config;
 pub mod exit;
-pub mod http;
+mod http;
+mod join;
+mod logging;
+mod metrics;
 pub mod standalone;
+mod start_text;
 pub mod tokens;

@@ -88,6 +88,11 @@ impl EmbeddedQueue {
         }
     }
 
+    /// Records that no consumer has taken yet.
+    pub fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.state().records.len()).sum()
+    }
+
     fn lane(&self, record: &Record) -> usize {
         Partition::of(Shard::of(&record.log), self.lanes.len() as u32).0 as usize
     }

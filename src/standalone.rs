@@ -1,0 +1,197 @@
+//! Composition root: everything in one process, with the embedded store.
+//!
+//! In: a configuration. Out: a server that runs until SIGTERM or SIGINT, or a [`Failure`]. Always: the order of opening is
+//! folder, keys, ports of the network; of closing: clients, queue, workers, store; nothing of it is on a message's path.
+
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::http::{self, Endpoints};
+use crate::join::{AskRequests, DeliverToGateway, ForwardToQueue};
+use crate::{logging, metrics, start_text, tokens};
+use im_gateway::{Gateway, GatewayHandle};
+use im_logic::{Logic, Ports, WorkerHandle};
+use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenError, OpenOptions};
+use im_storage::ports::{Consumer, GatewayBoot, Routes as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Threads for the logic: decisions are short, and the cores of the gateway need the processors too.
+const LOGIC_THREADS: usize = 2;
+/// Clients are told to go over this time, and those that stay longer than the second are cut.
+const DRAIN_SPREAD_MS: u64 = 500;
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+const LEASE_MS: u32 = 30_000;
+
+/// Serves until it is told to stop.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    logging::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(LOGIC_THREADS)
+        .thread_name("im-logic")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
+    let is_new = !config.store.folder.join("store.redb").exists();
+    let store = open_store(config)?;
+    let keys = tokens::Keys::open_or_create(config)?;
+    let listener = TcpListener::bind(config.listen.http)
+        .await
+        .map_err(|error| Failure::Listen(format!("cannot listen on {} (listen.http): {error}", config.listen.http)))?;
+    let server = Server::start(config, &store, &keys).await?;
+    let http_address = listener.local_addr().map_err(other)?;
+    tokio::spawn(http::serve(listener, server.endpoints.clone()));
+    start_text::print(config, is_new, &server.gateway, http_address, &keys);
+    server.endpoints.ready.store(true, Ordering::Release);
+
+    let reason = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        failure = store.failed() => Some(failure),
+    };
+    server.endpoints.ready.store(false, Ordering::Release);
+    if let Some(failure) = reason {
+        tracing::error!(%failure, "the store has failed; nothing more is acked");
+        server.gateway.shutdown();
+        return Err(Failure::Other(format!("the store has failed: {failure}; everything acked is safe")));
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    store.close().await.map_err(other)
+}
+
+fn open_store(config: &Config) -> Result<EmbeddedStore, Failure> {
+    let options = OpenOptions {
+        folder: config.store.folder.clone(),
+        cache_bytes: config.store.cache_mib as usize * 1024 * 1024,
+        now_ms: tokens::now_ms(),
+    };
+    EmbeddedStore::open(&options).map_err(|error| match error {
+        OpenError::Damaged(_) => Failure::Damaged(error.to_string()),
+        _ => Failure::Folder(format!("store.folder: {error}")),
+    })
+}
+
+/// What runs.
+struct Server {
+    gateway: GatewayHandle,
+    queue: Arc<EmbeddedQueue>,
+    workers: Vec<WorkerHandle>,
+    endpoints: Arc<Endpoints>,
+}
+
+impl Server {
+    async fn start(config: &Config, store: &EmbeddedStore, keys: &tokens::Keys) -> Result<Self, Failure> {
+        let (queue, consumers) = EmbeddedQueue::new(config.logic.partitions, config.logic.queue_records_max as usize);
+        let delivery = Arc::new(DeliverToGateway::default());
+        let routes = Arc::new(EmbeddedRoutes::new());
+        let ports = with_fault_points(Ports {
+            queue: queue.clone(),
+            log: store.entry_log(),
+            directory: store.directory(),
+            inbox: store.inbox(),
+            routes: routes.clone(),
+            delivery: delivery.clone(),
+        });
+        let logic = Logic::new(ports.clone(), config.logic_config());
+        let mut workers = Vec::new();
+        for consumer in consumers {
+            workers.push(logic.spawn_worker(consumer_with_fault_points(Box::new(consumer))));
+        }
+        // Sync would answer from a past state before this.
+        for worker in &mut workers {
+            if !worker.ready().await {
+                return Err(Failure::Other("a worker ended while it caught up; see the log".to_owned()));
+            }
+        }
+        let requests = Arc::new(logic.requests(keys.ring(config)?));
+        let ask = Arc::new(AskRequests::new(requests, tokio::runtime::Handle::current()));
+        let forward = Arc::new(ForwardToQueue::new(ports.queue));
+        let gateway = Gateway::start(config.gateway_config(), forward, ask.clone())
+            .map_err(|error| Failure::Listen(format!("cannot start the gateway: {error}")))?;
+        ask.name_gateway(GatewayBoot(gateway.boot()));
+        delivery.connect(gateway.clone());
+        keep_lease(routes, GatewayBoot(gateway.boot()));
+        let snapshot = (gateway.clone(), logic.metrics(), queue.clone());
+        let endpoints = Arc::new(Endpoints {
+            ready: AtomicBool::new(false),
+            metrics: Box::new(move || metrics::text(&snapshot.0.metrics(), &snapshot.1, snapshot.2.waiting())),
+        });
+        Ok(Self { gateway, queue, workers, endpoints })
+    }
+
+    /// Tells the clients to go, finishes what was taken, and returns when nothing runs any more.
+    async fn stop(self) {
+        self.gateway.drain(DRAIN_SPREAD_MS);
+        let deadline = Instant::now() + DRAIN_DEADLINE;
+        while self.gateway.connections() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+        self.gateway.shutdown();
+        let gateway = self.gateway.clone();
+        // Joining threads blocks.
+        let _ = tokio::task::spawn_blocking(move || gateway.join()).await;
+        self.queue.close();
+        for worker in self.workers {
+            if worker.stop().await.is_err() {
+                tracing::error!("a worker panicked; what it had not finished was not acked");
+            }
+        }
+    }
+}
+
+/// The gateway's connections count as online for as long as this process renews.
+fn keep_lease(routes: Arc<EmbeddedRoutes>, gateway: GatewayBoot) {
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(Duration::from_millis(u64::from(LEASE_MS) / 3));
+        loop {
+            tick.tick().await;
+            if let Err(error) = routes.renew_lease(gateway, LEASE_MS).await {
+                tracing::warn!(%error, "the lease was not renewed");
+            }
+        }
+    });
+}
+
+#[cfg(feature = "fault-points")]
+fn with_fault_points(ports: Ports) -> Ports {
+    use im_storage::fault::{FaultPoints, wrap};
+    let points = FaultPoints::from_env("IM_FAULT_POINT");
+    Ports {
+        queue: wrap::queue(ports.queue, &points),
+        log: wrap::entry_log(ports.log, &points),
+        directory: wrap::directory(ports.directory, &points),
+        inbox: wrap::inbox(ports.inbox, &points),
+        routes: wrap::routes(ports.routes, &points),
+        delivery: wrap::delivery(ports.delivery, &points),
+    }
+}
+
+#[cfg(not(feature = "fault-points"))]
+fn with_fault_points(ports: Ports) -> Ports {
+    ports
+}
+
+#[cfg(feature = "fault-points")]
+fn consumer_with_fault_points(consumer: Box<dyn Consumer>) -> Box<dyn Consumer> {
+    use im_storage::fault::{FaultPoints, wrap};
+    wrap::consumer(consumer, &FaultPoints::from_env("IM_FAULT_POINT"))
+}
+
+#[cfg(not(feature = "fault-points"))]
+fn consumer_with_fault_points(consumer: Box<dyn Consumer>) -> Box<dyn Consumer> {
+    consumer
+}
+
+fn other(error: impl std::fmt::Display) -> Failure {
+    Failure::Other(error.to_string())
+}
