@@ -145,15 +145,12 @@ pub enum ConfigError {
 
 impl Config {
     /// Defaults, then `file`, then the variables of `environment` that hold a `__`.
-    pub fn load(
-        file: Option<&Path>,
-        environment: impl Iterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigError> {
+    pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let known = parse("the built-in defaults", DEFAULTS)?;
         let mut effective = known.clone();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
             let name = path.display().to_string();
             overlay(&mut effective, parse(&name, &text)?, &known, &name, "")?;
         }
@@ -161,11 +158,11 @@ impl Config {
             let Some(path) = variable.strip_prefix(VARIABLE_PREFIX).filter(|p| p.contains("__")) else { continue };
             let path = path.to_ascii_lowercase();
             let leaf = parse(&variable, &text)?;
-            let nested = path.rsplit("__").fold(leaf, |value, key| Value::Object(Map::from_iter([(key.to_owned(), value)])));
+            let nested =
+                path.rsplit("__").fold(leaf, |value, key| Value::Object(Map::from_iter([(key.to_owned(), value)])));
             overlay(&mut effective, nested, &known, &variable, "")?;
         }
-        let config: Self =
-            serde_path(effective).map_err(ConfigError::Value)?;
+        let config: Self = serde_path(effective).map_err(ConfigError::Value)?;
         config.check()?;
         Ok(config)
     }

@@ -4,7 +4,9 @@
 //! gateway core's thread; questions that cannot be taken are answered at once, not forgotten.
 
 use bytes::Bytes;
-use im_gateway::{AskLogic, CoreLane, Forward, GatewayHandle, LogicAnswer, Question, SignInRefused, SignedIn, Upstream};
+use im_gateway::{
+    AskLogic, CoreLane, Forward, GatewayHandle, LogicAnswer, Question, SignInRefused, SignedIn, Upstream,
+};
 use im_logic::Requests;
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode, server_frame};
 use im_proto::{ConnectionId, internal};

@@ -82,7 +82,8 @@ impl Keys {
 
 /// The `token` command.
 pub fn issue(config: &Config, user: &str, device: Option<&str>, valid_s: u64) -> Result<String, Failure> {
-    let valid_ms = i64::try_from(valid_s).ok().and_then(|s| s.checked_mul(1000)).and_then(|ms| ms.checked_add(now_ms()));
+    let valid_ms =
+        i64::try_from(valid_s).ok().and_then(|s| s.checked_mul(1000)).and_then(|ms| ms.checked_add(now_ms()));
     let expires_at_ms = valid_ms.ok_or_else(|| Failure::Usage("--valid-s is too large".to_owned()))?;
     sign(config, token::DEFAULT_KEY, &Keys::open(config)?.signing, user, device, expires_at_ms)
 }
@@ -116,8 +117,8 @@ fn sign(
 
 fn verification_key(key: &VerificationKey) -> Result<Key, Failure> {
     let name = format!("auth.keys {}: {}", key.kid, key.file.display());
-    let text =
-        std::fs::read_to_string(&key.file).map_err(|error| Failure::Usage(format!("{name}: cannot be read: {error}")))?;
+    let text = std::fs::read_to_string(&key.file)
+        .map_err(|error| Failure::Usage(format!("{name}: cannot be read: {error}")))?;
     match key.algorithm {
         Algorithm::HS256 => usable(&secret(&key.file, &text)?, &name),
         Algorithm::EdDSA => Key::ed25519_pem(&text).map_err(|error| Failure::Usage(format!("{name}: {error}"))),

@@ -4,7 +4,7 @@
 //!
 //! Shows the whole of what an app has to do with the client: connect, send, take events.
 
-use im_client::{Client, Config, Event, Recipient};
+use im_client::{Config, Event, Recipient, tokio_transport::Client};
 use im_proto::client::{MessageBody, entry};
 use im_proto::{DeviceId, UserId};
 use prost::Message as _;
