@@ -66,6 +66,8 @@ pub struct State {
     pub answers_versions: bool,
     pub answers_reads: bool,
     pub answers_sign_ins: bool,
+    /// Bytes that an answer to a read has at least.
+    pub read_padding: usize,
     /// Sign-ins that wait to be answered by the test.
     pub sign_ins: Vec<(ConnectionId, client::SignIn, CoreLane)>,
     pub connections: HashMap<String, ConnectionId>,
@@ -95,6 +97,7 @@ impl Server {
                 answers_versions: true,
                 answers_reads: true,
                 answers_sign_ins: true,
+                read_padding: 0,
                 sign_ins: Vec::new(),
                 connections: HashMap::new(),
                 signed_out: Vec::new(),
@@ -113,9 +116,12 @@ impl Server {
         Client::connect(self.handle.tcp_address())
     }
 
-    /// A client that is signed in as `user`, and its connection.
+    /// A client that is signed in as `user`.
     pub fn sign_in(&self, user: &str) -> Client {
-        let mut client = self.connect();
+        self.sign_in_over(self.connect(), user)
+    }
+
+    pub fn sign_in_over(&self, mut client: Client, user: &str) -> Client {
         client.send_sign_in(user);
         let signed_in = client.expect_signed_in();
         assert_eq!(signed_in.user_id, user);
@@ -136,6 +142,12 @@ impl Server {
             .collect();
         let push = internal::Push { frame: frame.clone(), targets };
         self.handle.deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::Push(push)) }]);
+    }
+
+    /// Acks what the queue has kept, oldest first, up to `count`.
+    pub fn ack_kept(&self, count: usize) {
+        let kept: Vec<_> = self.logic.set(|s| s.kept.drain(..count.min(s.kept.len())).collect());
+        self.handle.deliver(kept.iter().map(|upstream| self.logic.ack(upstream)).collect());
     }
 
     pub fn kick(&self, connection: ConnectionId, generation: u64) {
@@ -246,7 +258,8 @@ impl AskLogic for Logic {
                     return;
                 }
                 let version = self.set(|s| s.versions.get(user.as_str()).copied().unwrap_or(0));
-                let synced = client::Synced { complete: true, inbox_version: version, ..Default::default() };
+                let token = vec![0; self.set(|s| s.read_padding)].into();
+                let synced = client::Synced { token, complete: true, inbox_version: version, ..Default::default() };
                 let frame = server_frame(request_id, Body::Synced(synced));
                 let inbox_version = Some(InboxVersion(version));
                 lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version });
@@ -315,6 +328,15 @@ impl Client {
         Self { socket, deframer: Deframer::default(), input: Bytes::new() }
     }
 
+    /// A client whose kernel takes little that it does not read.
+    pub fn connect_narrow(address: SocketAddr) -> Self {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::over(socket.into())
+    }
+
     pub fn write(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
     }
@@ -335,6 +357,17 @@ impl Client {
 
     pub fn heartbeat(&mut self) {
         self.write(&[0]);
+    }
+
+    pub fn expect_heartbeat(&mut self) {
+        assert_eq!(self.next(), Some(Incoming::Heartbeat));
+    }
+
+    pub fn expect_hint(&mut self) -> u64 {
+        match self.next_body() {
+            Body::SyncHint(hint) => hint.inbox_version,
+            other => panic!("expected a hint, got {other:?}"),
+        }
     }
 
     /// The next thing the server sent; `None` at the end of the connection.

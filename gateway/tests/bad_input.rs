@@ -1,0 +1,133 @@
+//! What a client may not send: it is closed with the code that proto/README.md names, and nobody else notices.
+
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use im_codec::encode_delimited;
+use im_gateway::Driver;
+use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode};
+use kit::{Server, config, send_to, sync};
+
+on_both_drivers!(
+    a_length_above_the_limit_is_refused_before_its_bytes,
+    a_length_that_is_no_varint_of_32_bits_is_refused,
+    the_limit_of_a_frame_is_small_before_sign_in,
+    anything_but_a_sign_in_first_is_refused,
+    a_second_sign_in_and_a_request_id_in_use_are_refused,
+    a_frame_that_is_no_message_is_refused,
+    an_unknown_command_is_answered_and_the_connection_goes_on,
+    a_flood_of_heartbeats_is_closed,
+    a_flood_of_commands_is_answered_busy,
+    a_frame_in_single_bytes_is_read_once,
+);
+
+fn a_length_above_the_limit_is_refused_before_its_bytes(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    // 65,537
+    alice.write(&[0x81, 0x80, 0x04]);
+    alice.expect_closed(CloseCode::FrameTooLarge);
+}
+
+fn a_length_that_is_no_varint_of_32_bits_is_refused(driver: Driver) {
+    let server = Server::start(config(driver));
+    for bad in [&[0xff, 0xff, 0xff, 0xff, 0x1f][..], &[0x80, 0x00]] {
+        let mut client = server.connect();
+        client.write(bad);
+        client.expect_closed(CloseCode::ProtocolError);
+    }
+}
+
+fn the_limit_of_a_frame_is_small_before_sign_in(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut client = server.connect();
+    // 8,193
+    client.write(&[0x81, 0x40]);
+    client.expect_closed(CloseCode::FrameTooLarge);
+}
+
+fn anything_but_a_sign_in_first_is_refused(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut client = server.connect();
+    client.send(1, sync());
+    client.expect_closed(CloseCode::ProtocolError);
+    let mut client = server.connect();
+    client.heartbeat();
+    client.expect_closed(CloseCode::ProtocolError);
+}
+
+fn a_second_sign_in_and_a_request_id_in_use_are_refused(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    alice.send_sign_in("alice");
+    alice.expect_closed(CloseCode::ProtocolError);
+    let mut bob = server.sign_in("bob");
+    server.logic.set(|s| s.answers_reads = false);
+    bob.send(2, sync());
+    bob.send(2, sync());
+    bob.expect_closed(CloseCode::ProtocolError);
+}
+
+fn a_frame_that_is_no_message_is_refused(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    // Field 1 with a wire type that no field has.
+    alice.write(&[1, 0x0f]);
+    alice.expect_closed(CloseCode::ProtocolError);
+}
+
+fn an_unknown_command_is_answered_and_the_connection_goes_on(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    alice.write(&encode_delimited(&client::ClientFrame { request_id: 9, command: None }));
+    let (request_id, error) = alice.expect_error();
+    assert_eq!((request_id, error.class(), error.code()), (9, ErrorClass::Final, ErrorCode::UnknownCommand));
+    alice.heartbeat();
+    alice.expect_heartbeat();
+}
+
+fn a_flood_of_heartbeats_is_closed(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    alice.write(&[0; 100]);
+    alice.expect_closed(CloseCode::Overloaded);
+}
+
+fn a_flood_of_commands_is_answered_busy(driver: Driver) {
+    let mut config = config(driver);
+    (config.session.command_rate_per_s, config.session.command_burst) = (1, 5);
+    let server = Server::start(config);
+    let mut alice = server.sign_in("alice");
+    for number in 2..=7 {
+        alice.send(number, send_to("bob", &format!("m{number}"), b"x"));
+    }
+    let mut acks = 0;
+    loop {
+        let frame = alice.next_frame();
+        match frame.body {
+            Some(client::server_frame::Body::SendAck(_)) => acks += 1,
+            Some(client::server_frame::Body::Error(error)) => {
+                assert_eq!(
+                    (frame.request_id, error.class(), error.code()),
+                    (7, ErrorClass::Busy, ErrorCode::RateLimited)
+                );
+                assert!(error.retry_after_ms > 0);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(acks <= 5);
+}
+
+fn a_frame_in_single_bytes_is_read_once(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    let command = Some(send_to("bob", "m1", b"x"));
+    for byte in encode_delimited(&client::ClientFrame { request_id: 2, command }).iter() {
+        alice.write(&[*byte]);
+    }
+    alice.expect_ack(2);
+    assert_eq!(server.logic.set(|s| s.kept.len()), 1);
+}

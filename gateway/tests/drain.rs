@@ -1,0 +1,54 @@
+//! A gateway that drains tells every client when to come back, takes no new ones, and ends.
+
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use im_gateway::Driver;
+use im_proto::client::CloseCode;
+use kit::{Client, QueueMode, Server, config, send_to};
+use std::net::TcpStream;
+
+on_both_drivers!(
+    every_client_is_told_to_come_back_and_no_new_one_is_taken,
+    an_answer_that_waits_is_written_before_the_end,
+    a_gateway_that_was_shut_down_frees_its_port,
+);
+
+fn every_client_is_told_to_come_back_and_no_new_one_is_taken(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut clients: Vec<_> = (0..30).map(|n| server.sign_in(&format!("user{n}"))).collect();
+    server.handle.drain(300);
+    for client in &mut clients {
+        assert!(client.expect_closed(CloseCode::GoingAway).reconnect_after_ms > 0);
+    }
+    server.wait_for_metrics("nobody is left", |_| server.handle.connections() == 0);
+    server.logic.wait("every login is signed out", |s| (s.signed_out.len() == 30).then_some(()));
+    if let Ok(socket) = TcpStream::connect(server.handle.tcp_address()) {
+        assert_eq!(Client::over(socket).next(), None);
+    }
+}
+
+fn an_answer_that_waits_is_written_before_the_end(driver: Driver) {
+    let server = Server::start(config(driver));
+    server.logic.set(|s| s.queue = QueueMode::Keep);
+    let mut alice = server.sign_in("alice");
+    alice.send(2, send_to("bob", "m1", b"x"));
+    server.logic.wait("a record", |s| (s.kept.len() == 1).then_some(()));
+    server.ack_kept(1);
+    server.handle.drain(0);
+    alice.expect_ack(2);
+    alice.expect_closed(CloseCode::GoingAway);
+}
+
+fn a_gateway_that_was_shut_down_frees_its_port(driver: Driver) {
+    let mut config = config(driver);
+    let server = Server::start(config.clone());
+    let mut alice = server.sign_in("alice");
+    config.tcp = server.handle.tcp_address();
+    server.handle.shutdown();
+    server.handle.join();
+    assert_eq!(alice.next(), None);
+    let again = Server::start(config);
+    again.sign_in("alice");
+}

@@ -1,0 +1,89 @@
+//! A device that stays connected learns by its next heartbeat that its inbox moved, even if every push was lost (C4).
+
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use im_gateway::{Driver, DropPushes};
+use im_proto::internal;
+use kit::{Server, config, numbered_push, sync};
+
+on_both_drivers!(
+    a_heartbeat_is_answered_by_one_unless_the_inbox_moved,
+    lost_pushes_are_hinted_by_the_next_heartbeat,
+    a_push_that_does_not_join_is_not_given,
+    a_sync_answer_gives_what_it_covers,
+    a_heartbeat_is_answered_though_the_logic_is_silent,
+    a_break_in_the_batch_numbers_hints_every_connection,
+);
+
+fn a_heartbeat_is_answered_by_one_unless_the_inbox_moved(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    server.push(&numbered_push(1, 0), &[("alice", Some((0, 1)))]);
+    assert_eq!(alice.expect_push(), 1);
+    server.logic.set(|s| s.versions.insert("alice".into(), 1));
+    alice.heartbeat();
+    alice.expect_heartbeat();
+}
+
+fn lost_pushes_are_hinted_by_the_next_heartbeat(driver: Driver) {
+    let mut config = config(driver);
+    config.faults.drop_pushes = DropPushes::All;
+    let server = Server::start(config);
+    let mut alice = server.sign_in("alice");
+    server.push(&numbered_push(1, 0), &[("alice", Some((0, 1)))]);
+    server.logic.set(|s| s.versions.insert("alice".into(), 1));
+    alice.heartbeat();
+    assert_eq!(alice.expect_hint(), 1);
+}
+
+fn a_push_that_does_not_join_is_not_given(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    server.push(&numbered_push(2, 0), &[("alice", Some((1, 2)))]);
+    assert_eq!(alice.expect_push(), 2);
+    server.logic.set(|s| s.versions.insert("alice".into(), 2));
+    alice.heartbeat();
+    assert_eq!(alice.expect_hint(), 2);
+}
+
+fn a_sync_answer_gives_what_it_covers(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    server.logic.set(|s| s.versions.insert("alice".into(), 5));
+    alice.heartbeat();
+    assert_eq!(alice.expect_hint(), 5);
+    alice.send(2, sync());
+    assert_eq!(alice.next_frame().request_id, 2);
+    alice.heartbeat();
+    alice.expect_heartbeat();
+}
+
+fn a_heartbeat_is_answered_though_the_logic_is_silent(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    server.logic.set(|s| s.answers_versions = false);
+    alice.heartbeat();
+    alice.expect_heartbeat();
+}
+
+fn a_break_in_the_batch_numbers_hints_every_connection(driver: Driver) {
+    let mut config = config(driver);
+    config.hint_spread_ms = 100;
+    let server = Server::start(config);
+    let mut clients: Vec<_> = (0..20).map(|n| server.sign_in(&format!("user{n}"))).collect();
+    let batch = |number| internal::DeliveryBatch {
+        gateway_boot: server.handle.boot(),
+        worker_boot: 5,
+        number,
+        deliveries: vec![],
+    };
+    server.handle.deliver_batch(batch(1));
+    server.handle.deliver_batch(batch(2));
+    assert_eq!(server.handle.metrics().delivery_breaks, 0);
+    server.handle.deliver_batch(batch(4));
+    for client in &mut clients {
+        assert_eq!(client.expect_hint(), 0);
+    }
+}
