@@ -31,9 +31,6 @@ impl Worker {
     }
 
     async fn consume(&mut self, consumer: &mut dyn Consumer, ready: watch::Sender<bool>) -> Result<(), Stopped> {
-        let owned = self.owned.clone();
-        self.catch_up(&self.shards(|partition| owned.contains(&partition))).await?;
-        let _ = ready.send(true);
         let interval = Duration::from_millis(u64::from(self.shared.config.cover_interval_ms));
         // When what was applied is made durable next; `None` while nothing was applied since.
         let mut cover_at: Option<Instant> = None;
@@ -50,7 +47,7 @@ impl Worker {
             };
             match batch {
                 Ok(Some(batch)) => {
-                    self.process(consumer, batch).await?;
+                    self.process(consumer, &ready, batch).await?;
                     cover_at = cover_at.or_else(|| Some(Instant::now() + interval));
                 }
                 Ok(None) => return Ok(()),
@@ -63,10 +60,16 @@ impl Worker {
         }
     }
 
-    async fn process(&mut self, consumer: &mut dyn Consumer, batch: Batch) -> Result<(), Stopped> {
+    async fn process(
+        &mut self,
+        consumer: &mut dyn Consumer,
+        ready: &watch::Sender<bool>,
+        batch: Batch,
+    ) -> Result<(), Stopped> {
         let Batch { partition, taken_over, records } = batch;
         if taken_over {
             self.take_over(partition).await?;
+            let _ = ready.send(true);
         }
         let Some(last) = records.last().map(|consumed| consumed.offset) else {
             return Ok(());

@@ -18,7 +18,7 @@ use im_proto::UserId;
 use im_proto::client::{self, server_frame::Body};
 use im_storage::ports::{Login, MembershipChange, Moved, StoreError};
 use outbox::{Outbox, inbox_move};
-use plan::{Plan, Run, RunKind};
+use plan::{Audience, Plan, Run, RunKind};
 pub(crate) use plan::{others, own_log_move, read_move, touch};
 
 /// What was learned on the way, by the number of the move.
@@ -144,26 +144,23 @@ impl Worker {
         moves: &Moves,
         outbox: &mut Outbox,
     ) {
-        let last_of = plan::last_entries(entries, recipients);
+        let audience = Audience::new(entries, recipients);
+        let inbox_of = |recipient: usize, entry: usize| {
+            let of_user = run.moves.start + recipient;
+            audience.is_last(recipient, entry).then(|| inbox_move(&moves.moved[of_user..=of_user])).flatten()
+        };
         for (at, entry) in entries.iter().enumerate() {
             let origin = entry.answer.as_ref().map(|(origin, _)| *origin);
-            for (number, user) in recipients.iter().enumerate() {
-                if !plan::gets(entry, entries, user) {
-                    continue;
+            for recipient in (0..recipients.len()).filter(|recipient| audience.gets(*recipient, at)) {
+                let logins = &moves.logins[run.moves.start + recipient];
+                if !logins.is_empty() {
+                    outbox.address(logins, origin, inbox_of(recipient, at));
                 }
-                let of_user = run.moves.start + number;
-                let inbox =
-                    if last_of.is_last(number, at) { inbox_move(&moves.moved[of_user..=of_user]) } else { None };
-                outbox.address(&moves.logins[of_user], origin, inbox);
             }
             outbox.push(|| frame::entry_pushed(run.log, self.epoch, &entry.bytes));
             if let Some((origin, body)) = &entry.answer {
                 let sender = recipients.binary_search(&entry.sender).ok();
-                let number = sender.filter(|number| last_of.is_last(*number, at));
-                let inbox = number.and_then(|number| {
-                    let of_user = run.moves.start + number;
-                    inbox_move(&moves.moved[of_user..=of_user])
-                });
+                let inbox = sender.and_then(|sender| inbox_of(sender, at));
                 outbox.answer(Told { origin: *origin, body: body.clone() }, inbox);
             }
         }

@@ -15,7 +15,7 @@ pub(crate) struct ContentHash([u8; 16]);
 
 impl ContentHash {
     /// Each part behind its length, so that parts cannot run into each other.
-    pub fn of<'a>(kind: &'a str, parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+    pub fn of<'a>(kind: &'static str, parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut hash = Sha256::new();
         for part in std::iter::once(kind.as_bytes()).chain(parts) {
             hash.update((part.len() as u64).to_be_bytes());
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn parts_and_kinds_make_different_hashes() {
-        let hash = |kind: &'a str, parts: &[&str]| ContentHash::of(kind, parts.iter().map(|part| part.as_bytes()));
+        let hash = |kind: &'static str, parts: &[&str]| ContentHash::of(kind, parts.iter().map(|part| part.as_bytes()));
         assert_eq!(hash("send", &["a"]), hash("send", &["a"]));
         let all = [hash("send", &["a"]), hash("leave", &["a"]), hash("send", &["a", ""]), hash("send", &["", "a"])];
         for (at, one) in all.iter().enumerate() {

@@ -42,9 +42,8 @@ pub use metrics::LogicMetrics;
 pub use requests::{ReadAnswer, Requests, SignInRefused, SignedIn};
 pub use worker::{Ports, WorkerHandle};
 
-use im_storage::ports::{Consumer, Partition};
+use im_storage::ports::Consumer;
 use rate::SendRate;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
 use worker::{Shared, Worker};
@@ -66,16 +65,11 @@ impl Logic {
         Arc::clone(&self.shared.metrics)
     }
 
-    /// Starts a worker on the present tokio runtime. `owned`: the partitions that it is known to own from the start; they
-    /// are caught up at once. Others are caught up when their first batch says that they were taken over.
-    pub fn spawn_worker(
-        &self,
-        consumer: Box<dyn Consumer>,
-        owned: impl IntoIterator<Item = Partition>,
-    ) -> WorkerHandle {
+    /// Starts a worker on the present tokio runtime.
+    pub fn spawn_worker(&self, consumer: Box<dyn Consumer>) -> WorkerHandle {
         let (stop, stopped) = watch::channel(false);
         let (caught_up, ready) = watch::channel(false);
-        let worker = Worker::new(self.shared.clone(), BTreeSet::from_iter(owned), stopped);
+        let worker = Worker::new(self.shared.clone(), stopped);
         WorkerHandle { task: tokio::spawn(worker.run(consumer, caught_up)), stop, ready }
     }
 

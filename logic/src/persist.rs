@@ -276,6 +276,3 @@ fn new_entry(log: &LogId, entry: &Stored, content_hash: entry::ContentHash) -> N
         stored: entry::stored(&entry.bytes, content_hash, entry.position.members_seq),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -57,18 +57,19 @@ pub(crate) struct Worker {
     /// Logs not in the present batch.
     pub logs: LruCache<LogId, LogState>,
     pub memory: CommandMemory,
+    /// Those taken over so far.
     pub owned: BTreeSet<Partition>,
     pub stop: watch::Receiver<bool>,
 }
 
 impl Worker {
-    pub fn new(shared: Shared, owned: BTreeSet<Partition>, stop: watch::Receiver<bool>) -> Self {
+    pub fn new(shared: Shared, stop: watch::Receiver<bool>) -> Self {
         let logs_max = NonZeroUsize::new(shared.config.logs_cached_max).unwrap_or(NonZeroUsize::MIN);
         Self {
             epoch: shared.ports.log.epoch(),
             logs: LruCache::new(logs_max),
             memory: CommandMemory::new(),
-            owned,
+            owned: BTreeSet::new(),
             stop,
             shared,
         }
@@ -120,8 +121,8 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Returns true when everything stored before the start has been repeated into the projections; before that, sync
-    /// would answer from a past state. False: the worker ended first.
+    /// Returns true when the first partition that the worker took over is caught up; before that, sync would answer from a
+    /// past state. False: the worker ended first.
     pub async fn ready(&mut self) -> bool {
         self.ready.wait_for(|ready| *ready).await.is_ok()
     }

@@ -11,7 +11,6 @@ use crate::worker::Shared;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
 use im_storage::ports::{Move, ReadCursor, StoreError};
 use std::ops::Range;
-use std::sync::Arc;
 
 pub(super) struct Plan<'a> {
     pub runs: Vec<Run<'a>>,
@@ -169,35 +168,38 @@ pub(crate) async fn others(shared: &Shared, conversation: &LogId, reader: &UserI
     Ok(members.into_iter().map(|member| member.user).filter(|user| user != reader).collect())
 }
 
-/// Whether `user`, a recipient of the run, gets this entry of it.
-pub(super) fn gets(entry: &Stored, run: &[Stored], user: &UserId) -> bool {
-    let last = &run[run.len() - 1].position.members;
-    // Without a membership change in the run, which is nearly always, all recipients get all entries.
-    let unchanged = Arc::ptr_eq(&entry.position.members, last) && entry.change.is_none();
-    unchanged || entry.position.members.contains(user) || entry.change.iter().any(|change| change.left.contains(user))
+/// Which recipients of a run get which of its entries.
+pub(super) struct Audience<'a> {
+    run: &'a [Stored],
+    recipients: &'a [UserId],
+    /// For each recipient the last entry that it gets. `None`: no membership changed in the run, which is nearly always,
+    /// and everybody gets everything.
+    last: Option<Vec<usize>>,
 }
 
-/// For each recipient the last entry of the run that it gets.
-pub(super) struct LastEntries {
-    /// `None`: the run's last entry, for everybody.
-    by_recipient: Option<Vec<usize>>,
-    run_len: usize,
-}
+impl<'a> Audience<'a> {
+    pub fn new(run: &'a [Stored], recipients: &'a [UserId]) -> Self {
+        let changed = run.iter().any(|entry| entry.change.is_some());
+        let last = changed.then(|| {
+            let last_of = |user| run.iter().rposition(|entry| may_read(entry, user)).unwrap_or(0);
+            recipients.iter().map(last_of).collect()
+        });
+        Self { run, recipients, last }
+    }
 
-impl LastEntries {
+    pub fn gets(&self, recipient: usize, entry: usize) -> bool {
+        self.last.is_none() || may_read(&self.run[entry], &self.recipients[recipient])
+    }
+
     pub fn is_last(&self, recipient: usize, entry: usize) -> bool {
-        match &self.by_recipient {
+        match &self.last {
             Some(last) => last[recipient] == entry,
-            None => entry + 1 == self.run_len,
+            None => entry + 1 == self.run.len(),
         }
     }
 }
 
-pub(super) fn last_entries(run: &[Stored], recipients: &[UserId]) -> LastEntries {
-    let nobody_left = run.iter().all(|entry| entry.change.as_ref().is_none_or(|change| change.left.is_empty()));
-    let by_recipient = (!nobody_left).then(|| {
-        let last = |user| run.iter().rposition(|entry| gets(entry, run, user)).unwrap_or(0);
-        recipients.iter().map(last).collect()
-    });
-    LastEntries { by_recipient, run_len: run.len() }
+/// A member behind the entry, or one who left by it.
+fn may_read(entry: &Stored, user: &UserId) -> bool {
+    entry.position.members.contains(user) || entry.change.iter().any(|change| change.left.contains(user))
 }

@@ -28,6 +28,7 @@ pub(super) struct Round {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every step is a write")]
 pub(super) enum Step {
     Write(Stored),
     /// `refused`: the id was remembered as refused for good.

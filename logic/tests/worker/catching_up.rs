@@ -1,0 +1,112 @@
+//! After a crash: the projections are rows since the last cover short, and the log has everything.
+
+use crate::harness::*;
+use im_proto::client::{self, ErrorCode};
+use im_proto::{ClientId, LogId, Seq};
+use im_storage::ports::EntryLog as _;
+use std::sync::atomic::Ordering;
+
+/// What a user's app would show.
+async fn view(world: &World, phone: &Phone) -> Vec<client::ConversationState> {
+    let mut states = Vec::new();
+    let mut token = Default::default();
+    loop {
+        let synced = world.sync(phone, &token, 2).await.unwrap();
+        for state in synced.conversations {
+            states.retain(|known: &client::ConversationState| known.conversation_id != state.conversation_id);
+            states.push(state);
+        }
+        token = synced.token;
+        if synced.complete {
+            states.sort_by(|a, b| a.conversation_id.cmp(&b.conversation_id));
+            return states;
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_crash_every_user_sees_what_it_saw() {
+    // Covers by the clock are far apart, so nothing of this is durable but the log.
+    let config = im_logic::LogicConfig { cover_interval_ms: 3_600_000, ..generous() };
+    let world = World::with(config).await;
+    let (a, b, c) = (world.phone("a", "1").await, world.phone("b", "1").await, world.phone("c", "1").await);
+    let group = LogId::group(&a.user, &ClientId::parse("g").unwrap());
+    acked(&world.ask(&a, create("g", &["b", "c"])).await);
+    for n in 0..5 {
+        acked(&world.ask(&a, to_user("b", &format!("d{n}"))).await);
+        acked(&world.ask(&b, to_log(&group, &format!("g{n}"))).await);
+    }
+    world.ask(&b, mark_read(&world, &LogId::direct(&a.user, &b.user), "r", 3)).await;
+    acked(&world.ask(&a, remove(&group, "rm", "c")).await);
+    acked(&world.ask(&a, to_log(&group, "behind")).await);
+    let phones = [&a, &b, &c];
+    let mut before = Vec::new();
+    for phone in phones {
+        before.push(view(&world, phone).await);
+    }
+    let versions = world.requests.versions(&phones.map(|phone| phone.user.clone())).await.unwrap();
+    let world = world.crash_and_restart().await;
+    assert!(world.metrics.caught_up_entries.load(Ordering::Relaxed) > 0);
+    for (phone, before) in phones.iter().zip(before) {
+        assert_eq!(view(&world, phone).await, before, "{}", phone.user);
+    }
+    // Whoever was online must hear of it: no version is given out twice.
+    let after = world.requests.versions(&phones.map(|phone| phone.user.clone())).await.unwrap();
+    assert!(versions.iter().zip(&after).all(|(before, after)| after > before), "{versions:?} {after:?}");
+    // Members are who they were: the removed one is out, the others are in.
+    let c = world.phone("c", "1").await;
+    assert_eq!(refused(&world.ask(&c, to_log(&group, "x")).await), ErrorCode::NotAllowed);
+    let b = world.phone("b", "1").await;
+    assert_eq!(acked(&world.ask(&b, to_log(&group, "y")).await), 9);
+}
+
+#[tokio::test]
+async fn repeating_everything_changes_nothing() {
+    let config = im_logic::LogicConfig { cover_interval_ms: 3_600_000, ..generous() };
+    let mut world = World::with(config).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    acked(&world.ask(&a, to_user("b", "m")).await);
+    acked(&world.ask(&a, create("g", &["b"])).await);
+    let before = (view(&world, &a).await, view(&world, &b).await);
+    let versions = world.requests.versions(&[a.user.clone(), b.user.clone()]).await.unwrap();
+    // Another worker takes the partition over and repeats what was never covered.
+    let (_queue, mut consumers) = im_storage::embedded::EmbeddedQueue::new(1, 10);
+    let mut second = world.logic.spawn_worker(Box::new(consumers.pop().unwrap()));
+    assert!(second.ready().await);
+    assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), 2);
+    assert_eq!((view(&world, &a).await, view(&world, &b).await), before);
+    assert_eq!(world.requests.versions(&[a.user.clone(), b.user.clone()]).await.unwrap(), versions);
+    second.stop().await.unwrap();
+    world.worker.take().unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stopped_worker_leaves_nothing_to_repeat() {
+    let config = im_logic::LogicConfig { cover_interval_ms: 3_600_000, ..generous() };
+    let mut world = World::with(config).await;
+    let a = world.phone("a", "1").await;
+    acked(&world.ask(&a, to_user("b", "m")).await);
+    world.worker.take().unwrap().stop().await.unwrap();
+    let world = world.crash_and_restart().await;
+    assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), 0);
+    let state = view(&world, &a).await;
+    assert_eq!(state[0].head_seq, 1);
+}
+
+#[tokio::test]
+async fn covers_come_by_themselves_while_the_worker_is_idle() {
+    let config = im_logic::LogicConfig { cover_interval_ms: 10, ..generous() };
+    let world = World::with(config).await;
+    let a = world.phone("a", "1").await;
+    acked(&world.ask(&a, to_user("b", "m")).await);
+    let shard = im_storage::ports::Shard::of(&LogId::direct(&a.user, &user("b")));
+    loop {
+        let covered = world.ports.inbox.covered(shard).await.unwrap();
+        let tail = world.log.tail(shard, covered.as_ref(), 10).await.unwrap();
+        if tail.entries.is_empty() {
+            break;
+        }
+        assert_eq!(tail.entries[0].1, Seq(1));
+        tokio::task::yield_now().await;
+    }
+}

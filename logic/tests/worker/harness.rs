@@ -1,0 +1,571 @@
+//! A worker on the embedded store, with a log that can be made to fail, and a gateway that only listens.
+//!
+//! In: commands of users. Out: what their connections were told, and what lies in the store. Always: the store's own
+//! semantics; a fault only adds what another owner or a bad network would do.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use im_logic::token::{Key, KeyRing, NewToken, issue};
+use im_logic::{Logic, LogicConfig, LogicMetrics, Ports, Requests, WorkerHandle};
+use im_proto::client::{self, client_frame::Command, server_frame::Body};
+use im_proto::internal::{self, InboxMove, delivery::Kind};
+use im_proto::{ClientId, ConnectionId, DeviceId, Epoch, LogId, Seq, UserId};
+use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenOptions};
+use im_storage::ports::*;
+use prost::Message as _;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+
+/// No test waits longer; it fails then.
+const PATIENCE: Duration = Duration::from_secs(20);
+pub const GATEWAY: GatewayBoot = GatewayBoot(7);
+pub const SECRET: [u8; 32] = [9; 32];
+
+pub fn user(text: &str) -> UserId {
+    UserId::parse(text).unwrap()
+}
+
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// What happens to one call of `append`.
+pub enum Fault {
+    /// Another owner writes the place of entry `at` first.
+    Zombie { at: usize },
+    /// Another owner has already stored the entries of the batch up to `to`, each as it is.
+    WrittenBefore { to: usize },
+    /// The first `landed` are stored, `told` of them are reported, and the rest is not known.
+    Unknown { told: usize, landed: usize },
+    /// Nothing is known; the entries land when somebody reads.
+    LandsLater,
+}
+
+pub struct FaultyLog {
+    pub inner: Arc<dyn EntryLog>,
+    pub faults: Mutex<VecDeque<Fault>>,
+    /// Entries on their way.
+    late: Mutex<Vec<NewEntry>>,
+    /// Calls of `head`, `range` and `find` that fail before one succeeds.
+    pub reads_failing: AtomicU64,
+    /// Entries of each append that was asked for.
+    pub asked: Mutex<Vec<Vec<(LogId, Seq, ClientId)>>>,
+}
+
+impl FaultyLog {
+    pub fn fail(&self, fault: Fault) {
+        self.faults.lock().unwrap().push_back(fault);
+    }
+
+    fn read(&self) -> Result<(), StoreError> {
+        let failing = self.reads_failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if failing.is_ok() { Err(StoreError::Unavailable("a planted fault".into())) } else { Ok(()) }
+    }
+
+    async fn land(&self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap());
+        if !late.is_empty() {
+            self.inner.append(late).await;
+        }
+    }
+}
+
+/// The entry that another owner would write at the same place.
+fn zombie(entry: &NewEntry) -> NewEntry {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let client_id = format!("zombie-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut stored = internal::StoredEntry::decode(entry.stored.clone()).unwrap();
+    let mut inner = client::Entry::decode(stored.entry.clone()).unwrap();
+    inner.client_id = client_id.clone();
+    stored.entry = inner.encode_to_vec().into();
+    stored.content_hash = Bytes::from_static(&[1; 16]);
+    NewEntry { client_id: ClientId::parse(&client_id).unwrap(), stored: stored.encode_to_vec().into(), ..entry.clone() }
+}
+
+#[async_trait]
+impl EntryLog for FaultyLog {
+    fn epoch(&self) -> Epoch {
+        self.inner.epoch()
+    }
+
+    async fn append(&self, batch: Vec<NewEntry>) -> Appended {
+        let asked = batch.iter().map(|entry| (entry.log.clone(), entry.seq, entry.client_id.clone())).collect();
+        self.asked.lock().unwrap().push(asked);
+        self.land().await;
+        let fault = self.faults.lock().unwrap().pop_front();
+        match fault {
+            Some(Fault::Zombie { at }) if at < batch.len() => {
+                let target = &batch[at];
+                // A place is only written behind the one before it.
+                let before = batch[..at].iter().filter(|entry| entry.log == target.log).map(zombie);
+                let written = self.inner.append(before.chain([zombie(target)]).collect()).await;
+                assert!(written.stop.is_none(), "the other owner found its place taken");
+            }
+            Some(Fault::WrittenBefore { to }) => {
+                let written = self.inner.append(batch[..to].to_vec()).await;
+                assert!(written.stop.is_none());
+            }
+            Some(Fault::Unknown { told, landed }) => {
+                let appended = self.inner.append(batch[..landed.min(batch.len())].to_vec()).await;
+                assert!(appended.stop.is_none());
+                let stop = Some(Stop::Unknown(StoreError::Unavailable("a planted fault".into())));
+                return Appended { stored: told.min(batch.len()), stop };
+            }
+            Some(Fault::LandsLater) => {
+                *self.late.lock().unwrap() = batch;
+                let stop = Some(Stop::Unknown(StoreError::Unavailable("a planted fault".into())));
+                return Appended { stored: 0, stop };
+            }
+            Some(Fault::Zombie { .. }) | None => {}
+        }
+        self.inner.append(batch).await
+    }
+
+    async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
+        self.read()?;
+        self.inner.head(log).await
+    }
+
+    async fn range(&self, log: &LogId, from: Seq, entries: usize, bytes: usize) -> Result<Vec<EntryRow>, StoreError> {
+        self.read()?;
+        self.inner.range(log, from, entries, bytes).await
+    }
+
+    async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
+        self.read()?;
+        self.inner.find(log, sender, client_id).await
+    }
+
+    async fn end(&self) -> Result<Cursor, StoreError> {
+        self.inner.end().await
+    }
+
+    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
+        self.inner.tail(shard, after, entries_max).await
+    }
+}
+
+/// One thing that a connection was told.
+#[derive(Debug, Clone)]
+pub struct Told {
+    pub body: Body,
+    pub inbox: Option<InboxMove>,
+}
+
+#[derive(Default)]
+pub struct Listening {
+    state: Mutex<Heard>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Heard {
+    answers: HashMap<(u64, u64), Vec<Told>>,
+    pushes: HashMap<u64, Vec<Told>>,
+    kicks: Vec<internal::Kick>,
+}
+
+fn body(frame: &Bytes) -> Body {
+    client::ServerFrame::decode_length_delimited(frame.clone()).unwrap().body.unwrap()
+}
+
+impl Delivery for Listening {
+    fn deliver(&self, gateway: GatewayBoot, deliveries: Vec<internal::Delivery>) {
+        assert_eq!(gateway, GATEWAY);
+        let mut heard = self.state.lock().unwrap();
+        for delivery in deliveries {
+            match delivery.kind.unwrap() {
+                Kind::Answer(answer) => {
+                    let told = Told { body: body(&answer.frame), inbox: answer.inbox };
+                    heard.answers.entry((answer.connection_id, answer.request_id)).or_default().push(told);
+                }
+                Kind::Push(push) => {
+                    for target in push.targets {
+                        let told = Told { body: body(&push.frame), inbox: target.inbox };
+                        heard.pushes.entry(target.connection_id).or_default().push(told);
+                    }
+                }
+                Kind::Kick(kick) => heard.kicks.push(kick),
+            }
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+pub struct World {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    /// Open for as long as the world.
+    _store: EmbeddedStore,
+    pub log: Arc<FaultyLog>,
+    pub ports: Ports,
+    pub logic: Logic,
+    pub metrics: Arc<LogicMetrics>,
+    pub requests: Requests,
+    pub heard: Arc<Listening>,
+    pub worker: Option<WorkerHandle>,
+    queue: Arc<EmbeddedQueue>,
+    consumer: Option<Box<dyn Consumer>>,
+    routes: Arc<EmbeddedRoutes>,
+    next_request: AtomicU64,
+    config: LogicConfig,
+}
+
+/// One device of a user.
+#[derive(Debug, Clone)]
+pub struct Phone {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub connection: ConnectionId,
+}
+
+pub fn generous() -> LogicConfig {
+    LogicConfig { send_rate_per_user_per_s: 1_000_000, send_burst_per_user: 1_000_000, ..LogicConfig::default() }
+}
+
+impl World {
+    /// A running worker on an empty store.
+    pub async fn new() -> Self {
+        Self::with(generous()).await
+    }
+
+    pub async fn with(config: LogicConfig) -> Self {
+        let mut world = Self::idle(config).await;
+        world.start().await;
+        world
+    }
+
+    /// Nothing runs yet: what is sent before `start` comes as one batch.
+    pub async fn idle(config: LogicConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_owned();
+        Self::open(folder, path, config).await
+    }
+
+    async fn open(folder: tempfile::TempDir, path: PathBuf, config: LogicConfig) -> Self {
+        let options = OpenOptions { folder: path.clone(), cache_bytes: 1 << 20, now_ms: 1_000 };
+        let store = EmbeddedStore::open(&options).unwrap();
+        let log = Arc::new(FaultyLog {
+            inner: store.entry_log(),
+            faults: Mutex::default(),
+            late: Mutex::default(),
+            reads_failing: AtomicU64::new(0),
+            asked: Mutex::default(),
+        });
+        let heard = Arc::new(Listening::default());
+        let routes = Arc::new(EmbeddedRoutes::new());
+        routes.renew_lease(GATEWAY, 3_600_000).await.unwrap();
+        let (queue, mut consumers) = EmbeddedQueue::new(1, 100_000);
+        let ports = Ports {
+            queue: queue.clone(),
+            log: log.clone(),
+            directory: store.directory(),
+            inbox: store.inbox(),
+            routes: routes.clone(),
+            delivery: heard.clone(),
+        };
+        let logic = Logic::new(ports.clone(), config.clone());
+        let mut keys = KeyRing::default();
+        keys.add("default", Key::hs256(&SECRET).unwrap());
+        Self {
+            _folder: folder,
+            path,
+            _store: store,
+            log,
+            ports,
+            metrics: logic.metrics(),
+            requests: logic.requests(keys),
+            logic,
+            heard,
+            worker: None,
+            queue,
+            consumer: consumers.pop().map(|consumer| Box::new(consumer) as Box<dyn Consumer>),
+            routes,
+            next_request: AtomicU64::new(1),
+            config,
+        }
+    }
+
+    pub async fn start(&mut self) {
+        let mut worker = self.logic.spawn_worker(self.consumer.take().unwrap());
+        assert!(worker.ready().await);
+        self.worker = Some(worker);
+    }
+
+    /// Like `start`, but on a queue of a test's own.
+    pub async fn start_on(&mut self, consumer: Box<dyn Consumer>) {
+        self.consumer = Some(consumer);
+        self.start().await;
+    }
+
+    /// The process dies and comes back on what was durable: rows that were not covered are gone.
+    pub async fn crash_and_restart(mut self) -> Self {
+        drop(self.worker.take());
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(&self.path).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        let path = copy.path().to_owned();
+        let mut next = Self::open(copy, path, self.config.clone()).await;
+        next.start().await;
+        next
+    }
+
+    pub async fn phone(&self, name: &str, device: &str) -> Phone {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let connection = ConnectionId::new(1, NEXT.fetch_add(1, Ordering::Relaxed));
+        let phone = Phone { user: user(name), device: DeviceId::parse(device).unwrap(), connection };
+        self.routes.register(&phone.user, &phone.device, GATEWAY, connection, now_ms()).await.unwrap();
+        phone
+    }
+
+    /// Puts commands into the queue, all at once. Answers their request ids.
+    pub fn produce(&self, commands: Vec<(&Phone, Command)>) -> Vec<u64> {
+        self.produce_at(commands, now_ms())
+    }
+
+    pub fn produce_at(&self, commands: Vec<(&Phone, Command)>, received_at_ms: i64) -> Vec<u64> {
+        let mut ids = Vec::new();
+        let mut records = Vec::new();
+        for (phone, command) in commands {
+            let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
+            ids.push(request_id);
+            records.push(record(phone, request_id, command, received_at_ms));
+        }
+        self.queue.produce(&mut records);
+        assert!(records.is_empty());
+        ids
+    }
+
+    pub async fn ask(&self, phone: &Phone, command: Command) -> Body {
+        self.ask_told(phone, command).await.body
+    }
+
+    pub async fn ask_told(&self, phone: &Phone, command: Command) -> Told {
+        let id = self.produce(vec![(phone, command)])[0];
+        self.answer(phone, id).await
+    }
+
+    pub async fn ask_all(&self, commands: Vec<(&Phone, Command)>) -> Vec<Body> {
+        let phones: Vec<Phone> = commands.iter().map(|(phone, _)| (*phone).clone()).collect();
+        let mut bodies = Vec::new();
+        for (phone, id) in phones.iter().zip(self.produce(commands)) {
+            bodies.push(self.answer(phone, id).await.body);
+        }
+        bodies
+    }
+
+    /// The one answer to a request. Fails the test if there are two.
+    pub async fn answer(&self, phone: &Phone, request_id: u64) -> Told {
+        let key = (phone.connection.0, request_id);
+        let heard = self.wait(|heard| heard.answers.get(&key).cloned(), &format!("answer {key:?}")).await;
+        assert_eq!(heard.len(), 1, "one request, one answer");
+        heard[0].clone()
+    }
+
+    pub async fn pushes(&self, phone: &Phone, count: usize) -> Vec<Told> {
+        let told = |heard: &Heard| heard.pushes.get(&phone.connection.0).filter(|told| told.len() >= count).cloned();
+        self.wait(told, &format!("{count} pushes to {}", phone.user)).await
+    }
+
+    pub fn pushed_so_far(&self, phone: &Phone) -> Vec<Told> {
+        self.heard.state.lock().unwrap().pushes.get(&phone.connection.0).cloned().unwrap_or_default()
+    }
+
+    pub fn kicks(&self) -> Vec<internal::Kick> {
+        self.heard.state.lock().unwrap().kicks.clone()
+    }
+
+    async fn wait<T>(&self, look: impl Fn(&Heard) -> Option<T>, what: &str) -> T {
+        let looking = async {
+            loop {
+                let changed = self.heard.changed.notified();
+                if let Some(found) = look(&self.heard.state.lock().unwrap()) {
+                    return found;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+
+    /// What the store holds of a log.
+    pub async fn entries(&self, log: &LogId) -> Vec<client::Entry> {
+        let rows = self.log.inner.range(log, Seq(1), usize::MAX, usize::MAX).await.unwrap();
+        let entries: Vec<client::Entry> = rows
+            .iter()
+            .map(|row| {
+                let stored = internal::StoredEntry::decode(row.stored.clone()).unwrap();
+                client::Entry::decode(stored.entry).unwrap()
+            })
+            .collect();
+        for (at, entry) in entries.iter().enumerate() {
+            assert_eq!(entry.seq, at as u64 + 1, "a hole or a doubled seq in {log}");
+        }
+        entries
+    }
+
+    pub async fn texts(&self, log: &LogId) -> Vec<String> {
+        self.entries(log).await.iter().filter_map(text_of).collect()
+    }
+
+    pub async fn read(&self, phone: &Phone, command: Command) -> (Body, Option<im_proto::InboxVersion>) {
+        let frame = client::ClientFrame { request_id: 5, command: Some(command) }.encode_to_vec();
+        let answer = self.requests.read(&phone.user, frame.into()).await;
+        let frame = client::ServerFrame::decode_length_delimited(answer.frame).unwrap();
+        assert_eq!(frame.request_id, 5);
+        (frame.body.unwrap(), answer.inbox_version)
+    }
+
+    pub async fn sync(&self, phone: &Phone, token: &Bytes, limit: u32) -> Result<client::Synced, client::Error> {
+        match self.read(phone, Command::Sync(client::Sync { token: token.clone(), limit })).await.0 {
+            Body::Synced(synced) => Ok(synced),
+            Body::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn pull(&self, phone: &Phone, log: &LogId, from_seq: u64) -> Result<client::Pulled, client::Error> {
+        let pull = client::Pull { conversation_id: log.as_str().into(), epoch: self.log.epoch().0, from_seq, limit: 0 };
+        match self.read(phone, Command::Pull(pull)).await.0 {
+            Body::Pulled(pulled) => Ok(pulled),
+            Body::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn token(&self, name: &str, expires_in_ms: i64) -> String {
+        let user = user(name);
+        let new = NewToken {
+            user: &user,
+            device: None,
+            issuer: None,
+            audience: None,
+            expires_at_ms: now_ms() + expires_in_ms,
+        };
+        issue("default", &SECRET, &new).unwrap()
+    }
+}
+
+pub fn record(phone: &Phone, request_id: u64, command: Command, received_at_ms: i64) -> Record {
+    let log = log_of(&phone.user, &command);
+    let frame = client::ClientFrame { request_id, command: Some(command) }.encode_to_vec();
+    let origin = internal::Origin {
+        user_id: phone.user.as_str().into(),
+        device_id: phone.device.as_str().into(),
+        gateway_boot: GATEWAY.0,
+        connection_id: phone.connection.0,
+        request_id,
+    };
+    let upstream =
+        internal::Upstream { log_id: log.as_str().into(), origin: Some(origin), received_at_ms, frame: frame.into() };
+    Record { log, upstream: upstream.encode_to_vec().into() }
+}
+
+/// As the gateway computes it.
+fn log_of(sender: &UserId, command: &Command) -> LogId {
+    let conversation = |id: &str| LogId::parse(id).unwrap();
+    match command {
+        Command::Send(send) => match send.to.as_ref().unwrap() {
+            client::send::To::UserId(to) => LogId::direct(sender, &user(to)),
+            client::send::To::ConversationId(id) => conversation(id),
+        },
+        Command::MarkRead(_) => LogId::user(sender),
+        Command::CreateGroup(create) => LogId::group(sender, &ClientId::parse(&create.command_id).unwrap()),
+        Command::AddMembers(add) => conversation(&add.conversation_id),
+        Command::RemoveMember(remove) => conversation(&remove.conversation_id),
+        Command::LeaveGroup(leave) => conversation(&leave.conversation_id),
+        other => panic!("{other:?} writes nothing"),
+    }
+}
+
+pub fn body_of(text: &str) -> Bytes {
+    client::MessageBody { text: text.into(), ..Default::default() }.encode_to_vec().into()
+}
+
+pub fn text_of(entry: &client::Entry) -> Option<String> {
+    match &entry.content {
+        Some(client::entry::Content::Message(message)) => {
+            Some(client::MessageBody::decode(message.body.clone()).unwrap().text)
+        }
+        _ => None,
+    }
+}
+
+/// A message to a user, whose id is its text.
+pub fn to_user(to: &str, id: &str) -> Command {
+    to_user_after(to, id, "")
+}
+
+pub fn to_user_after(to: &str, id: &str, after: &str) -> Command {
+    let to = Some(client::send::To::UserId(to.into()));
+    Command::Send(client::Send { to, client_message_id: id.into(), after: after.into(), body: body_of(id) })
+}
+
+pub fn to_log(log: &LogId, id: &str) -> Command {
+    let to = Some(client::send::To::ConversationId(log.as_str().into()));
+    Command::Send(client::Send { to, client_message_id: id.into(), after: String::new(), body: body_of(id) })
+}
+
+pub fn create(id: &str, users: &[&str]) -> Command {
+    let user_ids = users.iter().map(|user| (*user).to_owned()).collect();
+    Command::CreateGroup(client::CreateGroup { command_id: id.into(), name: "name".into(), user_ids })
+}
+
+pub fn add(log: &LogId, id: &str, users: &[&str]) -> Command {
+    let user_ids = users.iter().map(|user| (*user).to_owned()).collect();
+    Command::AddMembers(client::AddMembers { command_id: id.into(), conversation_id: log.as_str().into(), user_ids })
+}
+
+pub fn remove(log: &LogId, id: &str, user: &str) -> Command {
+    Command::RemoveMember(client::RemoveMember {
+        command_id: id.into(),
+        conversation_id: log.as_str().into(),
+        user_id: user.into(),
+    })
+}
+
+pub fn leave(log: &LogId, id: &str) -> Command {
+    Command::LeaveGroup(client::LeaveGroup { command_id: id.into(), conversation_id: log.as_str().into() })
+}
+
+pub fn mark_read(world: &World, log: &LogId, id: &str, seq: u64) -> Command {
+    Command::MarkRead(client::MarkRead {
+        conversation_id: log.as_str().into(),
+        epoch: world.log.epoch().0,
+        seq,
+        command_id: id.into(),
+    })
+}
+
+/// The seq of an ack, of either kind.
+#[track_caller]
+pub fn acked(body: &Body) -> u64 {
+    match body {
+        Body::SendAck(ack) => ack.seq,
+        Body::CommandAck(ack) => ack.seq,
+        other => panic!("no ack: {other:?}"),
+    }
+}
+
+#[track_caller]
+pub fn refused(body: &Body) -> client::ErrorCode {
+    match body {
+        Body::Error(error) => error.code(),
+        other => panic!("no refusal: {other:?}"),
+    }
+}
+
+/// The entries among pushes: conversation and seq.
+pub fn entries_of(told: &[Told]) -> Vec<(String, u64)> {
+    let entry = |told: &Told| match &told.body {
+        Body::Entry(pushed) => Some((pushed.conversation_id.clone(), pushed.entry.as_ref().unwrap().seq)),
+        _ => None,
+    };
+    told.iter().filter_map(entry).collect()
+}

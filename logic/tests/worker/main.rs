@@ -1,0 +1,12 @@
+//! The worker and the request handlers on the embedded store: what the delivery contract says, claim by claim.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod catching_up;
+mod groups;
+mod harness;
+mod reading;
+mod sending;
+mod signing_in;
+mod syncing;
+mod taken;
