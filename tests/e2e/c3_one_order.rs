@@ -110,8 +110,7 @@ async fn a_pull_answers_every_seq_of_its_range_page_by_page() {
     let mut from_seq = 1;
     let mut seqs = Vec::new();
     while from_seq <= 25 {
-        let command =
-            client::Pull { conversation_id: conversation.clone(), epoch, from_seq, limit: 4 };
+        let command = client::Pull { conversation_id: conversation.clone(), epoch, from_seq, limit: 4 };
         let Body::Pulled(page) = bob.call(Command::Pull(command)).await else { panic!("no page at {from_seq}") };
         assert!((1..=4).contains(&page.entries.len()));
         assert_eq!((page.head_seq, page.floor_seq), (25, 1));

@@ -87,15 +87,16 @@ async fn malformed_fields_and_excessive_ones_are_refused_by_name() {
     ];
     for command in invalid {
         let answer = ann.call(command.clone()).await;
-        assert!(matches!(&answer, Body::Error(error) if error.code() == ErrorCode::InvalidArgument), "{command:?}: {answer:?}");
+        assert!(
+            matches!(&answer, Body::Error(error) if error.code() == ErrorCode::InvalidArgument),
+            "{command:?}: {answer:?}"
+        );
         assert_final(&answer, ErrorCode::InvalidArgument);
     }
     let long_text = "x".repeat(16 * 1024 + 1);
     let long_name = "n".repeat(129);
-    let too_large = [
-        Command::Send(send_to_user("bob", "m2", &long_text)),
-        create_group("create", &long_name, &["bob"]),
-    ];
+    let too_large =
+        [Command::Send(send_to_user("bob", "m2", &long_text)), create_group("create", &long_name, &["bob"])];
     for command in too_large {
         assert_final(&ann.call(command).await, ErrorCode::TooLarge);
     }
@@ -139,9 +140,8 @@ async fn a_sender_that_is_too_fast_gets_busy_with_a_delay_and_its_resend_is_stor
     bob.message_to_user("cid", "others").await;
     // The delay is the server's word: after it the resend is taken.
     tokio::time::sleep(std::time::Duration::from_millis(u64::from(error.retry_after_ms))).await;
-    let retried = async {
-        while !matches!(ann.call(Command::Send(send_to_user("cid", &id, &id))).await, Body::SendAck(_)) {}
-    };
+    let retried =
+        async { while !matches!(ann.call(Command::Send(send_to_user("cid", &id, &id))).await, Body::SendAck(_)) {} };
     within("the resend is stored", retried).await;
 }
 

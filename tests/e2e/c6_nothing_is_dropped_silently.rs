@@ -1,6 +1,7 @@
 //! C6: every queue is bounded and says so: a full upstream stops reading, a slow reader loses pushes but never answers, gets
 //! one hint when it drains and is closed when it makes no progress; nobody else notices.
 
+use crate::harness::bystander::Bystanders;
 use crate::harness::calls::direct;
 use crate::harness::raw::{Got, Raw, send_to_user, within};
 use crate::harness::server::{Server, Settings};
@@ -33,7 +34,7 @@ async fn a_sender_faster_than_the_store_is_slowed_down_and_every_send_is_acked()
 async fn flood_until_pushes_are_dropped(server: &Server, sender: &mut Raw) -> u64 {
     let text = "x".repeat(LARGE_TEXT_BYTES);
     let mut sent = 0;
-    while server.metric("im_pushes_dropped").unwrap_or(0.0) == 0.0 {
+    while server.metric("im_gateway_pushes_dropped_total").unwrap_or(0.0) == 0.0 {
         for _ in 0..16 {
             sent += 1;
             sender.message(send_to_user("bob", &format!("m{sent}"), &text)).await;
@@ -73,18 +74,19 @@ async fn a_reader_without_progress_is_closed_and_nobody_else_is_disturbed() {
     stalled.sign_in(&server.key.token("bob"), "phone").await;
     let mut tablet = Raw::device(&server, "bob", "tablet").await;
     let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut bystanders = Bystanders::new(&server).await;
     let before = server.resident_bytes();
     flood_until_pushes_are_dropped(&server, &mut ann).await;
     let closed = async {
-        while server.metric("im_connections_closed_total{code=\"SLOW_CONSUMER\"}").unwrap_or(0.0) < 1.0 {
-            ann.is_alive().await;
-            tablet.is_alive().await;
+        while server.metric("im_gateway_closes_total{code=\"CLOSE_CODE_SLOW_CONSUMER\"}").unwrap_or(0.0) < 1.0 {
+            bystanders.are_undisturbed().await;
         }
     };
     within("the stalled reader is closed", closed).await;
     assert!(server.resident_bytes() < before + (64 << 20), "memory is bounded");
     ann.message_to_user("bob", "after").await;
-    let pushed = |body: &Body| matches!(body, Body::Entry(e) if e.entry.as_ref().is_some_and(|e| e.client_id == "after"));
+    let pushed =
+        |body: &Body| matches!(body, Body::Entry(e) if e.entry.as_ref().is_some_and(|e| e.client_id == "after"));
     tablet.push(|body| pushed(body).then_some(())).await;
 
     // What it had not read is still on its way; behind it comes the reason, if the way had room for it.

@@ -5,15 +5,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends where it stands")]
 
-mod harness;
+mod bad_input;
 mod c1_acked_is_stored;
 mod c2_sending_twice_stores_once;
 mod c3_one_order;
 mod c4_everyone_gets_everything;
+#[cfg(feature = "fault-points")]
+mod c4_lost_pushes;
 mod c5_every_request_ends;
 mod c6_nothing_is_dropped_silently;
 mod c7_an_old_login_never_evicts_a_newer_one;
-mod bad_input;
 mod faults;
+mod harness;
 mod kill;
 mod process;

@@ -54,7 +54,9 @@ async fn b11_connections_beyond_the_limit_are_turned_away_and_their_places_come_
 
 #[tokio::test]
 async fn b11_one_address_cannot_hold_all_unauthenticated_places() {
-    let settings = Settings::for_tests().with("IM_GATEWAY__UNAUTHENTICATED_PER_ADDRESS_MAX", "5");
+    // One core accepts in the order of connecting.
+    let settings =
+        Settings::for_tests().with("IM_GATEWAY__CORES", "1").with("IM_GATEWAY__UNAUTHENTICATED_PER_ADDRESS_MAX", "5");
     let server = Server::start(settings);
     let mut bystanders = Bystanders::new(&server).await;
     let mut silent = Vec::new();

@@ -53,7 +53,8 @@ async fn closes(code: CloseCode, inputs: &[(&str, Vec<u8>)]) {
 
 #[tokio::test]
 async fn b1_a_length_above_the_limit_closes_before_a_byte_of_it_came() {
-    let inputs = [("64 KiB and one", varint(65_537)), ("2^31", varint(1 << 31)), ("2^32-1", varint(u64::from(u32::MAX)))];
+    let inputs =
+        [("64 KiB and one", varint(65_537)), ("2^31", varint(1 << 31)), ("2^32-1", varint(u64::from(u32::MAX)))];
     closes(CloseCode::FrameTooLarge, &inputs).await;
 }
 

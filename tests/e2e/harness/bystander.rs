@@ -24,9 +24,7 @@ impl Bystanders {
         let id = format!("bystander{}", self.sent);
         let ack = self.sender.message_to_user("bystander-b", &id).await;
         assert_eq!(ack.seq, self.sent);
-        let pushed = |body: &Body| {
-            matches!(body, Body::Entry(pushed) if pushed.entry.as_ref().is_some_and(|entry| entry.client_id == id))
-        };
+        let pushed = |body: &Body| matches!(body, Body::Entry(pushed) if pushed.entry.as_ref().is_some_and(|entry| entry.client_id == id));
         self.receiver.push(|body| pushed(body).then_some(())).await;
     }
 }

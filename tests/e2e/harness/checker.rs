@@ -14,9 +14,9 @@ use im_proto::client::entry::Content;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 mod devices;
-mod views;
 #[cfg(test)]
 mod planted;
+mod views;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Breach {
@@ -200,7 +200,8 @@ fn stored_because_sent(commands: &BTreeMap<Op, Command<'_>>, union: &Union<'_>, 
     }
     for ((log, seq), entry) in union {
         let key = (*log, entry.sender_user_id.as_str(), entry.client_id.as_str());
-        let wanted = sent.get(&key).is_some_and(|of| of.iter().any(|command| is_of(entry, command) && !command.refused));
+        let wanted =
+            sent.get(&key).is_some_and(|of| of.iter().any(|command| is_of(entry, command) && !command.refused));
         if !wanted {
             breaches.push(Breach::Uninvited(format!("{log} {seq}: {} of {}", entry.client_id, entry.sender_user_id)));
         }
@@ -243,7 +244,8 @@ fn real_time_order(commands: &BTreeMap<Op, Command<'_>>, breaches: &mut Vec<Brea
                 highest = highest.max(before.seq);
             }
             if ack.seq < highest {
-                breaches.push(Breach::RealTimeOrder(format!("{log} {}: {} behind {highest}", command.client_id, ack.seq)));
+                breaches
+                    .push(Breach::RealTimeOrder(format!("{log} {}: {} behind {highest}", command.client_id, ack.seq)));
             }
         }
     }

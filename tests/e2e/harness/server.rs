@@ -136,7 +136,12 @@ impl Server {
     }
 
     /// Starts, expecting the process to end by itself.
-    pub fn refuse_to_start(folder: &Folder, settings: &Settings, tcp: SocketAddr, http: SocketAddr) -> (ExitStatus, String) {
+    pub fn refuse_to_start(
+        folder: &Folder,
+        settings: &Settings,
+        tcp: SocketAddr,
+        http: SocketAddr,
+    ) -> (ExitStatus, String) {
         let mut started = Started::new(folder, settings, tcp, http);
         let status = wait(&mut started.child).unwrap_or_else(|| panic!("it serves: {}", started.printed()));
         join(&mut started.readers);
@@ -216,7 +221,8 @@ impl Server {
     /// One number of `/metrics`, by the start of its line; the sum when several lines match.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let text = http::get(self.http, "/metrics").1;
-        let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next()?.parse().ok());
+        let values =
+            text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next()?.parse().ok());
         values.reduce(|a: f64, b: f64| a + b)
     }
 

@@ -204,16 +204,14 @@ planted!(a_seq_shown_twice_is_found, Breach::Shown(_), |run| {
 });
 
 planted!(a_seq_left_out_on_a_device_is_found, Breach::Shown(_), |run| {
-    let left_out = |event: &Event| {
-        matches!(event, Event::Applied { device, entry, .. } if device.user == "bob" && entry.seq == 2)
-    };
+    let left_out =
+        |event: &Event| matches!(event, Event::Applied { device, entry, .. } if device.user == "bob" && entry.seq == 2);
     run.events.retain(|event| !left_out(event));
 });
 
 planted!(a_device_that_never_learns_the_head_is_found, Breach::Diverged(_), |run| {
-    let last = |event: &Event| {
-        matches!(event, Event::Applied { device, entry, .. } if device.user == "ann" && entry.seq == 3)
-    };
+    let last =
+        |event: &Event| matches!(event, Event::Applied { device, entry, .. } if device.user == "ann" && entry.seq == 3);
     run.events.retain(|event| !last(event));
 });
 
