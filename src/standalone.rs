@@ -1,7 +1,7 @@
 //! Composition root: everything in one process, with the embedded store.
 //!
 //! In: a configuration. Out: a server that runs until SIGTERM or SIGINT, or a [`Failure`]. Always: the order of opening is
-//! folder, keys, ports of the network; of closing: clients, queue, workers, store; nothing of it is on a message's path.
+//! ports of the network, folder, keys; of closing: clients, queue, workers, store; nothing of it is on a message's path.
 
 use crate::config::Config;
 use crate::exit::Failure;
@@ -12,6 +12,8 @@ use im_gateway::{Gateway, GatewayHandle};
 use im_logic::{Logic, Ports, WorkerHandle};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenError, OpenOptions};
 use im_storage::ports::{Consumer, GatewayBoot, Routes as _};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -25,6 +27,8 @@ const DRAIN_SPREAD_MS: u64 = 500;
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 const LEASE_MS: u32 = 30_000;
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+const PORT_POLL: Duration = Duration::from_millis(20);
 
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
@@ -41,12 +45,12 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 async fn serve(config: &Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
+    let listener = bind("http", config.listen.http).await?;
+    // The gateway opens its own listeners later; a port in use must be known before the data is touched.
+    drop(bind("tcp", config.listen.tcp).await?);
     let is_new = !config.store.folder.join("store.redb").exists();
     let store = open_store(config)?;
     let keys = tokens::Keys::open_or_create(config)?;
-    let listener = TcpListener::bind(config.listen.http)
-        .await
-        .map_err(|error| Failure::Listen(format!("cannot listen on {} (listen.http): {error}", config.listen.http)))?;
     let server = Server::start(config, &store, &keys).await?;
     let http_address = listener.local_addr().map_err(other)?;
     tokio::spawn(http::serve(listener, server.endpoints.clone()));
@@ -76,7 +80,7 @@ fn open_store(config: &Config) -> Result<EmbeddedStore, Failure> {
         now_ms: tokens::now_ms(),
     };
     EmbeddedStore::open(&options).map_err(|error| match error {
-        OpenError::Damaged(_) => Failure::Damaged(error.to_string()),
+        OpenError::Damaged(_) => Failure::Damaged(format!("store.folder {}: {error}", config.store.folder.display())),
         _ => Failure::Folder(format!("store.folder: {error}")),
     })
 }
@@ -190,6 +194,22 @@ fn consumer_with_fault_points(consumer: Box<dyn Consumer>) -> Box<dyn Consumer> 
 #[cfg(not(feature = "fault-points"))]
 fn consumer_with_fault_points(consumer: Box<dyn Consumer>) -> Box<dyn Consumer> {
     consumer
+}
+
+/// Waits a little for a port: io_uring lets go of a killed server's listeners only some time after the process is gone.
+async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                tokio::time::sleep(PORT_POLL).await;
+            }
+            bound => {
+                let failed = |error| Failure::Listen(format!("cannot listen on {address} (listen.{name}): {error}"));
+                return bound.map_err(failed);
+            }
+        }
+    }
 }
 
 fn other(error: impl std::fmt::Display) -> Failure {
