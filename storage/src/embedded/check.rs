@@ -8,15 +8,24 @@ use super::{
     tables::{Place, open_to_read, store_error},
 };
 use crate::ports::StoreError;
-use redb::{Builder, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend};
+use redb::{
+    BackendError, Builder, ConcurrencyMode, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    StorageBackend,
+};
 use std::{
     io,
+    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 /// The engine's header: where it says whether the file was closed in order.
 const FLAGS_OFFSET: u64 = 9;
 const RECOVERY_REQUIRED: u8 = 2;
+/// The mark at the front of every file of the engine.
+const MARK_BYTES: usize = 9;
+const HEADER_PAGE_BYTES: usize = 4_096;
+/// The engine makes its files smaller than this.
+const UNBORN_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
 /// Whether the file was left open: a kill or a power cut.
 pub fn is_unclean(backend: &impl StorageBackend) -> io::Result<bool> {
@@ -26,6 +35,19 @@ pub fn is_unclean(backend: &impl StorageBackend) -> io::Result<bool> {
     let mut flags = [0];
     backend.read(FLAGS_OFFSET, &mut flags)?;
     Ok(flags[0] & RECOVERY_REQUIRED != 0)
+}
+
+/// Whether the file is one whose creation was cut short: the engine writes its mark last, so there is none yet, and no
+/// table was ever written. (A store with content that lost its mark is something else, and damage.)
+pub fn is_unborn(backend: &impl StorageBackend) -> io::Result<bool> {
+    let length = backend.len()?;
+    if length == 0 || length > UNBORN_BYTES_MAX {
+        return Ok(false);
+    }
+    let mut bytes = vec![0; length as usize];
+    backend.read(0, &mut bytes)?;
+    let (header, tables) = bytes.split_at(bytes.len().min(HEADER_PAGE_BYTES));
+    Ok(header.iter().take(MARK_BYTES).chain(tables).all(|byte| *byte == 0))
 }
 
 /// Reads every entry and every client id: checksums, no gap in any log, as many client ids as entries.
@@ -74,7 +96,10 @@ fn follows(last: &[u8], key: &[u8]) -> bool {
 /// the entries, or the file cannot be read at all.
 pub fn find_damaged_entry(backend: impl StorageBackend) -> Option<String> {
     let look = || {
-        let database = Builder::new().open_read_only_with_backend(AsClosed(backend)).ok()?;
+        // A reader beside writers needs no state that only an orderly close or a repair leaves.
+        let mut builder = Builder::new();
+        builder.set_concurrency_mode(ConcurrencyMode::SingleWriter);
+        let database = builder.open_read_only_with_backend(AsClosed(backend)).ok()?;
         match scan(&database.begin_read().ok()?) {
             Err(StoreError::Damaged(place)) => Some(place),
             _ => None,
@@ -84,7 +109,8 @@ pub fn find_damaged_entry(backend: impl StorageBackend) -> Option<String> {
     catch_unwind(AssertUnwindSafe(look)).ok().flatten()
 }
 
-/// A file shown as if it had been closed in order, so that the engine reads it without repairing it.
+/// A file shown as if it had been closed in order, so that the engine reads it without repairing it. Its locks are
+/// granted unasked: the lock of the folder is ours, and nothing is written.
 #[derive(Debug)]
 struct AsClosed<B>(B);
 
@@ -101,6 +127,30 @@ impl<B: StorageBackend> StorageBackend for AsClosed<B> {
             *flags &= !RECOVERY_REQUIRED;
         }
         Ok(())
+    }
+
+    fn try_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn try_lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
+    fn lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn unlock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn query_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(false)
     }
 
     fn set_len(&self, _len: u64) -> io::Result<()> {

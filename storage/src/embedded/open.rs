@@ -99,6 +99,10 @@ pub fn open<B: StorageBackend>(
 ) -> Result<(Arc<Engine>, Facts), OpenError> {
     let io_error = |error| OpenError::Io(options.folder.clone(), error);
     let storage = backend().map_err(io_error)?;
+    let acked = witness.last().map_err(io_error)?;
+    if acked == 0 && check::is_unborn(&storage).map_err(io_error)? {
+        storage.set_len(0).map_err(io_error)?;
+    }
     let unclean = check::is_unclean(&storage).map_err(io_error)?;
     let opened = catch_unwind(AssertUnwindSafe(|| {
         Builder::new()
@@ -120,7 +124,6 @@ pub fn open<B: StorageBackend>(
         let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
         check::scan(&txn).map_err(|error| OpenError::Damaged(error.to_string()))?;
     }
-    let acked = witness.last().map_err(io_error)?;
     let facts = facts(&database, &witness, acked, options)?;
     Ok((Arc::new(Engine::new(database, witness, facts.journal_end, lock)), facts))
 }
@@ -129,9 +132,14 @@ fn open_error(error: DatabaseError, options: &OpenOptions, refused: impl Fn(Stri
     match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked(options.folder.clone()),
         DatabaseError::Storage(redb::StorageError::Corrupted(what)) => refused(format!("the file: {what}")),
-        DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+        // Not a file of the engine, or one that points beyond its own end.
+        DatabaseError::Storage(redb::StorageError::Io(error))
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
             refused(error.to_string())
         }
+        // No program of ours ever wrote an older format of the engine.
+        DatabaseError::UpgradeRequired(_) => refused(error.to_string()),
         DatabaseError::Storage(redb::StorageError::Io(error)) => match error.kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                 OpenError::NotWritable(options.folder.clone())
@@ -158,7 +166,10 @@ fn facts(database: &Database, witness: &Witness, acked: u64, options: &OpenOptio
             return Err(OpenError::Damaged(format!("commit {acked} was acked and the file is empty")));
         }
         let facts = create(database, options).map_err(damaged)?;
-        witness.note(facts.commit).map_err(|error| OpenError::Io(options.folder.clone(), error))?;
+        witness
+            .note(facts.commit)
+            .and_then(|()| witness.sync())
+            .map_err(|error| OpenError::Io(options.folder.clone(), error))?;
         return Ok(facts);
     };
     let missing = |what: &str| OpenError::Damaged(format!("table meta lacks {what}"));

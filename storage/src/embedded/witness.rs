@@ -48,6 +48,14 @@ impl Witness {
         }
     }
 
+    /// Makes the file and its length durable. Once is enough: later notes only change bytes.
+    pub fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.sync_all(),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
     /// The highest commit noted; 0 if none can be read.
     pub fn last(&self) -> io::Result<u64> {
         let mut bytes = [0; PLACES as usize * PLACE_BYTES];
