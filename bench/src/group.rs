@@ -41,7 +41,7 @@ pub async fn run(args: &GroupArgs) -> Result<Outcome, BenchError> {
     let server = Server::of(&args.load.server, &args.load.placement)?;
     args.load.placement.pin_load()?;
     let clock = Clock::start();
-    let traffic = Traffic::new(clock, Counts::new()?, args.load.payload_bytes);
+    let traffic = Traffic::new(clock, Counts::new()?, args.load.payload_bytes());
     let observer: Rc<dyn Observer> = traffic.clone();
     let observer: Weak<dyn Observer> = Rc::downgrade(&observer);
     let fleet = Fleet::new(&server, members, clock, &observer)?;
@@ -95,5 +95,5 @@ async fn floor(args: &GroupArgs, members: usize) -> Result<Row, BenchError> {
     args.load.placement.pin_load()?;
     let in_flight = args.load.in_flight().unwrap_or(1);
     let cpu = args.load.placement.server_cpu;
-    floor::fan_out(Kind::FanOutMerged, cpu, members, in_flight, args.load.payload_bytes, args.load.length()).await
+    floor::fan_out(Kind::FanOutMerged, cpu, members, in_flight, args.load.payload_bytes(), args.load.length()).await
 }

@@ -9,7 +9,7 @@ use crate::connect::connect;
 use crate::error::BenchError;
 use crate::signal::Signal;
 use bytes::Bytes;
-use im_client::{Answer, Cause, Command, Core, Event, Full, LinkAction, Refusal, Request, Ticket};
+use im_client::{Answer, Cause, Command, Core, Counters, Event, Full, LinkAction, Refusal, Request, Ticket};
 use im_proto::LogId;
 use im_proto::client::{ServerFrame, entry, server_frame};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
@@ -103,6 +103,10 @@ impl Link {
         let ticket = self.core.borrow_mut().command(command, self.clock.now_ms());
         self.flush();
         ticket
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.core.borrow().counters()
     }
 
     pub fn last_seq(&self) -> u64 {

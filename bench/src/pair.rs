@@ -23,8 +23,8 @@ pub struct PairArgs {
     #[command(flatten)]
     load: LoadArgs,
     /// Pairs of users, each with a direct conversation.
-    #[arg(long, default_value_t = 100)]
-    pairs: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
 }
 
 pub async fn run(args: &PairArgs) -> Result<Outcome, BenchError> {
@@ -32,13 +32,13 @@ pub async fn run(args: &PairArgs) -> Result<Outcome, BenchError> {
     let server = Server::of(&args.load.server, &args.load.placement)?;
     args.load.placement.pin_load()?;
     let clock = Clock::start();
-    let traffic = Traffic::new(clock, Counts::new()?, args.load.payload_bytes);
+    let traffic = Traffic::new(clock, Counts::new()?, args.load.payload_bytes());
     let observer: Rc<dyn Observer> = traffic.clone();
     let observer: Weak<dyn Observer> = Rc::downgrade(&observer);
-    let fleet = Fleet::new(&server, args.pairs * 2, clock, &observer)?;
+    let fleet = Fleet::new(&server, args.pairs as usize * 2, clock, &observer)?;
     fleet.keep_time();
     fleet.open(0).await?;
-    let streams = (0..args.pairs).map(|pair| stream(&fleet, pair)).collect::<Result<_, _>>()?;
+    let streams = (0..args.pairs as usize).map(|pair| stream(&fleet, pair)).collect::<Result<_, _>>()?;
     let case = args.load.describe(&format!("pair, {} pairs", args.pairs));
     let mut outcome = run::measured(&args.load, case, &server, &fleet, &traffic, streams).await?;
     outcome.compare_with(floor, |row| row.server_cpu_us_per_message);
@@ -58,5 +58,5 @@ async fn floor(args: &PairArgs) -> Result<Row, BenchError> {
     args.load.placement.pin_load()?;
     let outstanding = args.load.in_flight().unwrap_or(1);
     let cpu = args.load.placement.server_cpu;
-    floor::echo(cpu, args.pairs, outstanding, args.load.payload_bytes, args.load.length()).await
+    floor::echo(cpu, args.pairs as usize, outstanding, args.load.payload_bytes(), args.load.length()).await
 }

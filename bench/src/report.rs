@@ -81,6 +81,7 @@ pub struct Verified {
     pub answered: u64,
     pub pushed: u64,
     pub repaired: u64,
+    pub repeated: u64,
     pub violations: u64,
 }
 
@@ -144,24 +145,29 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut text = format!(
-            "{:<34} {:>10} {:>12} {:>9} {:>9} {:>8} {:>7}\n",
-            "case", "messages/s", "deliveries/s", "CPU µs/m", "CPU µs/d", "server %", "load %"
-        );
-        for row in &self.rows {
-            text += &format!(
-                "{:<34} {:>10} {:>12} {:>9} {:>9} {:>8} {:>7}\n",
-                row.case,
+        let mut text = String::new();
+        for row in self.rows.iter().filter(|row| row.messages_per_s.is_some()) {
+            if text.is_empty() {
+                text += &table_line(HEADINGS.map(str::to_owned));
+            }
+            text += &table_line([
+                row.case.clone(),
                 rounded(row.messages_per_s, 0),
                 rounded(row.deliveries_per_s, 0),
                 rounded(row.server_cpu_us_per_message, 2),
                 rounded(row.server_cpu_us_per_delivery, 2),
                 rounded(row.server_cpu_percent, 0),
                 rounded(row.load_cpu_percent, 0),
-            );
+            ]);
         }
         self.rows.iter().fold(text, |text, row| text + &details(row))
     }
+}
+
+const HEADINGS: [&str; 7] = ["case", "messages/s", "deliveries/s", "CPU µs/m", "CPU µs/d", "server %", "load %"];
+
+fn table_line([case, messages, deliveries, cpu_message, cpu_delivery, server, load]: [String; 7]) -> String {
+    format!("{case:<36} {messages:>10} {deliveries:>12} {cpu_message:>9} {cpu_delivery:>9} {server:>8} {load:>7}\n")
 }
 
 fn rounded(figure: Option<f64>, digits: usize) -> String {
@@ -195,8 +201,8 @@ fn details(row: &Row) -> String {
     }
     if let Some(v) = &row.verified {
         lines.push(format!(
-            "verified: {} answered, {} pushed, {} repaired, {} violations",
-            v.answered, v.pushed, v.repaired, v.violations
+            "verified: {} answered, {} pushed, {} repaired, {} commands repeated, {} violations",
+            v.answered, v.pushed, v.repaired, v.repeated, v.violations
         ));
     }
     if lines.is_empty() { String::new() } else { format!("\n{}\n  {}\n", row.case, lines.join("\n  ")) }

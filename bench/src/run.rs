@@ -12,7 +12,7 @@ use crate::proc;
 use crate::progress;
 use crate::report::{Row, Verified};
 use crate::server_process::{Server, ServerArgs};
-use crate::traffic::{Model, Stream, Traffic};
+use crate::traffic::{Model, Stream, Totals, Traffic};
 use crate::verify::Violations;
 use clap::Args;
 use std::rc::Rc;
@@ -25,6 +25,7 @@ const REPAIR_TIMEOUT: Duration = Duration::from_secs(70);
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// A second push of the last message would come within this time.
 const LATE_PUSHES: Duration = Duration::from_millis(300);
+const PAYLOAD_BYTES_MIN: i64 = crate::payload::PAYLOAD_BYTES_MIN as i64;
 /// The server's count of socket writes.
 const WRITES_COUNTER: &str = "im_gateway_writes_total";
 
@@ -36,18 +37,18 @@ pub struct LoadArgs {
     pub placement: Placement,
     /// Closed model: so many messages of each conversation under way, from the send until the answer and the last delivery
     /// [default: 1].
-    #[arg(long, value_name = "N", conflicts_with = "rate")]
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..))]
     outstanding: Option<u64>,
     /// Open model: so many messages a second in all, whatever the server does; latency counts from the moment a message
     /// was due.
     #[arg(long, value_name = "MESSAGES/S")]
     rate: Option<f64>,
     /// Size of a message's content (at least 24).
-    #[arg(long, default_value_t = 64)]
-    pub payload_bytes: usize,
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN..))]
+    payload_bytes: u32,
     /// Length of the measured window.
-    #[arg(long, default_value_t = 5)]
-    pub seconds: u64,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
     /// Load before the window, in seconds. Verified too.
     #[arg(long, default_value_t = 1)]
     warmup: u64,
@@ -82,6 +83,10 @@ impl LoadArgs {
             Model::Outstanding(outstanding) => format!("{what} x {outstanding}"),
             Model::Rate(per_second) => format!("{what} at {per_second}/s"),
         }
+    }
+
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_bytes as usize
     }
 
     pub fn length(&self) -> Duration {
@@ -125,12 +130,13 @@ pub async fn measured(
     let rss_bytes = server.pid.map(proc::rss_bytes).transpose()?;
     traffic.stop();
     drain(traffic, if args.allow_repairs { REPAIR_TIMEOUT } else { DRAIN_TIMEOUT }).await;
-    let (answered, pushed, repaired) = traffic.finish();
+    let Totals { answered, pushed, repaired, repeated } = traffic.finish();
     let found = traffic.violations.borrow();
+    let violations = found.inexcusable(args.allow_repairs);
     let row = Row {
         server_rss_bytes: rss_bytes,
         writes_per_delivery: writes.filter(|_| deliveries > 0).map(|writes| writes / deliveries as f64),
-        verified: Some(Verified { answered, pushed, repaired, violations: found.inexcusable(args.allow_repairs) }),
+        verified: Some(Verified { answered, pushed, repaired, repeated, violations }),
         ..Row::of(case, fleet.links.len() as u64, args.in_flight(), &window)
     };
     Ok(Outcome { rows: vec![row], violated: judge(&found, args.allow_repairs) })

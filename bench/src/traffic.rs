@@ -29,6 +29,16 @@ pub enum Model {
     Rate(f64),
 }
 
+/// Of a whole run, warm-up and drain included.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub answered: u64,
+    pub pushed: u64,
+    pub repaired: u64,
+    /// Commands that the client had to repeat: the server was busy, or answered nothing in time.
+    pub repeated: u64,
+}
+
 /// One sender and its receivers, by the serials of their connections.
 pub struct Stream {
     pub to: Recipient,
@@ -117,24 +127,32 @@ impl Traffic {
         plan.streams.iter().map(|running| running.in_flight.borrow().len()).sum()
     }
 
-    /// Judges what never came. Returns (answered, pushed, repaired).
-    pub fn finish(&self) -> (u64, u64, u64) {
-        let Some(plan) = self.plan.get() else { return (0, 0, 0) };
+    /// Judges what never came, and what came unasked.
+    pub fn finish(&self) -> Totals {
+        let mut totals = Totals::default();
+        let Some(plan) = self.plan.get() else { return totals };
         let mut found = self.violations.borrow_mut();
-        let (mut answered, mut pushed, mut repaired) = (0, 0, 0);
+        for link in &plan.links {
+            let counters = link.counters();
+            totals.repeated += counters.repeatable_errors;
+            if counters.answers_unasked > 0 {
+                let place = format_args!("connection {}: {} answers too many", link.serial, counters.answers_unasked);
+                found.add(Violation::AnsweredTwice, place);
+            }
+        }
         for running in &plan.streams {
             let sender = running.sender.borrow();
             sender.finish(&mut found);
-            answered += sender.answered_count();
+            totals.answered += sender.answered_count();
             for receiver in &running.stream.receivers {
                 let Some(Role::Receives { receiver, .. }) = &plan.roles[*receiver] else { continue };
                 let receiver = receiver.borrow();
                 receiver.finish(&sender, &mut found);
-                pushed += receiver.pushed;
-                repaired += receiver.repaired;
+                totals.pushed += receiver.pushed;
+                totals.repaired += receiver.repaired;
             }
         }
-        (answered, pushed, repaired)
+        totals
     }
 
     async fn keep_rate(self: Rc<Self>, per_second: f64) {

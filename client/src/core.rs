@@ -30,6 +30,15 @@ use std::collections::VecDeque;
 /// Decides whether a pushed frame is lost on its way in. For tests of the promise that pushes may be lost.
 pub type PushFilter = Box<dyn FnMut(&client::ServerFrame) -> bool + Send>;
 
+/// What the core mends without an event. For those who judge a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Answers with an id that nobody waits for: a second answer, one behind its time-out, or one never asked for.
+    pub answers_unasked: u64,
+    /// Answers that were not final, time-outs included: the command was or will be repeated.
+    pub repeatable_errors: u64,
+}
+
 pub struct Core {
     pub(crate) config: Config,
     pub(crate) user_log: LogId,
@@ -44,6 +53,7 @@ pub struct Core {
     pub(crate) events: VecDeque<Event>,
     pub(crate) rng: SmallRng,
     pub(crate) loses_push: Option<PushFilter>,
+    pub(crate) counters: Counters,
     next_ticket: u64,
 }
 
@@ -63,6 +73,7 @@ impl Core {
             events: VecDeque::new(),
             rng,
             loses_push: None,
+            counters: Counters::default(),
             next_ticket: 1,
             config,
         }
@@ -155,6 +166,10 @@ impl Core {
         }
         self.settle(now_ms);
         Ok(ticket)
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// Installs or removes the hook of tests that loses pushes.

@@ -27,7 +27,7 @@ pub mod tokio_transport;
 
 pub use config::{Config, History, Token};
 pub use connect::LinkAction;
-pub use core::{Core, PushFilter};
+pub use core::{Core, Counters, PushFilter};
 pub use event::{Answer, Cause, Command, Event, Full, Recipient, Refusal, Request, Ticket};
 pub use state::{ClientState, ConversationCursor, InvalidState, OutboxSend};
 #[cfg(feature = "tokio")]

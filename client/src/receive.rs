@@ -21,7 +21,10 @@ impl Core {
             }
             return;
         }
-        let Some(asked) = self.wire.answered(frame.request_id) else { return };
+        let Some(asked) = self.wire.answered(frame.request_id) else {
+            self.counters.answers_unasked += 1;
+            return;
+        };
         match frame.body {
             Some(Body::Error(error)) => self.on_error(frame.request_id, asked, error, now_ms),
             Some(body) => self.on_answer(asked, body, now_ms),
@@ -187,6 +190,7 @@ impl Core {
 
     fn on_error(&mut self, request_id: u64, asked: Asked, error: client::Error, now_ms: u64) {
         let is_final = error.class() == ErrorClass::Final;
+        self.counters.repeatable_errors += u64::from(!is_final);
         let is_reset = is_final && error.code() == ErrorCode::Reset;
         match asked {
             Asked::SignIn => {
