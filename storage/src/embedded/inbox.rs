@@ -20,7 +20,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
 };
 
@@ -29,7 +29,7 @@ const STRIPES: usize = 16;
 /// Users and rows in memory, about 100 bytes each. Above it, written ones are forgotten and read again when needed.
 const ROWS_HELD_MAX: usize = 262_144;
 /// Rows that wait to be written. The mover that passes it writes them.
-const ROWS_CHANGED_MAX: usize = 65_536;
+const ROWS_CHANGED_MAX: i64 = 65_536;
 /// Rows of one flush job, so that appends come in between.
 const FLUSH_ROWS_MAX: usize = 2_048;
 
@@ -39,8 +39,8 @@ pub struct EmbeddedInbox {
     versions: Versions,
     stripes: [Mutex<Stripe>; STRIPES],
     hasher: RandomState,
-    /// Rows that wait in all stripes.
-    changed: AtomicUsize,
+    /// Rows that wait in all stripes. Below zero for a moment when a flush takes rows that their mover has yet to count.
+    changed: AtomicI64,
     flushing: tokio::sync::Mutex<()>,
 }
 
@@ -52,7 +52,7 @@ impl EmbeddedInbox {
             versions: Versions::new(versions_reserved),
             stripes: std::array::from_fn(|_| Mutex::new(Stripe::new())),
             hasher: RandomState::new(),
-            changed: AtomicUsize::new(0),
+            changed: AtomicI64::new(0),
             flushing: tokio::sync::Mutex::default(),
         }
     }
@@ -69,7 +69,7 @@ impl EmbeddedInbox {
             let lock = || stripe.lock().unwrap_or_else(PoisonError::into_inner);
             let (number, mut rows) = {
                 let mut stripe = lock();
-                self.changed.fetch_sub(stripe.changed(), Ordering::Relaxed);
+                self.changed.fetch_sub(stripe.changed() as i64, Ordering::Relaxed);
                 stripe.begin_flush()
             };
             while !rows.is_empty() {
@@ -98,7 +98,7 @@ impl Inbox for EmbeddedInbox {
         let mut changed = 0;
         let bump = |moved: &Move| {
             let (answer, first) = self.stripe(&moved.user).bump(&self.engine, &self.versions, moved)?;
-            changed += usize::from(first);
+            changed += i64::from(first);
             Ok(answer)
         };
         let answers = moves.iter().map(bump).collect();
