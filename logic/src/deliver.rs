@@ -1,8 +1,8 @@
 //! Step 8: what is stored becomes visible, then everybody is told.
 //!
 //! In: stored entries and answers of one batch. Out: directory rows, inbox rows, and deliveries to gateways. Always: in
-//! this order, each of the four in one call for the whole batch; every part may be repeated; a delivery may be lost without
-//! harm, since the inbox version moved before it. A frame is encoded once for all who get it.
+//! this order, each in one call for the whole batch, or a few for a batch with many receivers; all of it may be repeated; a
+//! delivery may be lost without harm, since the inbox version moved before it. A frame is encoded once for all who get it.
 
 mod outbox;
 mod plan;
@@ -21,6 +21,13 @@ use outbox::{Outbox, inbox_move};
 use plan::{Audience, Plan, Run, RunKind};
 pub(crate) use plan::{others, own_log_move, read_move, touch};
 
+/// Inbox rows moved, and routes looked up, at once. A batch of large conversations takes several turns, so that neither
+/// memory nor other tasks' waiting grows with members times logs.
+const MOVES_AT_ONCE_MAX: usize = 16_384;
+
+/// Connections addressed before a gateway is handed what it has so far.
+const TARGETS_AT_ONCE_MAX: usize = 65_536;
+
 /// What was learned on the way, by the number of the move.
 struct Moves {
     moved: Vec<Moved>,
@@ -30,13 +37,21 @@ struct Moves {
 impl Worker {
     pub(crate) async fn deliver(&mut self, lanes: &[Lane], outcome: Outcome) -> Result<(), Stopped> {
         let Outcome { mut stored, told } = outcome;
-        // Stable: within a log the entries keep their order.
-        stored.sort_by_key(|entry| entry.lane);
+        self.answer_all(told);
+        // A large conversation lets the small ones go first. Stable: within a log the entries keep their order.
+        let members_of = |lane: usize| lanes[lane].state.stored.members.present.len();
+        stored.sort_by_key(|entry| (members_of(entry.lane), entry.lane));
         self.apply(&stored).await?;
-        let receipts = self.receipt_readers(&stored).await?;
-        let plan = plan::plan(lanes, &stored, receipts);
-        let moves = self.bump(&plan).await?;
+        for part in plan::parts(&stored, MOVES_AT_ONCE_MAX) {
+            self.deliver_part(lanes, part).await?;
+        }
+        Ok(())
+    }
 
+    async fn deliver_part(&self, lanes: &[Lane], stored: &[Stored]) -> Result<(), Stopped> {
+        let receipts = self.receipt_readers(stored).await?;
+        let plan = plan::plan(lanes, stored, receipts);
+        let moves = self.bump(&plan).await?;
         let mut outbox = Outbox::default();
         for run in &plan.runs {
             let entries = &stored[run.entries.clone()];
@@ -47,7 +62,6 @@ impl Worker {
                 RunKind::User { receipts } => self.tell_reader(run, entries, receipts, &moves, &mut outbox),
             }
         }
-        told.into_iter().for_each(|told| outbox.answer(told, None));
         self.hand_on(outbox);
         Ok(())
     }
@@ -162,6 +176,9 @@ impl Worker {
                 let sender = recipients.binary_search(&entry.sender).ok();
                 let inbox = sender.and_then(|sender| inbox_of(sender, at));
                 outbox.answer(Told { origin: *origin, body: body.clone() }, inbox);
+            }
+            if outbox.push_targets > TARGETS_AT_ONCE_MAX {
+                self.hand_on(std::mem::take(outbox));
             }
         }
     }

@@ -93,14 +93,19 @@ impl Worker {
     }
 
     /// Appends what was decided. Answers how many commands are settled, from the front.
-    async fn append(&mut self, lanes: &mut [Lane], round: Round, outcome: &mut Outcome) -> (usize, Option<Stopping>) {
+    async fn append(
+        &mut self,
+        lanes: &mut [Lane],
+        mut round: Round,
+        outcome: &mut Outcome,
+    ) -> (usize, Option<Stopping>) {
         let mut entries = round.entries;
         let whole = entries.len();
         if planted("unordered_batch") {
             entries.reverse();
         }
         if planted("ack_before_persist") {
-            self.answer_all(round.steps.iter().filter_map(Step::answer_when_stored).collect());
+            self.answer_all(round.steps.iter_mut().filter_map(Step::take_answer).collect());
         }
         let (mut stored, mut stop) = (0, None);
         if whole > 0 {

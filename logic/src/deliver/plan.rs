@@ -1,6 +1,6 @@
 //! Whose inbox moves by a batch, and who gets which entry.
 //!
-//! In: stored entries, sorted by lane. Out: one run for each log, and the moves of all of them. Always: pure; in a
+//! In: stored entries, those of a lane together. Out: one run for each log, and the moves of all of them. Always: pure; in a
 //! conversation each user's row moves once for the run, to the last entry that the user may read; moves and deliveries
 //! follow the same order, so that a user's versions join.
 
@@ -37,6 +37,24 @@ pub(super) enum RunKind {
 pub(super) struct Receipts {
     users: Vec<UserId>,
     pub moves: Range<usize>,
+}
+
+/// Cuts a batch between logs, so that a part moves at most `moves_max` rows, or is one log.
+pub(super) fn parts(stored: &[Stored], moves_max: usize) -> impl Iterator<Item = &[Stored]> {
+    let mut rest = stored;
+    std::iter::from_fn(move || {
+        let (mut taken, mut moves) = (0, 0);
+        for run in rest.chunk_by(|a, b| a.lane == b.lane) {
+            moves += run[run.len() - 1].position.members.present.len().max(1);
+            if taken > 0 && moves > moves_max {
+                break;
+            }
+            taken += run.len();
+        }
+        let (part, behind) = rest.split_at(taken);
+        rest = behind;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 pub(super) fn plan<'a>(lanes: &'a [Lane], stored: &'a [Stored], mut receipts: Vec<Vec<UserId>>) -> Plan<'a> {

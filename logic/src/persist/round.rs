@@ -39,12 +39,10 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// What a planted fault would say too early.
-    pub fn answer_when_stored(&self) -> Option<Told> {
+    /// For a planted fault alone: what is said only when the entry is stored.
+    pub fn take_answer(&mut self) -> Option<Told> {
         match self {
-            Self::Write(entry) => {
-                entry.answer.as_ref().map(|(origin, body)| Told { origin: *origin, body: body.clone() })
-            }
+            Self::Write(entry) => entry.answer.take().map(|(origin, body)| Told { origin, body }),
             Self::Tell { .. } => None,
         }
     }
