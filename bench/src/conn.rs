@@ -1,7 +1,7 @@
 //! `conn`: what a connection costs. Opens N, signs in, syncs, holds them.
 //!
-//! In: options. Out: a row with memory and CPU per connection, and CPU while idle. Always: all connections are still there
-//! at the end; one that is not is a violation.
+//! In: options. Out: a row with memory and CPU per connection, and CPU while idle. Always: all connections are still
+//! there at the end; one that is not is a violation.
 
 use crate::clock::Clock;
 use crate::error::BenchError;

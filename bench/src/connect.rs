@@ -1,7 +1,7 @@
 //! TCP connections from many source addresses, so that one machine can open more of them than one address has ports.
 //!
-//! In: a target and a serial number. Out: a connected socket, ready for monoio. Always: connection i comes from the same
-//! loopback address in every run; targets off this machine are reached from its ordinary address.
+//! In: a target and a serial number. Out: a connected socket, ready for monoio. Always: connection i comes from the
+//! same loopback address in every run; targets off this machine are reached from its ordinary address.
 
 use crate::error::{BenchError, During};
 use crate::proc;

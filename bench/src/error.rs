@@ -1,7 +1,7 @@
 //! Why a run did not end well.
 //!
-//! In: what went wrong. Out: the text and the exit code a caller sees. Always: a run that could not measure and a run that
-//! measured a wrong server end with different codes.
+//! In: what went wrong. Out: the text and the exit code a caller sees. Always: a run that could not measure and a run
+//! that measured a wrong server end with different codes.
 
 use std::io;
 

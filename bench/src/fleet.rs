@@ -1,7 +1,7 @@
 //! Many connections: opens them, keeps their time, waits for them.
 //!
-//! In: how many, whose, how fast. Out: connections that are signed in and synced. Always: user names hold the run's own
-//! number, so conversations of an earlier run on the same server are never met.
+//! In: how many, whose, how fast. Out: connections that are signed in and synced. Always: user names hold the run's
+//! own number, so conversations of an earlier run on the same server are never met.
 
 use crate::clock::Clock;
 use crate::connect;

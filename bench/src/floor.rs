@@ -1,7 +1,7 @@
 //! `floor`: what this machine can do at best, for comparison: bare monoio servers and a bare append+fdatasync loop.
 //!
-//! In: CPUs, sizes and seconds. Out: one [`Row`] per case. Always: the server is a process of its own, so its CPU time is
-//! counted apart; each case gets a fresh one.
+//! In: CPUs, sizes and seconds. Out: one [`Row`] per case. Always: the server is a process of its own, so its CPU time
+//! is counted apart; each case gets a fresh one.
 
 pub mod child;
 mod disk;

@@ -1,7 +1,7 @@
 //! `group`: fan-out. One member of a group sends, all others receive.
 //!
-//! In: options. Out: a verified row; with `--floor` the fan-out floor of the same run before it. Always: the group is made
-//! through the protocol, and every member has seen the last change of members before the first message.
+//! In: options. Out: a verified row; with `--floor` the fan-out floor of the same run before it. Always: the group is
+//! made through the protocol, and every member has seen the last change of members before the first message.
 
 use crate::clock::Clock;
 use crate::error::BenchError;

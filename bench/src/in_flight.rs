@@ -1,7 +1,7 @@
 //! Which messages of a stream are under way.
 //!
-//! In: messages sent, and each answer and first arrival. Out: how many are under way. Always: a message is under way until
-//! it was answered and every receiver has it; the oldest leaves first.
+//! In: messages sent, and each answer and first arrival. Out: how many are under way. Always: a message is under way
+//! until it was answered and every receiver has it; the oldest leaves first.
 
 use std::collections::VecDeque;
 

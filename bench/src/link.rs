@@ -1,8 +1,8 @@
 //! One connection of the load: moves bytes and time between a socket and the shared client core, and decides nothing.
 //!
-//! In: a core, a socket, commands of the load. Out: each raw push as the server sent it, then each event of the core. Always: raw
-//! pushes are seen before the core has sorted them, so that a double or a swap cannot hide; an observer may give
-//! commands from inside its calls; what one read brings is answered with one write.
+//! In: a core, a socket, commands of the load. Out: each raw push as the server sent it, then each event of the core.
+//! Always: raw pushes are seen before the core has sorted them, so that a double or a swap cannot hide; an observer
+//! may give commands from inside its calls; what one read brings is answered with one write.
 
 use crate::clock::Clock;
 use crate::connect::connect;

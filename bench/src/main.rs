@@ -1,7 +1,7 @@
 //! `im-bench`: load on an im-server, with every message verified.
 //!
-//! In: a subcommand and its options. Out: a table, JSON if asked, an exit code: 0 all promises kept, 1 a promise broken,
-//! 2 the run could not be made. Always: one thread makes the load, so its CPU can be bound and read.
+//! In: a subcommand and its options. Out: a table, JSON if asked, an exit code: 0 all promises kept, 1 a promise
+//! broken, 2 the run could not be made. Always: one thread makes the load, so its CPU can be bound and read.
 
 mod clock;
 mod conn;

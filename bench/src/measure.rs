@@ -1,7 +1,7 @@
 //! One measured window: what was counted, how long it took, what CPU it cost on both sides.
 //!
-//! In: counts as they happen and two instants. Out: a [`Window`]. Always: counts and CPU times are taken at the same two
-//! moments, so a ratio of them needs no correction; latencies are those of messages answered inside the window.
+//! In: counts as they happen and two instants. Out: a [`Window`]. Always: counts and CPU times are taken at the same
+//! two moments, so a ratio of them needs no correction; latencies are those of messages answered inside the window.
 
 use crate::error::BenchError;
 use crate::proc;

@@ -1,7 +1,7 @@
 //! The server's HTTP side: is it ready, and what do its counters say.
 //!
-//! In: the address of its HTTP listener. Out: a status or a sum of counters. Always: blocking and short; called outside the
-//! measured window or at its edges.
+//! In: the address of its HTTP listener. Out: a status or a sum of counters. Always: blocking and short; called
+//! outside the measured window or at its edges.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -1,7 +1,7 @@
 //! `pair`: one-to-one messages. In each of N direct conversations one user sends and the other receives.
 //!
-//! In: options. Out: a verified row; with `--floor` the echo floor of the same run before it. Always: each message is one
-//! answer and one push; the floor's message is one frame there and one back.
+//! In: options. Out: a verified row; with `--floor` the echo floor of the same run before it. Always: each message is
+//! one answer and one push; the floor's message is one frame there and one back.
 
 use crate::clock::Clock;
 use crate::error::BenchError;

@@ -1,7 +1,7 @@
 //! What a measured message carries, so that its receiver can tell which one it is and that no bit of it changed.
 //!
-//! In: stream, serial and due time. Out: the bytes of `MessageBody.data`, and back. Always: a payload that parses was made
-//! here; the checksum covers every byte behind it.
+//! In: stream, serial and due time. Out: the bytes of `MessageBody.data`, and back. Always: a payload that parses was
+//! made here; the checksum covers every byte behind it.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use im_proto::client::MessageBody;

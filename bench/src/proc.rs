@@ -1,7 +1,7 @@
 //! What the kernel says of a process: CPU time, memory, the listener of a port; and where this thread may run.
 //!
-//! In: a process id, from `/proc`. Out: figures. Always: CPU time is utime + stime of all threads of the process, which
-//! the kernel hands out in steps of 10 ms: measure over a second or more.
+//! In: a process id, from `/proc`. Out: figures. Always: CPU time is utime + stime of all threads of the process,
+//! which the kernel hands out in steps of 10 ms: measure over a second or more.
 
 use crate::error::{BenchError, During};
 use std::fs;

@@ -1,7 +1,7 @@
 //! What `pair` and `group` share: their options, and one measured and verified run.
 //!
-//! In: streams on an open fleet. Out: a [`Row`] and whether every promise was kept. Always: every message of the run is verified,
-//! warm-up and drain included; the run ends when nothing is under way or waiting has become pointless.
+//! In: streams on an open fleet. Out: a [`Row`] and whether every promise was kept. Always: every message of the run
+//! is verified, warm-up and drain included; the run ends when nothing is under way or waiting has become pointless.
 
 use crate::error::BenchError;
 use crate::fleet::Fleet;
@@ -35,12 +35,12 @@ pub struct LoadArgs {
     pub server: ServerArgs,
     #[command(flatten)]
     pub placement: Placement,
-    /// Closed model: so many messages of each conversation under way, from the send until the answer and the last delivery
-    /// [default: 1].
+    /// Closed model: so many messages of each conversation under way, from the send until the answer and the last
+    /// delivery [default: 1].
     #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u64).range(1..))]
     outstanding: Option<u64>,
-    /// Open model: so many messages a second in all, whatever the server does; latency counts from the moment a message
-    /// was due.
+    /// Open model: so many messages a second in all, whatever the server does; latency counts from the moment a
+    /// message was due.
     #[arg(long, value_name = "MESSAGES/S")]
     rate: Option<f64>,
     /// Size of a message's content (at least 24).
@@ -52,8 +52,8 @@ pub struct LoadArgs {
     /// Load before the window, in seconds. Verified too.
     #[arg(long, default_value_t = 1)]
     warmup: u64,
-    /// Accept lost, doubled and swapped pushes and lost connections as long as every message arrives by repair: for runs in which the
-    /// server is killed or a receiver is slow.
+    /// Accept lost, doubled and swapped pushes and lost connections as long as every message arrives by repair: for
+    /// runs in which the server is killed or a receiver is slow.
     #[arg(long)]
     allow_repairs: bool,
     /// Run the floor too and report CPU as a multiple of it.

@@ -1,7 +1,7 @@
 //! The server under test: one that runs already, or one started for this run on a fresh data folder.
 //!
-//! In: options. Out: addresses, tokens, a process id for CPU and memory. Always: a server started here is stopped here and its data
-//! folder removed; its log is shown when it fails.
+//! In: options. Out: addresses, tokens, a process id for CPU and memory. Always: a server started here is stopped here
+//! and its data folder removed; its log is shown when it fails.
 
 use crate::error::{BenchError, During};
 use crate::metrics;

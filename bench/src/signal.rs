@@ -1,7 +1,7 @@
 //! A bell between two tasks of one thread.
 //!
-//! In: [`Signal::ring`], any number of times. Out: one wait that ends. Always: a ring while nobody waits is kept, so the
-//! next wait ends at once; one waiter at a time.
+//! In: [`Signal::ring`], any number of times. Out: one wait that ends. Always: a ring while nobody waits is kept, so
+//! the next wait ends at once; one waiter at a time.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

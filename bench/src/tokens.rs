@@ -1,7 +1,7 @@
 //! Tokens for the users of a run.
 //!
-//! In: the server's signing key, or a command that prints a token. Out: one token a user and device. Always: no token or key is ever
-//! printed.
+//! In: the server's signing key, or a command that prints a token. Out: one token a user and device. Always: no token
+//! or key is ever printed.
 
 use crate::error::{BenchError, During};
 use base64::Engine as _;

@@ -1,8 +1,8 @@
 //! Messages on the fleet: sends them at a rate or with so many under way, and has every one verified.
 //!
-//! In: streams (one sender, one or more receivers each), a model of load. Out: counts, latencies, violations. Always: a
-//! message's latency runs from the moment it was due, so a server that stalls is not spared; each connection belongs to
-//! one stream, as its sender or as one of its receivers.
+//! In: streams (one sender, one or more receivers each), a model of load. Out: counts, latencies, violations. Always:
+//! a message's latency runs from the moment it was due, so a server that stalls is not spared; each connection belongs
+//! to one stream, as its sender or as one of its receivers.
 
 use crate::clock::Clock;
 use crate::in_flight::InFlight;
@@ -11,7 +11,7 @@ use crate::measure::Counts;
 use crate::payload::Payload;
 use crate::verify::{Arrival, Receiver, Sender, Violation, Violations};
 use im_client::{Command, Event, Recipient};
-use im_proto::client::entry;
+use im_proto::client::{Entry, entry};
 use im_proto::{ClientId, LogId};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -216,6 +216,19 @@ impl Traffic {
         }
     }
 
+    /// The core hands over an entry: one that was pushed and told already, or one that it pulled.
+    fn handed_over(&self, link: &Link, entry: Entry, now_ns: u64) {
+        let role = self.plan.get().and_then(|plan| plan.roles[link.serial].as_ref());
+        let (Some(Role::Receives { receiver, .. }), Some(entry::Content::Message(message))) = (role, entry.content)
+        else {
+            return;
+        };
+        let is_known = receiver.borrow().has_seq(entry.seq);
+        if !is_known {
+            self.arrived(link, entry.seq, Payload::parse(message.body), Arrival::Repaired, now_ns);
+        }
+    }
+
     /// The sender's message has its answer.
     fn answered(&self, link: &Link, id: &ClientId, seq: u64, now_ns: u64) {
         let Some((plan, stream)) = self.stream_of(link) else { return };
@@ -243,15 +256,7 @@ impl Observer for Traffic {
     fn event(&self, link: &Link, event: Event, now_ns: u64) {
         match event {
             Event::Acked { client_message_id, seq, .. } => self.answered(link, &client_message_id, seq.0, now_ns),
-            Event::Entry { entry, .. } => {
-                let Some(plan) = self.plan.get() else { return };
-                let Some(Role::Receives { receiver, .. }) = &plan.roles[link.serial] else { return };
-                if let (Some(entry::Content::Message(message)), false) =
-                    (entry.content, receiver.borrow().has_seq(entry.seq))
-                {
-                    self.arrived(link, entry.seq, Payload::parse(message.body), Arrival::Repaired, now_ns);
-                }
-            }
+            Event::Entry { entry, .. } => self.handed_over(link, entry, now_ns),
             Event::Refused { refusal, client_message_id, .. } => {
                 let place = format_args!("connection {}, message {client_message_id}: {refusal}", link.serial);
                 self.violations.borrow_mut().add(Violation::Refused, place);

@@ -1,8 +1,9 @@
-//! Was every message answered once and delivered once to each receiver, in order and unchanged? Pure: no socket, no clock.
+//! Was every message answered once and delivered once to each receiver, in order and unchanged? Pure: no socket, no
+//! clock.
 //!
-//! In: what was sent, each answer, each raw push, each entry that reached a receiver by repair. Out: [`Violations`]. Always: a
-//! message is judged by the serial in its body and the seq of its entry, which must rise together; the memory held is
-//! that of the gaps that are open.
+//! In: what was sent, each answer, each raw push, each entry that reached a receiver by repair. Out: [`Violations`].
+//! Always: a message is judged by the serial in its body and the seq of its entry, which must rise together; the
+//! memory held is that of the gaps that are open.
 
 use crate::payload::Payload;
 use std::collections::{BTreeMap, BTreeSet};

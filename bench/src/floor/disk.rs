@@ -1,7 +1,7 @@
 //! The floor of the store: append and fdatasync in a loop, nothing else.
 //!
-//! In: a folder and a batch size. Out: CPU per record and time per sync. Always: CPU is that of the calling thread; kernel
-//! threads that write back are not in it, for no store's figures hold them either.
+//! In: a folder and a batch size. Out: CPU per record and time per sync. Always: CPU is that of the calling thread;
+//! kernel threads that write back are not in it, for no store's figures hold them either.
 
 use crate::error::{BenchError, During};
 use crate::proc;

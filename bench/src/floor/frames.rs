@@ -1,7 +1,7 @@
 //! The framing of the floor servers: a 4-byte little-endian length, then that many bytes.
 //!
-//! In: bytes as they were read. Out: where whole frames end, and each one. Always: no frame is looked at twice; a frame of
-//! length zero is a greeting that the server sends back.
+//! In: bytes as they were read. Out: where whole frames end, and each one. Always: no frame is looked at twice; a
+//! frame of length zero is a greeting that the server sends back.
 
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::AsyncReadRent;

@@ -1,8 +1,8 @@
 //! The floor servers: TCP on monoio with a length before each frame and nothing else. A child process runs one.
 //!
-//! In: frames. Out: `echo` sends each back; `fan-out` sends each to every connection, merging what waits for a connection
-//! into one write, or not. Always: a greeting is answered when the connection is a receiver; the process ends when its
-//! standard input does, so it cannot outlive the parent.
+//! In: frames. Out: `echo` sends each back; `fan-out` sends each to every connection, merging what waits for a
+//! connection into one write, or not. Always: a greeting is answered when the connection is a receiver; the process
+//! ends when its standard input does, so it cannot outlive the parent.
 
 use super::frames::{self, GREETING};
 use crate::error::{BenchError, During};
