@@ -10,7 +10,9 @@ use crate::proc;
 use crate::tokens::TokenSource;
 use clap::Args;
 use std::fs::File;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -111,6 +113,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log.try_clone().during("the server's log")?)
             .stderr(log);
+        end_with_parent(&mut command);
         // A child starts with its parent's binding; the load binds itself to its own CPU afterwards.
         placement.server_cpu.map_or(Ok(()), proc::pin_this_thread)?;
         let child = command.spawn().during(program.display().to_string())?;
@@ -168,6 +171,17 @@ impl Drop for Started {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The server is told to end when this process does, however that happens.
+fn end_with_parent(command: &mut Command) {
+    // SAFETY: between fork and exec only this system call is made, which touches no memory.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
     }
 }
 
