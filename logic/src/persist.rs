@@ -106,6 +106,8 @@ impl Worker {
         }
         if planted("ack_before_persist") {
             self.answer_all(round.steps.iter_mut().filter_map(Step::take_answer).collect());
+            // Long enough for the answer to leave, as with a slow disk.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
         let (mut stored, mut stop) = (0, None);
         if whole > 0 {
