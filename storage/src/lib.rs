@@ -7,4 +7,9 @@
 pub mod embedded;
 pub mod ports;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+#[cfg(feature = "fault-points")]
+pub mod fault;
+
 mod planted;

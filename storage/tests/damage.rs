@@ -1,12 +1,14 @@
 //! A failing disk is reported and never believed; a flipped bit is refused or changes no answer.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 #[allow(dead_code, reason = "each test file uses a part")]
 mod support;
 
 use im_proto::{InboxVersion, Seq};
 use im_storage::{
     embedded::{EmbeddedStore, OpenError},
-    ports::{Directory, EntryLog, Inbox, Shard, Stop},
+    ports::{Directory, EntryLog, Inbox, Shard, Stop, StoreError},
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use support::{
@@ -114,6 +116,28 @@ async fn a_flip_in_an_entry_is_refused_with_its_place() {
                 Ok(_) => panic!("{place} damaged, and the store opened"),
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_flip_in_an_entry_of_an_open_store_is_refused_at_the_read() {
+    let seed = setting("IM_SEED", rand::random_range(0..1_000_000));
+    println!("IM_SEED={seed}");
+    let (disk, _) = images(seed).await;
+    let store = open(&disk).unwrap();
+    let written = entry(1, 2);
+    disk.damage(|image| {
+        for at in 0..image.len() - written.stored.len() {
+            if image[at..].starts_with(&written.stored) {
+                image[at + 5] ^= 4;
+            }
+        }
+    });
+    let expected = format!("log {}, entry 2:", written.log);
+    let rows = store.entry_log().range(&written.log, Seq(1), 100, 100_000).await;
+    let found = store.entry_log().find(&written.log, &written.sender, &written.client_id).await;
+    for refusal in [rows.unwrap_err(), found.unwrap_err()] {
+        assert!(matches!(&refusal, StoreError::Damaged(place) if place.contains(&expected)), "{refusal}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! A power cut at any moment loses nothing that was reported as stored.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 #[allow(dead_code, reason = "each test file uses a part")]
 mod support;
 

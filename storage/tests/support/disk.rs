@@ -71,6 +71,11 @@ impl Disk {
         self.state().fault = fault;
     }
 
+    /// Changes bytes behind the engine's back.
+    pub fn damage(&self, change: impl FnOnce(&mut [u8])) {
+        change(&mut self.state().image);
+    }
+
     pub fn witness(&self) -> Witness {
         self.state().witness.clone()
     }

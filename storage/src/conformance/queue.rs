@@ -1,0 +1,150 @@
+//! The promises of the queue.
+
+use super::{log, ok};
+use crate::ports::{Batch, Consumer, Partition, Queue, Record, Shard};
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+};
+
+fn record(of: &str, number: usize) -> Record {
+    Record { log: log(of), upstream: number.to_string().into() }
+}
+
+fn partition(queue: &dyn Queue, of: &str) -> Partition {
+    Partition::of(Shard::of(&log(of)), queue.partitions())
+}
+
+/// (log, number) of a batch; its offsets rise by one.
+fn contents(batch: &Batch) -> Vec<(String, usize)> {
+    for pair in batch.records.windows(2) {
+        assert_eq!(pair[1].offset, pair[0].offset + 1);
+    }
+    let content = |consumed: &crate::ports::Consumed| {
+        let text = String::from_utf8_lossy(&consumed.record.upstream);
+        (consumed.record.log.as_str().to_owned(), text.parse().unwrap_or(usize::MAX))
+    };
+    batch.records.iter().map(content).collect()
+}
+
+async fn next<C: Consumer>(consumer: &mut C, records_max: usize) -> Batch {
+    ok(consumer.next(records_max).await).unwrap_or_else(|| panic!("the queue ended"))
+}
+
+async fn commit<C: Consumer>(consumer: &mut C, batch: &Batch) {
+    if let Some(last) = batch.records.last() {
+        ok(consumer.commit(batch.partition, last.offset).await);
+    }
+}
+
+/// Polls once; a future that is not ready is dropped.
+async fn is_pending<T>(future: impl Future<Output = T>) -> bool {
+    let mut future = Box::pin(future);
+    poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+}
+
+/// `make` gives an empty queue and its consumers, which together own all its partitions; a partition holds at most
+/// `records_max` records, and `close` lets the consumers run dry.
+pub async fn queue<Q: Queue, C: Consumer>(
+    make: impl Fn() -> (std::sync::Arc<Q>, Vec<C>),
+    records_max: usize,
+    close: impl Fn(&Q),
+) {
+    a_log_keeps_its_order(make()).await;
+    a_full_partition_leaves_its_records_and_takes_the_others(make(), records_max).await;
+    a_partition_waits_for_its_commit(make()).await;
+    follow_ups_have_room_when_clients_have_none(make(), records_max).await;
+    let (queue, consumers) = make();
+    a_closed_queue_is_drained(&*queue, consumers, || close(&queue)).await;
+}
+
+/// The consumer of the log's partition, past the batch that says it was taken over.
+async fn owner<C: Consumer>(queue: &dyn Queue, consumers: Vec<C>, of: &str) -> C {
+    for mut consumer in consumers {
+        let first = next(&mut consumer, 10).await;
+        assert!(first.taken_over, "the first batch says that the partition was taken over");
+        commit(&mut consumer, &first).await;
+        if first.partition == partition(queue, of) {
+            return consumer;
+        }
+    }
+    panic!("no consumer owns the partition of {of}");
+}
+
+async fn a_log_keeps_its_order<Q: Queue, C: Consumer>((queue, consumers): (std::sync::Arc<Q>, Vec<C>)) {
+    let mut consumer = owner(&*queue, consumers, "a").await;
+    queue.produce(&mut (0..5).map(|n| record("a", n)).collect());
+    ok(queue.produce_and_wait(vec![record("a", 5)]).await);
+    let mut seen = Vec::new();
+    while seen.len() < 6 {
+        let batch = next(&mut consumer, 2).await;
+        assert!(!batch.taken_over && (1..=2).contains(&batch.records.len()));
+        seen.extend(contents(&batch));
+        commit(&mut consumer, &batch).await;
+    }
+    assert_eq!(seen, (0..6).map(|n| ("a".to_owned(), n)).collect::<Vec<_>>());
+}
+
+async fn a_full_partition_leaves_its_records_and_takes_the_others<Q: Queue, C: Consumer>(
+    (queue, consumers): (std::sync::Arc<Q>, Vec<C>),
+    records_max: usize,
+) {
+    let mut names = (0..).map(|n| format!("other-{n}"));
+    let other = names.find(|name| partition(&*queue, name) != partition(&*queue, "a")).unwrap_or_default();
+    let mut records: Vec<_> = (0..records_max + 3).map(|n| record("a", n)).collect();
+    records.push(record(&other, 0));
+    queue.produce(&mut records);
+    let left: Vec<_> = records.iter().map(|record| record.upstream.clone()).collect();
+    assert_eq!(left, (records_max..records_max + 3).map(|n| n.to_string()).collect::<Vec<_>>());
+    let mut consumer = owner(&*queue, consumers, "a").await;
+    let batch = next(&mut consumer, 2).await;
+    assert_eq!(batch.records.len(), 2);
+    queue.produce(&mut records);
+    assert_eq!(records.len(), 1, "what was drained is room again");
+    commit(&mut consumer, &batch).await;
+    let batch = next(&mut consumer, usize::MAX).await;
+    let seen: Vec<_> = contents(&batch).into_iter().map(|(_, number)| number).collect();
+    assert_eq!(seen, (2..records_max + 2).collect::<Vec<_>>(), "nothing was lost and nothing overtook");
+}
+
+async fn a_partition_waits_for_its_commit<Q: Queue, C: Consumer>((queue, consumers): (std::sync::Arc<Q>, Vec<C>)) {
+    let mut consumer = owner(&*queue, consumers, "a").await;
+    assert!(is_pending(consumer.next(10)).await, "an empty partition has no batch");
+    queue.produce(&mut vec![record("a", 0), record("a", 1)]);
+    let batch = next(&mut consumer, 1).await;
+    assert!(is_pending(consumer.next(10)).await, "the batch before is not committed");
+    commit(&mut consumer, &batch).await;
+    // A dropped call took nothing.
+    assert_eq!(contents(&next(&mut consumer, 10).await), [("a".to_owned(), 1)]);
+}
+
+async fn follow_ups_have_room_when_clients_have_none<Q: Queue, C: Consumer>(
+    (queue, consumers): (std::sync::Arc<Q>, Vec<C>),
+    records_max: usize,
+) {
+    let mut consumer = owner(&*queue, consumers, "a").await;
+    let mut records = (0..records_max + 1).map(|n| record("a", n)).collect();
+    queue.produce(&mut records);
+    assert_eq!(records.len(), 1);
+    ok(queue.produce_and_wait(vec![record("a", records_max)]).await);
+    let batch = next(&mut consumer, usize::MAX).await;
+    assert_eq!(contents(&batch).last(), Some(&("a".to_owned(), records_max)));
+}
+
+async fn a_closed_queue_is_drained<Q: Queue, C: Consumer>(queue: &Q, consumers: Vec<C>, close: impl Fn()) {
+    let mut consumer = owner(queue, consumers, "a").await;
+    queue.produce(&mut vec![record("a", 0)]);
+    close();
+    let mut late = vec![record("a", 9)];
+    queue.produce(&mut late);
+    assert_eq!(late.len(), 1, "a closed queue takes nothing from clients");
+    let batch = next(&mut consumer, 10).await;
+    assert_eq!(contents(&batch), [("a".to_owned(), 0)]);
+    ok(queue.produce_and_wait(vec![record("a", 1)]).await);
+    commit(&mut consumer, &batch).await;
+    let batch = next(&mut consumer, 10).await;
+    assert_eq!(contents(&batch), [("a".to_owned(), 1)], "a follow-up of the drain is drained too");
+    commit(&mut consumer, &batch).await;
+    assert!(ok(consumer.next(10).await).is_none());
+    assert!(queue.produce_and_wait(vec![record("a", 2)]).await.is_err(), "nobody would read it");
+}

@@ -1,0 +1,94 @@
+//! The promises of the routes.
+
+use super::{device, ok, user};
+use crate::ports::{GatewayBoot, Login, Registered, Routes};
+use im_proto::{ConnectionId, Generation};
+use std::time::Duration;
+
+const NOW_MS: i64 = 1_700_000_000_000;
+const LEASE_MS: u32 = 30_000;
+const GATEWAY: GatewayBoot = GatewayBoot(7);
+
+async fn register(routes: &dyn Routes, name: &str, connection: u64, now_ms: i64) -> Registered {
+    let connection = ConnectionId::new(0, connection);
+    ok(routes.register(&user(name), &device("phone"), GATEWAY, connection, now_ms).await)
+}
+
+fn login(name: &str, connection: u64, generation: Generation) -> Login {
+    Login {
+        user: user(name),
+        device: device("phone"),
+        generation,
+        gateway: GATEWAY,
+        connection: ConnectionId::new(0, connection),
+    }
+}
+
+async fn look_up(routes: &dyn Routes, name: &str) -> Vec<Login> {
+    ok(routes.look_up(&[user(name)]).await).remove(0)
+}
+
+/// `advance` lets time pass for the adapter.
+pub async fn routes(routes: &dyn Routes, advance: impl AsyncFn(Duration)) {
+    ok(routes.renew_lease(GATEWAY, LEASE_MS).await);
+    a_later_login_replaces_an_earlier_one(routes).await;
+    an_old_login_takes_nothing_from_a_newer_one(routes).await;
+    devices_and_users_are_answered_in_the_order_asked(routes).await;
+    a_gateway_without_a_lease_has_no_logins(routes, advance).await;
+}
+
+async fn a_later_login_replaces_an_earlier_one(routes: &dyn Routes) {
+    let first = register(routes, "ann", 1, NOW_MS).await;
+    assert_eq!(first.replaced, None);
+    assert!(first.generation.0 >= (NOW_MS as u64) << 16);
+    let second = register(routes, "ann", 2, NOW_MS).await;
+    assert_eq!(second.replaced, Some(login("ann", 1, first.generation)));
+    assert!(second.generation > first.generation);
+    assert_eq!(look_up(routes, "ann").await, [login("ann", 2, second.generation)]);
+    let third = register(routes, "ann", 3, NOW_MS + 1_000).await;
+    assert_eq!(third.generation.0, ((NOW_MS + 1_000) as u64) << 16, "time goes before counting");
+}
+
+async fn an_old_login_takes_nothing_from_a_newer_one(routes: &dyn Routes) {
+    let old = register(routes, "bob", 1, NOW_MS).await;
+    let new = register(routes, "bob", 2, NOW_MS).await;
+    ok(routes.unregister(&login("bob", 1, old.generation)).await);
+    ok(routes.unregister(&login("bob", 2, old.generation)).await);
+    ok(routes.unregister(&login("bob", 1, new.generation)).await);
+    assert_eq!(look_up(routes, "bob").await, [login("bob", 2, new.generation)]);
+    ok(routes.unregister(&login("bob", 2, new.generation)).await);
+    ok(routes.unregister(&login("bob", 2, new.generation)).await);
+    assert_eq!(look_up(routes, "bob").await, []);
+    // A clock that went back: the next login is still the newest.
+    let next = register(routes, "bob", 3, NOW_MS - 3_600_000).await;
+    assert_eq!(next.replaced, None);
+    assert!(next.generation > new.generation);
+}
+
+async fn devices_and_users_are_answered_in_the_order_asked(routes: &dyn Routes) {
+    for (owner, id, connection) in [("cy", "a", 1), ("cy", "b", 2), ("dee", "a", 3)] {
+        let connection = ConnectionId::new(1, connection);
+        ok(routes.register(&user(owner), &device(id), GATEWAY, connection, NOW_MS).await);
+    }
+    let found = ok(routes.look_up(&[user("dee"), user("nobody"), user("cy")]).await);
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 2]);
+    assert_eq!(found[0][0].user, user("dee"));
+}
+
+async fn a_gateway_without_a_lease_has_no_logins(routes: &dyn Routes, advance: impl AsyncFn(Duration)) {
+    let away = GatewayBoot(8);
+    let connection = ConnectionId::new(0, 1);
+    ok(routes.register(&user("eve"), &device("web"), away, connection, NOW_MS).await);
+    assert_eq!(look_up(routes, "eve").await, [], "no lease was ever taken");
+    ok(routes.renew_lease(away, LEASE_MS).await);
+    assert_eq!(look_up(routes, "eve").await.len(), 1);
+    advance(Duration::from_millis(u64::from(LEASE_MS) / 2)).await;
+    ok(routes.renew_lease(away, LEASE_MS).await);
+    advance(Duration::from_millis(u64::from(LEASE_MS) * 3 / 4)).await;
+    assert_eq!(look_up(routes, "eve").await.len(), 1, "the lease was renewed");
+    assert_eq!(look_up(routes, "ann").await, [], "the other one was not");
+    advance(Duration::from_millis(u64::from(LEASE_MS) / 2)).await;
+    assert_eq!(look_up(routes, "eve").await, []);
+    ok(routes.renew_lease(away, LEASE_MS).await);
+    assert_eq!(look_up(routes, "eve").await.len(), 1, "its logins are still known");
+}

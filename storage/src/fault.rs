@@ -1,0 +1,373 @@
+//! Ports with a place to die before and after every call.
+//!
+//! In: a port and the point chosen by `IM_FAULT_POINT`. Out: the same port. Always: at the chosen passing of the chosen
+//! point the process aborts, as a kill would; everywhere else the call goes through unchanged. Nothing is atomic across
+//! two calls, and these points are how the tests see to it.
+
+use crate::ports::*;
+use async_trait::async_trait;
+use im_proto::{ClientId, ConnectionId, DeviceId, Epoch, InboxVersion, LogId, Seq, UserId};
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Every call that has a point on both sides.
+const CALLS: [&str; 26] = [
+    "entry_log.append",
+    "entry_log.head",
+    "entry_log.range",
+    "entry_log.find",
+    "entry_log.end",
+    "entry_log.tail",
+    "directory.conversation",
+    "directory.member",
+    "directory.members",
+    "directory.conversations_of",
+    "directory.apply",
+    "directory.record_device",
+    "directory.devices",
+    "inbox.bump",
+    "inbox.since",
+    "inbox.versions",
+    "inbox.reads",
+    "inbox.covered",
+    "inbox.cover",
+    "routes.register",
+    "routes.unregister",
+    "routes.look_up",
+    "routes.renew_lease",
+    "queue.produce",
+    "queue.produce_and_wait",
+    "delivery.deliver",
+];
+/// The consumer's, apart because a consumer has one owner.
+const CONSUMER_CALLS: [&str; 2] = ["consumer.next", "consumer.commit"];
+
+/// All points, for a test that dies at each.
+pub fn names() -> Vec<String> {
+    let calls = CALLS.iter().chain(&CONSUMER_CALLS);
+    calls.flat_map(|call| [format!("{call}.before"), format!("{call}.after")]).collect()
+}
+
+/// The point at which this process dies, if any.
+#[derive(Debug, Default)]
+pub struct FaultPoints {
+    chosen: Option<String>,
+    /// Passings left until then.
+    left: AtomicU64,
+    /// Passings count while this file exists; `None`: always.
+    armed_by: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a fault point: want name:n, as entry_log.append.before:3")]
+pub struct UnknownPoint(String);
+
+impl FaultPoints {
+    /// Reads `name:n` from the environment variable: the n-th passing of that point, counted from 1. Where the variable
+    /// `IM_FAULT_ARMED` names a file, only passings while the file exists are counted.
+    pub fn from_env(variable: &str) -> Result<Arc<Self>, UnknownPoint> {
+        let Ok(value) = std::env::var(variable) else { return Ok(Arc::default()) };
+        let armed_by = std::env::var_os("IM_FAULT_ARMED").map(PathBuf::from);
+        Ok(Arc::new(Self { armed_by, ..Self::parse(&value)? }))
+    }
+
+    pub fn parse(value: &str) -> Result<Self, UnknownPoint> {
+        let unknown = || UnknownPoint(value.to_owned());
+        let (name, passing) = value.split_once(':').ok_or_else(unknown)?;
+        let passing = passing.parse().ok().filter(|passing| *passing > 0).ok_or_else(unknown)?;
+        if !names().iter().any(|known| known == name) {
+            return Err(unknown());
+        }
+        Ok(Self { chosen: Some(name.to_owned()), left: AtomicU64::new(passing), armed_by: None })
+    }
+
+    fn pass(&self, call: &str, side: &str) {
+        debug_assert!(CALLS.contains(&call) || CONSUMER_CALLS.contains(&call), "{call} is not listed");
+        let Some(chosen) = &self.chosen else { return };
+        let here = chosen.strip_prefix(call).and_then(|rest| rest.strip_prefix('.')) == Some(side);
+        let armed = || self.armed_by.as_ref().is_none_or(|file| file.exists());
+        if here && armed() && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            eprintln!("aborting at fault point {chosen}");
+            std::process::abort();
+        }
+    }
+
+    async fn around<T>(&self, call: &str, inner: impl Future<Output = T>) -> T {
+        self.pass(call, "before");
+        let answer = inner.await;
+        self.pass(call, "after");
+        answer
+    }
+}
+
+/// A port with its points.
+pub struct Faulty<P: ?Sized> {
+    inner: Arc<P>,
+    points: Arc<FaultPoints>,
+}
+
+impl<P: ?Sized> Faulty<P> {
+    pub fn new(inner: Arc<P>, points: Arc<FaultPoints>) -> Arc<Self> {
+        Arc::new(Self { inner, points })
+    }
+}
+
+#[async_trait]
+impl<P: EntryLog + ?Sized> EntryLog for Faulty<P> {
+    fn epoch(&self) -> Epoch {
+        self.inner.epoch()
+    }
+
+    async fn append(&self, batch: Vec<NewEntry>) -> Appended {
+        self.points.around("entry_log.append", self.inner.append(batch)).await
+    }
+
+    async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
+        self.points.around("entry_log.head", self.inner.head(log)).await
+    }
+
+    async fn range(
+        &self,
+        log: &LogId,
+        from: Seq,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<EntryRow>, StoreError> {
+        self.points.around("entry_log.range", self.inner.range(log, from, entries_max, bytes_max)).await
+    }
+
+    async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
+        self.points.around("entry_log.find", self.inner.find(log, sender, client_id)).await
+    }
+
+    async fn end(&self) -> Result<Cursor, StoreError> {
+        self.points.around("entry_log.end", self.inner.end()).await
+    }
+
+    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
+        self.points.around("entry_log.tail", self.inner.tail(shard, after, entries_max)).await
+    }
+}
+
+#[async_trait]
+impl<P: Directory + ?Sized> Directory for Faulty<P> {
+    async fn conversation(&self, log: &LogId) -> Result<Option<Conversation>, StoreError> {
+        self.points.around("directory.conversation", self.inner.conversation(log)).await
+    }
+
+    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<MemberRow>, StoreError> {
+        self.points.around("directory.member", self.inner.member(log, user)).await
+    }
+
+    async fn members(&self, log: &LogId, after: Option<&UserId>, limit: usize) -> Result<Vec<MemberRow>, StoreError> {
+        self.points.around("directory.members", self.inner.members(log, after, limit)).await
+    }
+
+    async fn conversations_of(
+        &self,
+        user: &UserId,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<Vec<LogId>, StoreError> {
+        self.points.around("directory.conversations_of", self.inner.conversations_of(user, after, limit)).await
+    }
+
+    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError> {
+        self.points.around("directory.apply", self.inner.apply(changes)).await
+    }
+
+    async fn record_device(&self, user: &UserId, device: Device) -> Result<(), StoreError> {
+        self.points.around("directory.record_device", self.inner.record_device(user, device)).await
+    }
+
+    async fn devices(&self, user: &UserId) -> Result<Vec<Device>, StoreError> {
+        self.points.around("directory.devices", self.inner.devices(user)).await
+    }
+}
+
+#[async_trait]
+impl<P: Inbox + ?Sized> Inbox for Faulty<P> {
+    async fn bump(&self, moves: Vec<Move>) -> Result<Vec<Moved>, StoreError> {
+        self.points.around("inbox.bump", self.inner.bump(moves)).await
+    }
+
+    async fn since(&self, user: &UserId, after: InboxVersion, limit: usize) -> Result<InboxPage, StoreError> {
+        self.points.around("inbox.since", self.inner.since(user, after, limit)).await
+    }
+
+    async fn versions(&self, users: &[UserId]) -> Result<Vec<InboxVersion>, StoreError> {
+        self.points.around("inbox.versions", self.inner.versions(users)).await
+    }
+
+    async fn reads(&self, log: &LogId, users: &[UserId]) -> Result<Vec<ReadCursor>, StoreError> {
+        self.points.around("inbox.reads", self.inner.reads(log, users)).await
+    }
+
+    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError> {
+        self.points.around("inbox.covered", self.inner.covered(shard)).await
+    }
+
+    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
+        self.points.around("inbox.cover", self.inner.cover(shards, cursor)).await
+    }
+}
+
+#[async_trait]
+impl<P: Routes + ?Sized> Routes for Faulty<P> {
+    async fn register(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        now_ms: i64,
+    ) -> Result<Registered, StoreError> {
+        self.points.around("routes.register", self.inner.register(user, device, gateway, connection, now_ms)).await
+    }
+
+    async fn unregister(&self, login: &Login) -> Result<(), StoreError> {
+        self.points.around("routes.unregister", self.inner.unregister(login)).await
+    }
+
+    async fn look_up(&self, users: &[UserId]) -> Result<Vec<Vec<Login>>, StoreError> {
+        self.points.around("routes.look_up", self.inner.look_up(users)).await
+    }
+
+    async fn renew_lease(&self, gateway: GatewayBoot, lease_ms: u32) -> Result<(), StoreError> {
+        self.points.around("routes.renew_lease", self.inner.renew_lease(gateway, lease_ms)).await
+    }
+}
+
+#[async_trait]
+impl<P: Queue + ?Sized> Queue for Faulty<P> {
+    fn produce(&self, records: &mut Vec<Record>) {
+        self.points.pass("queue.produce", "before");
+        self.inner.produce(records);
+        self.points.pass("queue.produce", "after");
+    }
+
+    async fn produce_and_wait(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        self.points.around("queue.produce_and_wait", self.inner.produce_and_wait(records)).await
+    }
+
+    fn partitions(&self) -> u32 {
+        self.inner.partitions()
+    }
+}
+
+impl<P: Delivery + ?Sized> Delivery for Faulty<P> {
+    fn deliver(&self, gateway: GatewayBoot, deliveries: Vec<im_proto::internal::Delivery>) {
+        self.points.pass("delivery.deliver", "before");
+        self.inner.deliver(gateway, deliveries);
+        self.points.pass("delivery.deliver", "after");
+    }
+}
+
+/// A consumer with its points.
+pub struct FaultyConsumer<C> {
+    inner: C,
+    points: Arc<FaultPoints>,
+}
+
+impl<C> FaultyConsumer<C> {
+    pub fn new(inner: C, points: Arc<FaultPoints>) -> Self {
+        Self { inner, points }
+    }
+}
+
+#[async_trait]
+impl<C: Consumer> Consumer for FaultyConsumer<C> {
+    async fn next(&mut self, records_max: usize) -> Result<Option<Batch>, StoreError> {
+        self.points.around("consumer.next", self.inner.next(records_max)).await
+    }
+
+    async fn commit(&mut self, partition: Partition, offset: u64) -> Result<(), StoreError> {
+        self.points.around("consumer.commit", self.inner.commit(partition, offset)).await
+    }
+}
+
+/// An entry log whose next append stores only so many entries and then answers that it does not know: what a store that
+/// fails in the middle of an ordered batch leaves behind.
+pub struct CutAppends<P: ?Sized> {
+    inner: Arc<P>,
+    /// Entries the next append stores; `u64::MAX`: all, and no cut.
+    keep: AtomicU64,
+}
+
+impl<P: ?Sized> CutAppends<P> {
+    pub fn new(inner: Arc<P>) -> Arc<Self> {
+        Arc::new(Self { inner, keep: AtomicU64::new(u64::MAX) })
+    }
+
+    /// The next append is cut behind `keep` entries, if it has more.
+    pub fn cut_next(&self, keep: usize) {
+        self.keep.store(keep as u64, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl<P: EntryLog + ?Sized> EntryLog for CutAppends<P> {
+    fn epoch(&self) -> Epoch {
+        self.inner.epoch()
+    }
+
+    async fn append(&self, mut batch: Vec<NewEntry>) -> Appended {
+        let keep = self.keep.swap(u64::MAX, Ordering::SeqCst) as usize;
+        let cut = keep < batch.len();
+        batch.truncate(keep);
+        let mut appended = self.inner.append(batch).await;
+        if cut && appended.stop.is_none() {
+            // Reported as unknown from the front on: the answer was lost with the connection.
+            appended = Appended { stored: 0, stop: Some(Stop::Unknown(StoreError::Unavailable("cut".to_owned()))) };
+        }
+        appended
+    }
+
+    async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
+        self.inner.head(log).await
+    }
+
+    async fn range(
+        &self,
+        log: &LogId,
+        from: Seq,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<EntryRow>, StoreError> {
+        self.inner.range(log, from, entries_max, bytes_max).await
+    }
+
+    async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
+        self.inner.find(log, sender, client_id).await
+    }
+
+    async fn end(&self) -> Result<Cursor, StoreError> {
+        self.inner.end().await
+    }
+
+    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
+        self.inner.tail(shard, after, entries_max).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_is_a_listed_name_and_a_passing() {
+        for good in ["entry_log.append.before:1", "consumer.commit.after:12"] {
+            assert!(FaultPoints::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["entry_log.append:1", "entry_log.append.before", "inbox.bump.after:0", "x.y.before:1"] {
+            assert!(FaultPoints::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(names().len(), 56);
+    }
+}
