@@ -7,6 +7,7 @@ use crate::planted::planted;
 use crate::refusal::{Failure, Refusal};
 use crate::worker::Ports;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
+use im_storage::ports::Membership;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -23,6 +24,8 @@ pub(crate) struct Access {
     pub floor_ordinal: Ordinal,
     /// The last entry of a former member; `None`: up to the head.
     pub last: Option<Seq>,
+    /// An entry with a higher `members_seq` may have ended the user's time: it is not shown on this word.
+    pub applied: Seq,
 }
 
 pub(crate) async fn authorize(
@@ -36,15 +39,16 @@ pub(crate) async fn authorize(
             if operation != Operation::Read || LogId::user(user) != *log {
                 return Err(Refusal::NOT_ALLOWED.into());
             }
-            Ok(Access { floor: Seq(1), floor_ordinal: Ordinal(0), last: None })
+            Ok(Access { floor: Seq(1), floor_ordinal: Ordinal(0), last: None, applied: Seq(u64::MAX) })
         }
         Some(LogKind::Direct | LogKind::Group) => {
-            let row = ports.directory.member(log, user).await?.ok_or(Refusal::NOT_ALLOWED)?;
+            let Membership { row, applied_seq } =
+                ports.directory.member(log, user).await?.ok_or(Refusal::NOT_ALLOWED)?;
             let last = if planted("removed_member_reads") { None } else { row.left_seq };
             if operation == Operation::ListMembers && last.is_some() {
                 return Err(Refusal::NOT_ALLOWED.into());
             }
-            Ok(Access { floor: row.joined_seq, floor_ordinal: row.joined_ordinal, last })
+            Ok(Access { floor: row.joined_seq, floor_ordinal: row.joined_ordinal, last, applied: applied_seq })
         }
         None => Err(Refusal::NOT_ALLOWED.into()),
     }

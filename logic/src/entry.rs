@@ -53,6 +53,13 @@ pub(crate) fn read(log: &LogId, row: &EntryRow) -> Result<ReadEntry, StoreError>
     Ok(ReadEntry { entry, bytes: stored.entry, content_hash, members_seq: Seq(stored.members_seq) })
 }
 
+/// The last entry, up to and including this one, that changed the log's members.
+pub(crate) fn members_seq(log: &LogId, row: &EntryRow) -> Result<Seq, StoreError> {
+    let stored = internal::StoredEntry::decode(row.stored.clone())
+        .map_err(|_| damaged(log, row.seq, "the frame of the entry"))?;
+    Ok(Seq(stored.members_seq))
+}
+
 /// Only the entry's bytes, for those who hand them on.
 pub(crate) fn bytes(log: &LogId, row: EntryRow) -> Result<Bytes, StoreError> {
     let stored =

@@ -161,7 +161,7 @@ impl<P: Directory + ?Sized> Directory for Faulty<P> {
         self.points.around("directory.conversation", self.inner.conversation(log)).await
     }
 
-    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<MemberRow>, StoreError> {
+    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<Membership>, StoreError> {
         self.points.around("directory.member", self.inner.member(log, user)).await
     }
 

@@ -19,7 +19,7 @@ mod queue;
 mod routes;
 
 pub use delivery::{Delivery, GatewayBoot};
-pub use directory::{Conversation, Device, Directory, MemberRow, MembershipChange};
+pub use directory::{Conversation, Device, Directory, MemberRow, Membership, MembershipChange};
 pub use entry_log::{Appended, Cursor, EntryLog, EntryRow, NewEntry, Shard, Stop, Tail};
 pub use inbox::{Inbox, InboxPage, InboxRow, Move, Moved, ReadCursor};
 pub use queue::{Batch, Consumed, Consumer, Partition, Queue, Record};

@@ -4,11 +4,11 @@
 //! there, from the reader's floor to the last entry the reader may read.
 
 use super::{ReadAnswer, Requests, conversation_id, page};
-use crate::authorize::{Operation, authorize};
+use crate::authorize::{Access, Operation, authorize};
 use crate::entry;
 use crate::frame::{self, Pulled};
 use crate::refusal::{Failure, Refusal};
-use im_proto::{Epoch, Seq, UserId, client};
+use im_proto::{Epoch, LogId, Seq, UserId, client};
 
 /// Entries and bytes of one answer. A server frame has at most 256 KiB.
 const ENTRIES_MAX: usize = 200;
@@ -30,7 +30,7 @@ impl Requests {
         if Epoch(pull.epoch) != self.epoch {
             return Err(Refusal::OTHER_EPOCH.into());
         }
-        let stored_head = self.shared.ports.log.head(&log).await?.map_or(Seq(0), |row| row.seq);
+        let stored_head = self.visible_head(&log, &access).await?;
         let head = access.last.unwrap_or(stored_head).min(stored_head);
         if from > head.next() {
             return Err(Refusal::ABOVE_HEAD.into());
@@ -47,5 +47,15 @@ impl Requests {
         }
         let pulled = Pulled { log: &log, epoch: self.epoch, head, floor, entries: &entries };
         Ok(ReadAnswer { frame: frame::pulled(request_id, &pulled), inbox_version: None })
+    }
+
+    /// The head of the log, if the directory is known to show every change of members up to it. In the moment between an
+    /// entry's storing and its projection a removed member would read on; then it is asked to come again.
+    async fn visible_head(&self, log: &LogId, access: &Access) -> Result<Seq, Failure> {
+        let Some(head) = self.shared.ports.log.head(log).await? else { return Ok(Seq(0)) };
+        if access.last.is_none() && entry::members_seq(log, &head)? > access.applied {
+            return Err(Refusal::UNAVAILABLE.into());
+        }
+        Ok(head.seq)
     }
 }

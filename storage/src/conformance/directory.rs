@@ -1,7 +1,7 @@
 //! The promises of the directory.
 
 use super::{Stores, device, log, ok, user};
-use crate::ports::{Device, Directory, MembershipChange};
+use crate::ports::{Device, Directory, Membership, MembershipChange};
 use im_proto::{LogId, Ordinal, Seq};
 
 fn created(log: &LogId, joined: &[&str]) -> MembershipChange {
@@ -62,10 +62,17 @@ async fn a_rejoin_begins_a_new_time(directory: &dyn Directory) {
     ok(directory.apply(vec![change(&group, 4, &["bob", "ann"], &["nobody"])]).await);
     for name in ["ann", "bob"] {
         let row = ok(directory.member(&group, &user(name)).await);
-        assert_eq!(row.map(|row| row.joined_seq), Some(Seq(1)), "who is a member does not join");
+        assert_eq!(
+            row.map(|of| (of.row.joined_seq, of.applied_seq)),
+            Some((Seq(1), Seq(4))),
+            "who is a member does not join"
+        );
     }
     ok(directory.apply(vec![change(&group, 5, &[], &["bob"]), change(&group, 8, &["bob"], &[])]).await);
-    let Some(row) = ok(directory.member(&group, &user("bob")).await) else { panic!("bob is gone") };
+    let Some(Membership { row, applied_seq }) = ok(directory.member(&group, &user("bob")).await) else {
+        panic!("bob is gone")
+    };
+    assert_eq!(applied_seq, Seq(8));
     assert_eq!((row.joined_seq, row.joined_ordinal, row.left_seq), (Seq(8), Ordinal(80), None));
     assert_eq!(ok(directory.member(&group, &user("nobody")).await), None);
 }

@@ -9,7 +9,7 @@ use super::{
     tables::{self, Parts, Place, Tables, open_to_read, put_id, put_text, second_of_pair, store_error},
     writer::{Sync, WriteError, Writer},
 };
-use crate::ports::{Conversation, Device, Directory, MemberRow, MembershipChange, StoreError};
+use crate::ports::{Conversation, Device, Directory, MemberRow, Membership, MembershipChange, StoreError};
 use async_trait::async_trait;
 use im_proto::{DeviceId, LogId, Ordinal, Seq, UserId};
 use redb::{ReadTransaction, ReadableTable};
@@ -37,10 +37,14 @@ impl Directory for EmbeddedDirectory {
         Ok(Some(Conversation { name: head.name, creator: head.creator, applied_seq: head.applied_seq, members }))
     }
 
-    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<MemberRow>, StoreError> {
+    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<Membership>, StoreError> {
         let key = tables::pair(log.as_str(), user.as_str());
-        let row = tables::read_row(&self.engine.read()?, Place::Members, &key).map_err(store_error)?;
-        row.map(|row| decode_member(user.clone(), &row)).transpose()
+        let txn = self.engine.read()?;
+        let Some(row) = tables::read_row(&txn, Place::Members, &key).map_err(store_error)? else { return Ok(None) };
+        let head = tables::read_row(&txn, Place::Conversations, log.as_str().as_bytes()).map_err(store_error)?;
+        let head = head.ok_or_else(|| StoreError::Damaged(format!("log {log} has members and no conversation")))?;
+        let applied_seq = Head::decode(&head)?.applied_seq;
+        Ok(Some(Membership { row: decode_member(user.clone(), &row)?, applied_seq }))
     }
 
     async fn members(&self, log: &LogId, after: Option<&UserId>, limit: usize) -> Result<Vec<MemberRow>, StoreError> {

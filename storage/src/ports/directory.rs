@@ -13,8 +13,9 @@ pub trait Directory: Send + Sync + 'static {
     /// The conversation with its present members and those who left; `None` if no entry of it was applied.
     async fn conversation(&self, log: &LogId) -> Result<Option<Conversation>, StoreError>;
 
-    /// One row of it: what `authorize` needs. Left members have a row too.
-    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<MemberRow>, StoreError>;
+    /// One row of it: what `authorize` needs. Left members have a row too. One consistent read: `applied_seq` is that of
+    /// the row.
+    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<Membership>, StoreError>;
 
     /// Present members by rising user id, those behind `after`, at most `limit`.
     async fn members(&self, log: &LogId, after: Option<&UserId>, limit: usize) -> Result<Vec<MemberRow>, StoreError>;
@@ -47,6 +48,14 @@ pub struct Conversation {
     pub applied_seq: Seq,
     /// By rising user id; those who left included.
     pub members: Vec<MemberRow>,
+}
+
+/// One user's row, and how much of the log it shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    pub row: MemberRow,
+    /// The last entry whose membership change is in the row: an entry with a higher `members_seq` may have changed it.
+    pub applied_seq: Seq,
 }
 
 /// A user's time in a conversation, the last one if there were several.
