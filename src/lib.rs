@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod exit;
+mod fault_points;
 mod http;
 mod join;
 mod logging;

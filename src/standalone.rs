@@ -5,13 +5,14 @@
 
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::fault_points::Points;
 use crate::http::{self, Endpoints};
 use crate::join::{AskRequests, DeliverToGateway, ForwardToQueue};
 use crate::{logging, metrics, start_text, tokens};
 use im_gateway::{Gateway, GatewayHandle};
 use im_logic::{Logic, Ports, WorkerHandle};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenError, OpenOptions};
-use im_storage::ports::{Consumer, GatewayBoot, Routes as _};
+use im_storage::ports::{GatewayBoot, Routes as _};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,7 +99,8 @@ impl Server {
         let (queue, consumers) = EmbeddedQueue::new(config.logic.partitions, config.logic.queue_records_max as usize);
         let delivery = Arc::new(DeliverToGateway::default());
         let routes = Arc::new(EmbeddedRoutes::new());
-        let ports = with_fault_points(Ports {
+        let points = Points::from_env()?;
+        let ports = points.ports(Ports {
             queue: queue.clone(),
             log: store.entry_log(),
             directory: store.directory(),
@@ -109,7 +111,7 @@ impl Server {
         let logic = Logic::new(ports.clone(), config.logic_config());
         let mut workers = Vec::new();
         for consumer in consumers {
-            workers.push(logic.spawn_worker(consumer_with_fault_points(Box::new(consumer))));
+            workers.push(logic.spawn_worker(points.consumer(consumer)));
         }
         // Sync would answer from a past state before this.
         for worker in &mut workers {
@@ -164,36 +166,6 @@ fn keep_lease(routes: Arc<EmbeddedRoutes>, gateway: GatewayBoot) {
             }
         }
     });
-}
-
-#[cfg(feature = "fault-points")]
-fn with_fault_points(ports: Ports) -> Ports {
-    use im_storage::fault::{FaultPoints, wrap};
-    let points = FaultPoints::from_env("IM_FAULT_POINT");
-    Ports {
-        queue: wrap::queue(ports.queue, &points),
-        log: wrap::entry_log(ports.log, &points),
-        directory: wrap::directory(ports.directory, &points),
-        inbox: wrap::inbox(ports.inbox, &points),
-        routes: wrap::routes(ports.routes, &points),
-        delivery: wrap::delivery(ports.delivery, &points),
-    }
-}
-
-#[cfg(not(feature = "fault-points"))]
-fn with_fault_points(ports: Ports) -> Ports {
-    ports
-}
-
-#[cfg(feature = "fault-points")]
-fn consumer_with_fault_points(consumer: Box<dyn Consumer>) -> Box<dyn Consumer> {
-    use im_storage::fault::{FaultPoints, wrap};
-    wrap::consumer(consumer, &FaultPoints::from_env("IM_FAULT_POINT"))
-}
-
-#[cfg(not(feature = "fault-points"))]
-fn consumer_with_fault_points(consumer: Box<dyn Consumer>) -> Box<dyn Consumer> {
-    consumer
 }
 
 /// Waits a little for a port: io_uring lets go of a killed server's listeners only some time after the process is gone.

@@ -18,4 +18,6 @@ mod c7_an_old_login_never_evicts_a_newer_one;
 mod faults;
 mod harness;
 mod kill;
+#[cfg(feature = "fault-points")]
+mod kill_points;
 mod process;

@@ -169,7 +169,7 @@ impl Server {
     /// The same folder, the same ports.
     pub fn restart(&mut self) {
         if let Err(status) = self.try_restart() {
-            panic!("no restart: {status}\n{}", self.log());
+            panic!("no restart: {status}");
         }
     }
 
