@@ -206,24 +206,27 @@ impl GatewayHandle {
     }
 
     fn push(&self, connection: ConnectionId, event: LaneEvent, touched: &mut u64) {
-        // An id of no core here is of another boot: its login has ended with that.
-        if let Some(lane) = self.0.shared.lanes.get(usize::from(connection.core())) {
-            lane.push(event);
-            *touched |= 1 << connection.core();
-        }
+        let core = self.core_of(connection.0);
+        self.0.shared.lanes[core].push(event);
+        *touched |= 1 << core;
+    }
+
+    /// An id of no core here is of another boot. The first core finds that it is not there, and counts it.
+    fn core_of(&self, connection: u64) -> usize {
+        let core = usize::from(ConnectionId(connection).core());
+        if core < self.0.shared.lanes.len() { core } else { 0 }
     }
 
     fn push_split(&self, push: internal::Push, touched: &mut u64) {
         let internal::Push { frame, targets } = push;
         let Some(first) = targets.first().map(|t| ConnectionId(t.connection_id)) else { return };
-        if targets.iter().all(|t| ConnectionId(t.connection_id).core() == first.core()) {
+        let core = self.core_of(first.0);
+        if targets.iter().all(|t| self.core_of(t.connection_id) == core) {
             return self.push(first, LaneEvent::Push { frame, targets }, touched);
         }
         let mut by_core: Vec<Vec<internal::Target>> = vec![Vec::new(); self.0.shared.lanes.len()];
         for target in targets {
-            if let Some(of_core) = by_core.get_mut(usize::from(ConnectionId(target.connection_id).core())) {
-                of_core.push(target);
-            }
+            by_core[self.core_of(target.connection_id)].push(target);
         }
         for targets in by_core {
             if let Some(first) = targets.first().map(|t| ConnectionId(t.connection_id)) {

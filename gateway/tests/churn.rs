@@ -1,0 +1,100 @@
+//! Clients that come and go at the worst moments leave nothing behind: no connection, no login, no descriptor.
+//!
+//! One test: descriptors are counted for the whole process.
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use im_gateway::Driver;
+use kit::{Client, Server, config, numbered_push, send_to, sync};
+use std::time::Duration;
+
+const CLIENTS: usize = 400;
+
+#[test]
+fn whatever_a_client_does_everything_of_it_is_given_back() {
+    for driver in [Driver::Uring, Driver::Epoll] {
+        let server = Server::start(config(driver));
+        // The first connection of a core may open descriptors that stay.
+        for n in 0..8 {
+            server.sign_in(&format!("warm{n}"));
+        }
+        gone(&server);
+        let before = descriptors();
+        let seed = std::process::id().into();
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let mut open: Vec<(String, Client)> = Vec::new();
+        for n in 0..CLIENTS {
+            come(&server, &mut random, n, &mut open);
+            if random.below(3) == 0 && !open.is_empty() {
+                let at = random.below(open.len() as u64) as usize;
+                go(&mut random, open.swap_remove(at).1);
+            }
+        }
+        drop(open);
+        gone(&server);
+        let signed_in = server.logic.set(|s| s.connections.len());
+        server.logic.wait("every login is signed out", |s| (s.signed_out.len() >= signed_in).then_some(()));
+        let begun = std::time::Instant::now();
+        while descriptors() > before {
+            assert!(begun.elapsed() < kit::PATIENCE, "{} descriptors, {before} before", descriptors());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let metrics = server.handle.metrics();
+        assert_eq!(metrics.sum(|c| c.connection_panics + c.core_restarts), 0);
+    }
+}
+
+/// A client that gets to some point of a connection's life.
+fn come(server: &Server, random: &mut Random, n: usize, open: &mut Vec<(String, Client)>) {
+    let user = format!("user{n}");
+    let mut client = server.connect();
+    match random.below(8) {
+        0 => {}
+        1 => client.write(&[40, 8]),
+        // Gone before the answer comes.
+        2 => return client.send_sign_in(&user),
+        kind => {
+            client.send_sign_in(&user);
+            client.expect_signed_in();
+            for id in 2..2 + random.below(40) {
+                match kind {
+                    3 => client.send(id, sync()),
+                    4 => client.write(&[1]),
+                    _ => client.send(id, send_to("bob", &format!("m{id}"), b"x")),
+                }
+            }
+            let targets: Vec<_> = open.iter().map(|(user, _)| (user.as_str(), None)).collect();
+            if !targets.is_empty() {
+                server.push(&numbered_push(n as u64, 2_000), &targets);
+            }
+            open.push((user, client));
+        }
+    }
+}
+
+/// Ends it: in order, or with a reset.
+fn go(random: &mut Random, client: Client) {
+    if random.below(2) == 0 {
+        let socket = socket2::SockRef::from(&client.socket);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+fn gone(server: &Server) {
+    server.wait_for_metrics("nobody is left", |m| m.sum(|c| c.connections + c.signed_in) == 0);
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
