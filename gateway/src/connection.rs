@@ -7,9 +7,10 @@
 use crate::admission::Permit;
 use crate::core::{Core, must_yield, yield_now};
 use crate::faults;
+use crate::planted::{Bug, planted};
 use crate::ports::Question;
 use crate::send::Output;
-use crate::timer::Due;
+use crate::timer::{Due, TICK_MS};
 use crate::transport::Transport;
 use bytes::Bytes;
 use im_codec::{Action, CloseReason, Session};
@@ -88,6 +89,9 @@ impl Connection {
             panic!("a fault asked for by a test");
         }
         let now_ms = core.now_ms();
+        if now_ms % TICK_MS < 4 && planted(Bug::ReadCancelLosesBytes) {
+            return;
+        }
         self.with_session(core, |session, actions| session.receive(bytes, now_ms, actions));
     }
 

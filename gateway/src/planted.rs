@@ -17,9 +17,11 @@ pub enum Bug {
     DoubleOne,
     /// Every 1,000th push is swapped with the next of its connection.
     SwapTwo,
+    /// Bytes that arrive within 4 ms of a timer tick are gone, as those of a read that the tick cancelled.
+    ReadCancelLosesBytes,
 }
 
-/// How often the last three strike.
+/// How often the three before the last strike.
 pub const EVERY: u64 = 1000;
 
 #[cfg(feature = "planted-bugs")]
@@ -33,6 +35,7 @@ pub fn planted(bug: Bug) -> bool {
         Ok("drop_one") => Some(Bug::DropOne),
         Ok("double_one") => Some(Bug::DoubleOne),
         Ok("swap_two") => Some(Bug::SwapTwo),
+        Ok("read_cancel_loses_bytes") => Some(Bug::ReadCancelLosesBytes),
         _ => None,
     });
     *planted == Some(bug)

@@ -14,16 +14,16 @@ use crate::receive::receive;
 use crate::timer::TICK_MS;
 use socket2::Socket;
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 /// How long a core that stops waits for its connections' tasks.
 const END_WAIT_MS: u64 = 2_000;
+/// Turns of the loop that a core gives its last tasks.
+const SETTLE_ROUNDS: u32 = 3;
 /// Pauses before a core is started again, so that one that panics at once does not spin.
 const RESTART_PAUSE_MS: u64 = 100;
 
@@ -76,14 +76,17 @@ fn run_once(index: u16, shared: &Arc<Shared>, listener: Option<Socket>) -> io::R
 }
 
 async fn serve(core: &Rc<Core>, listener: Socket, listening: &RefCell<Option<Rc<Listener>>>) -> io::Result<()> {
+    // Not held across a wait: after a panic this future stays behind, and a socket must be closed inside its runtime.
     let listener = Rc::new(Listener::new(listener)?);
-    *listening.borrow_mut() = Some(listener.clone());
     monoio::spawn(accept(core.clone(), listener.clone()));
+    *listening.borrow_mut() = Some(listener);
     monoio::spawn(receive(core.clone()));
     let mut due = Vec::new();
     while !core.is_stopping.get() {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
-        if core.is_draining.get() {
+        if core.is_draining.get()
+            && let Some(listener) = listening.borrow_mut().take()
+        {
             listener.close();
         }
         core.take_due(&mut due);
@@ -123,11 +126,8 @@ async fn end(core: &Rc<Core>, listening: &RefCell<Option<Rc<Listener>>>) {
 
 /// Lets the tasks that are ready finish, the closing of sockets among them.
 async fn settle() {
-    let mut rounds = 0;
-    poll_fn(|_| Poll::Ready(())).await;
-    while rounds < 3 {
+    for _ in 0..SETTLE_ROUNDS {
         monoio::time::sleep(Duration::from_millis(1)).await;
-        rounds += 1;
     }
 }
 

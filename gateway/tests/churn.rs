@@ -6,43 +6,73 @@
 mod kit;
 
 use im_gateway::Driver;
-use kit::{Client, Server, config, numbered_push, send_to, sync};
+use kit::{Client, Server, config, numbered_push, push_with, send_to, sync};
 use std::time::Duration;
 
 const CLIENTS: usize = 400;
 
 #[test]
-fn whatever_a_client_does_everything_of_it_is_given_back() {
+fn nothing_is_left_behind_by_clients_or_by_a_core_that_panicked() {
     for driver in [Driver::Uring, Driver::Epoll] {
-        let server = Server::start(config(driver));
-        // The first connection of a core may open descriptors that stay.
-        for n in 0..8 {
-            server.sign_in(&format!("warm{n}"));
+        whatever_a_client_does_everything_of_it_is_given_back(driver);
+        a_core_that_panicked_leaves_no_descriptor_open(driver);
+    }
+}
+
+fn whatever_a_client_does_everything_of_it_is_given_back(driver: Driver) {
+    let server = Server::start(config(driver));
+    // The first connection of a core may open descriptors that stay.
+    for n in 0..8 {
+        server.sign_in(&format!("warm{n}"));
+    }
+    gone(&server);
+    let before = descriptors();
+    let seed = std::process::id().into();
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let mut open: Vec<(String, Client)> = Vec::new();
+    for n in 0..CLIENTS {
+        come(&server, &mut random, n, &mut open);
+        if random.below(3) == 0 && !open.is_empty() {
+            let at = random.below(open.len() as u64) as usize;
+            go(&mut random, open.swap_remove(at).1);
         }
+    }
+    drop(open);
+    gone(&server);
+    let signed_in = server.logic.set(|s| s.connections.len());
+    server.logic.wait("every login is signed out", |s| (s.signed_out.len() >= signed_in).then_some(()));
+    settle_at(before);
+    let metrics = server.handle.metrics();
+    assert_eq!(metrics.sum(|c| c.connection_panics + c.core_restarts), 0);
+}
+
+fn a_core_that_panicked_leaves_no_descriptor_open(driver: Driver) {
+    let mut config = config(driver);
+    config.cores = 1;
+    config.faults.core_panic_needle = Some(vec![0x77; 12]);
+    let server = Server::start(config);
+    let mut before = None;
+    for restarts in 1..=3 {
+        let mut clients: Vec<_> = (0..10).map(|n| server.sign_in(&format!("user{n}"))).collect();
+        server.push(&push_with(1, vec![0x77; 12]), &[("user3", None)]);
+        for client in &mut clients {
+            assert_eq!(client.next(), None);
+        }
+        server.wait_for_metrics("the core is back", |m| m.sum(|c| c.core_restarts) == restarts);
+        drop(clients);
+        drop(server.sign_in_again("alice"));
         gone(&server);
-        let before = descriptors();
-        let seed = std::process::id().into();
-        println!("seed {seed}");
-        let mut random = Random(seed);
-        let mut open: Vec<(String, Client)> = Vec::new();
-        for n in 0..CLIENTS {
-            come(&server, &mut random, n, &mut open);
-            if random.below(3) == 0 && !open.is_empty() {
-                let at = random.below(open.len() as u64) as usize;
-                go(&mut random, open.swap_remove(at).1);
-            }
-        }
-        drop(open);
-        gone(&server);
-        let signed_in = server.logic.set(|s| s.connections.len());
-        server.logic.wait("every login is signed out", |s| (s.signed_out.len() >= signed_in).then_some(()));
-        let begun = std::time::Instant::now();
-        while descriptors() > before {
-            assert!(begun.elapsed() < kit::PATIENCE, "{} descriptors, {before} before", descriptors());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let metrics = server.handle.metrics();
-        assert_eq!(metrics.sum(|c| c.connection_panics + c.core_restarts), 0);
+        settle_at(*before.get_or_insert_with(descriptors));
+    }
+}
+
+/// Descriptors are closed a moment after their connection is gone.
+fn settle_at(before: usize) {
+    let begun = std::time::Instant::now();
+    while descriptors() > before {
+        assert!(begun.elapsed() < kit::PATIENCE, "{} descriptors, {before} before", descriptors());
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -54,7 +84,7 @@ fn come(server: &Server, random: &mut Random, n: usize, open: &mut Vec<(String, 
         0 => {}
         1 => client.write(&[40, 8]),
         // Gone before the answer comes.
-        2 => return client.send_sign_in(&user),
+        2 => client.send_sign_in(&user),
         kind => {
             client.send_sign_in(&user);
             client.expect_signed_in();

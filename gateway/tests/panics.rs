@@ -38,12 +38,7 @@ fn a_panicking_core_drops_its_connections_and_serves_again(driver: Driver) {
     for round in 1..=3 {
         let mut clients: Vec<_> = (0..10).map(|n| server.sign_in(&format!("user{n}"))).collect();
         let before = server.connection("user3");
-        let message = im_proto::client::Message { body: vec![0x77; 12].into(), to_user_id: String::new() };
-        let content = Some(im_proto::client::entry::Content::Message(message));
-        let entry = im_proto::client::Entry { content, ..Default::default() };
-        let body = im_proto::client::EntryPushed { entry: Some(entry), ..Default::default() };
-        let deadly = kit::server_frame(0, im_proto::client::server_frame::Body::Entry(body));
-        server.push(&deadly, &[("user3", None)]);
+        server.push(&kit::push_with(1, vec![0x77; 12]), &[("user3", None)]);
         for client in &mut clients {
             assert_eq!(client.next(), None);
         }
@@ -55,24 +50,11 @@ fn a_panicking_core_drops_its_connections_and_serves_again(driver: Driver) {
         });
         assert!(signed_out.iter().any(|(id, _)| *id == before));
         // The same gateway, with ids never used before.
-        let mut alice = connect_again(&server);
+        let mut alice = server.sign_in_again("alice");
         server.push(&numbered_push(1, 0), &[("alice", None)]);
         assert_eq!(alice.expect_push(), 1);
         assert!(server.connection("alice").0 > before.0);
         drop(alice);
         server.logic.wait("alice is signed out", |s| s.signed_out.pop());
-    }
-}
-
-/// A connection may be refused while the core has no listener.
-fn connect_again(server: &Server) -> kit::Client {
-    loop {
-        match std::net::TcpStream::connect(server.handle.tcp_address()) {
-            Ok(socket) => return server.sign_in_over(kit::Client::over(socket), "alice"),
-            Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
-        }
     }
 }

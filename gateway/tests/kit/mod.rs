@@ -128,6 +128,19 @@ impl Server {
         client
     }
 
+    /// Like [`sign_in`](Self::sign_in), while a core that restarts may have no listener.
+    pub fn sign_in_again(&self, user: &str) -> Client {
+        loop {
+            match TcpStream::connect(self.handle.tcp_address()) {
+                Ok(socket) => return self.sign_in_over(Client::over(socket), user),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+
     pub fn connection(&self, user: &str) -> ConnectionId {
         self.logic.state.lock().unwrap().connections[user]
     }
@@ -287,7 +300,11 @@ pub fn server_frame(request_id: u64, body: Body) -> Bytes {
 
 /// A push with a number to be told by.
 pub fn numbered_push(number: u64, padding: usize) -> Bytes {
-    let message = client::Message { body: vec![0; padding].into(), to_user_id: String::new() };
+    push_with(number, vec![0; padding])
+}
+
+pub fn push_with(number: u64, body: Vec<u8>) -> Bytes {
+    let message = client::Message { body: body.into(), to_user_id: String::new() };
     let entry = client::Entry {
         seq: number,
         content: Some(client::entry::Content::Message(message)),
