@@ -262,6 +262,10 @@ impl Core {
         self.events.pop_front()
     }
 
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     pub fn has_output(&self) -> bool {
         self.wire.has_output()
     }

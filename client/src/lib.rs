@@ -22,6 +22,8 @@ mod state;
 mod sync;
 mod wire;
 
+#[cfg(feature = "monoio")]
+pub mod monoio_transport;
 #[cfg(feature = "tokio")]
 pub mod tokio_transport;
 
