@@ -21,10 +21,10 @@ use bytes::Bytes;
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode, client_frame::Command, server_frame};
 use im_proto::{DeviceId, Epoch, Generation, InboxVersion, LogId, UserId};
 use prost::Message as _;
+use std::fmt;
 use std::sync::Arc;
 
 /// What the gateway has to do.
-#[derive(Debug)]
 pub enum Action {
     /// Ask the logic who this is.
     SignIn(client::SignIn),
@@ -40,6 +40,20 @@ pub enum Action {
     Close { code: CloseCode, login: Option<Box<Login>> },
 }
 
+/// Without tokens and bodies: it may come into a log.
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SignIn(sign_in) => write!(f, "SignIn({})", sign_in.device_id),
+            Self::Forward { log, request_id, frame } => write!(f, "Forward({request_id}, {log}, {} B)", frame.len()),
+            Self::Ask { request_id, frame } => write!(f, "Ask({request_id}, {} B)", frame.len()),
+            Self::Heartbeat => f.write_str("Heartbeat"),
+            Self::Write(frame) => write!(f, "Write({} B)", frame.len()),
+            Self::Close { code, .. } => write!(f, "Close({})", code.as_str_name()),
+        }
+    }
+}
+
 /// Who is signed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
@@ -52,7 +66,6 @@ pub struct Login {
     pub token_expires_at_ms: Option<u64>,
 }
 
-#[derive(Debug)]
 pub struct Session {
     limits: Arc<SessionLimits>,
     state: State,
@@ -68,7 +81,6 @@ pub struct Session {
     frame_started_at_ms: u64,
 }
 
-#[derive(Debug)]
 enum State {
     AwaitingSignIn,
     SigningIn { request_id: u64, kicked: Option<Kicked> },
@@ -82,7 +94,6 @@ struct Kicked {
     reason: client::kicked::Reason,
 }
 
-#[derive(Debug)]
 struct SignedIn {
     login: Login,
     given: Given,
@@ -96,7 +107,6 @@ struct SignedIn {
     stalled: Option<Box<Decoded>>,
 }
 
-#[derive(Debug)]
 struct Decoded {
     frame: client::ClientFrame,
     bytes: Bytes,
