@@ -175,7 +175,7 @@ impl Core {
             Body::ReadMarked(marked) => Answer::ReadMarked(marked),
             Body::Members(members) => Answer::Members(members),
             Body::Pulled(pulled) => Answer::Pulled(pulled),
-            _ => return,
+            _ => Answer::Unknown,
         };
         if !self.requests.done(ticket) {
             return;
