@@ -38,7 +38,6 @@ struct Moves {
 impl Worker {
     pub(crate) async fn deliver(&mut self, lanes: &[Lane], outcome: Outcome) -> Result<(), Stopped> {
         let Outcome { mut stored, told } = outcome;
-        self.answer_all(told);
         // A large conversation lets the small ones go first. Stable: within a log the entries keep their order.
         let members_of = |lane: usize| lanes[lane].state.stored.members.present.len();
         stored.sort_by_key(|entry| (members_of(entry.lane), entry.lane));
@@ -46,6 +45,8 @@ impl Worker {
         for part in plan::parts(&stored, MOVES_AT_ONCE_MAX) {
             self.deliver_part(lanes, part).await?;
         }
+        // Last: the answer to a resend may rest on an entry of this very batch, whose sender may sync at once.
+        self.answer_all(told);
         Ok(())
     }
 

@@ -167,7 +167,7 @@ impl Worker {
         let mut patience = self.patience("read behind a head");
         for at in which {
             loop {
-                match self.catch_lane_up(lanes, *at, outcome).await {
+                match self.catch_lane_up(&mut lanes[*at], *at, outcome).await {
                     Ok(_) => break,
                     Err(error @ StoreError::Damaged(_)) => {
                         self.give_up(&mut lanes[*at], &error);
@@ -183,13 +183,7 @@ impl Worker {
     /// Moves the lane's place over the entries that the store has behind it. What is known stays true, since entries never
     /// change; so head and members behind the new entries are those of a fresh read. They are handed on like our own:
     /// their writer may have died before it did. Answers how many there were.
-    async fn catch_lane_up(
-        &mut self,
-        lanes: &mut [Lane],
-        at: usize,
-        outcome: &mut Outcome,
-    ) -> Result<usize, StoreError> {
-        let lane = &mut lanes[at];
+    async fn catch_lane_up(&mut self, lane: &mut Lane, at: usize, outcome: &mut Outcome) -> Result<usize, StoreError> {
         lane.fall_back();
         let mut found = 0;
         loop {

@@ -14,8 +14,8 @@ use crate::memory::{CommandKey, Written};
 use crate::metrics::add;
 use crate::refusal::Refusal;
 use crate::worker::{Told, Worker};
+use im_proto::ClientId;
 use im_proto::client::{client_frame::Command, server_frame::Body};
-use im_proto::{ClientId, LogId, UserId};
 use im_storage::ports::{NewEntry, StoreError};
 use prost::Message as _;
 
@@ -66,7 +66,7 @@ impl Worker {
     ) -> Result<(), StoreError> {
         let now_ms = now_ms();
         for work in work {
-            match self.decide_one(lanes, work, careful, now_ms, round, outcome).await {
+            match self.decide_one(&mut lanes[work.lane], work, careful, now_ms, round, outcome).await {
                 Ok(()) => {}
                 Err(error @ StoreError::Damaged(_)) => {
                     self.give_up(&mut lanes[work.lane], &error);
@@ -80,7 +80,7 @@ impl Worker {
 
     async fn decide_one(
         &mut self,
-        lanes: &mut [Lane],
+        lane: &mut Lane,
         work: &Work,
         careful: bool,
         now_ms: i64,
@@ -89,17 +89,15 @@ impl Worker {
     ) -> Result<(), StoreError> {
         let mut asked = Asked::default();
         loop {
-            let lane = &mut lanes[work.lane];
             if lane.damaged {
                 self.refuse(work, None, &Refusal::UNAVAILABLE, round);
                 return Ok(());
             }
-            let log = lane.log.clone();
             match self.decide_on(lane, work, now_ms) {
                 Decision::Append(append) => {
                     if careful && !asked.itself {
                         asked.itself = true;
-                        if self.is_stored(&log, &work.sender, &append.client_id).await? {
+                        if self.is_stored(lane, work, &append.client_id, outcome).await? {
                             continue;
                         }
                     }
@@ -116,18 +114,18 @@ impl Worker {
                         asked.itself = true;
                         // With entries on the tip the append itself tells whether the head was right.
                         let on_stored = !lane.has_unconfirmed();
-                        let moved_on = on_stored && self.catch_lane_up(lanes, work.lane, outcome).await? > 0;
-                        if self.is_stored(&log, &work.sender, &client_id).await? || moved_on {
+                        let moved_on = on_stored && self.catch_lane_up(lane, work.lane, outcome).await? > 0;
+                        if self.is_stored(lane, work, &client_id, outcome).await? || moved_on {
                             continue;
                         }
                     }
-                    let key = CommandKey { log, sender: work.sender.clone(), client_id };
+                    let key = CommandKey { log: lane.log.clone(), sender: work.sender.clone(), client_id };
                     self.refuse(work, Some(key), &refusal, round);
                 }
                 Decision::Await { after } => {
                     if !asked.after {
                         asked.after = true;
-                        if self.is_stored(&log, &work.sender, &after).await? {
+                        if self.is_stored(lane, work, &after, outcome).await? {
                             continue;
                         }
                     }
@@ -198,14 +196,25 @@ impl Worker {
         round.steps.push(Step::Tell { told, refused });
     }
 
-    /// Looks a command up in the store and remembers it.
-    async fn is_stored(&mut self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<bool, StoreError> {
-        let Some(row) = self.shared.ports.log.find(log, sender, client_id).await? else {
+    /// Looks a command of the same sender up in the store and remembers it.
+    async fn is_stored(
+        &mut self,
+        lane: &mut Lane,
+        work: &Work,
+        client_id: &ClientId,
+        outcome: &mut Outcome,
+    ) -> Result<bool, StoreError> {
+        let Some(row) = self.shared.ports.log.find(&lane.log, &work.sender, client_id).await? else {
             return Ok(false);
         };
-        let written = written(&entry::read(log, &row)?);
-        let key = CommandKey { log: log.clone(), sender: sender.clone(), client_id: client_id.clone() };
+        let written = written(&entry::read(&lane.log, &row)?);
+        let key = CommandKey { log: lane.log.clone(), sender: work.sender.clone(), client_id: client_id.clone() };
         self.memory.remember_written(key, written);
+        // It lies above the known head: another owner wrote it, or an attempt of ours whose result was lost, and nobody
+        // may have been told. With entries on the tip, their append will stop and bring us here again.
+        if row.seq > lane.state.stored.head && !lane.has_unconfirmed() {
+            self.catch_lane_up(lane, work.lane, outcome).await?;
+        }
         Ok(true)
     }
 }

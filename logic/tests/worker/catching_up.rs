@@ -27,8 +27,7 @@ async fn view(world: &World, phone: &Phone) -> Vec<client::ConversationState> {
 #[tokio::test]
 async fn after_a_crash_every_user_sees_what_it_saw() {
     // Covers by the clock are far apart, so nothing of this is durable but the log.
-    let config = im_logic::LogicConfig { cover_interval_ms: 3_600_000, ..generous() };
-    let world = World::with(config).await;
+    let world = World::new().await;
     let (a, b, c) = (world.phone("a", "1").await, world.phone("b", "1").await, world.phone("c", "1").await);
     let group = LogId::group(&a.user, &ClientId::parse("g").unwrap());
     acked(&world.ask(&a, create("g", &["b", "c"])).await);
@@ -62,8 +61,7 @@ async fn after_a_crash_every_user_sees_what_it_saw() {
 
 #[tokio::test]
 async fn repeating_everything_changes_nothing() {
-    let config = im_logic::LogicConfig { cover_interval_ms: 3_600_000, ..generous() };
-    let mut world = World::with(config).await;
+    let mut world = World::new().await;
     let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
     acked(&world.ask(&a, to_user("b", "m")).await);
     acked(&world.ask(&a, create("g", &["b"])).await);
@@ -82,8 +80,7 @@ async fn repeating_everything_changes_nothing() {
 
 #[tokio::test]
 async fn a_stopped_worker_leaves_nothing_to_repeat() {
-    let config = im_logic::LogicConfig { cover_interval_ms: 3_600_000, ..generous() };
-    let mut world = World::with(config).await;
+    let mut world = World::new().await;
     let a = world.phone("a", "1").await;
     acked(&world.ask(&a, to_user("b", "m")).await);
     world.worker.take().unwrap().stop().await.unwrap();

@@ -3,17 +3,18 @@
 //! In: commands of users. Out: what their connections were told, and what lies in the store. Always: the store's own
 //! semantics; a fault only adds what another owner or a bad network would do.
 
-use async_trait::async_trait;
+pub use crate::commands::*;
+pub use crate::faulty_log::{Fault, FaultyLog};
 use bytes::Bytes;
 use im_logic::token::{Key, KeyRing, NewToken, issue};
 use im_logic::{Logic, LogicConfig, LogicMetrics, Ports, Requests, WorkerHandle};
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
 use im_proto::internal::{self, InboxMove, delivery::Kind};
-use im_proto::{ClientId, ConnectionId, DeviceId, Epoch, LogId, Seq, UserId};
+use im_proto::{ConnectionId, DeviceId, LogId, Seq, UserId};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenOptions};
 use im_storage::ports::*;
 use prost::Message as _;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,122 +32,6 @@ pub fn user(text: &str) -> UserId {
 
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
-}
-
-/// What happens to one call of `append`.
-pub enum Fault {
-    /// Another owner writes the place of entry `at` first.
-    Zombie { at: usize },
-    /// Another owner has already stored the entries of the batch up to `to`, each as it is.
-    WrittenBefore { to: usize },
-    /// The first `landed` are stored, `told` of them are reported, and the rest is not known.
-    Unknown { told: usize, landed: usize },
-    /// Nothing is known; the entries land when somebody reads.
-    LandsLater,
-}
-
-pub struct FaultyLog {
-    pub inner: Arc<dyn EntryLog>,
-    pub faults: Mutex<VecDeque<Fault>>,
-    /// Entries on their way.
-    late: Mutex<Vec<NewEntry>>,
-    /// Calls of `head`, `range` and `find` that fail before one succeeds.
-    pub reads_failing: AtomicU64,
-    /// Entries of each append that was asked for.
-    pub asked: Mutex<Vec<Vec<(LogId, Seq, ClientId)>>>,
-}
-
-impl FaultyLog {
-    pub fn fail(&self, fault: Fault) {
-        self.faults.lock().unwrap().push_back(fault);
-    }
-
-    fn read(&self) -> Result<(), StoreError> {
-        let failing = self.reads_failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        if failing.is_ok() { Err(StoreError::Unavailable("a planted fault".into())) } else { Ok(()) }
-    }
-
-    async fn land(&self) {
-        let late = std::mem::take(&mut *self.late.lock().unwrap());
-        if !late.is_empty() {
-            self.inner.append(late).await;
-        }
-    }
-}
-
-/// The entry that another owner would write at the same place.
-fn zombie(entry: &NewEntry) -> NewEntry {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let client_id = format!("zombie-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    let mut stored = internal::StoredEntry::decode(entry.stored.clone()).unwrap();
-    let mut inner = client::Entry::decode(stored.entry.clone()).unwrap();
-    inner.client_id = client_id.clone();
-    stored.entry = inner.encode_to_vec().into();
-    stored.content_hash = Bytes::from_static(&[1; 16]);
-    NewEntry { client_id: ClientId::parse(&client_id).unwrap(), stored: stored.encode_to_vec().into(), ..entry.clone() }
-}
-
-#[async_trait]
-impl EntryLog for FaultyLog {
-    fn epoch(&self) -> Epoch {
-        self.inner.epoch()
-    }
-
-    async fn append(&self, batch: Vec<NewEntry>) -> Appended {
-        let asked = batch.iter().map(|entry| (entry.log.clone(), entry.seq, entry.client_id.clone())).collect();
-        self.asked.lock().unwrap().push(asked);
-        self.land().await;
-        let fault = self.faults.lock().unwrap().pop_front();
-        match fault {
-            Some(Fault::Zombie { at }) if at < batch.len() => {
-                let target = &batch[at];
-                // A place is only written behind the one before it.
-                let before = batch[..at].iter().filter(|entry| entry.log == target.log).map(zombie);
-                let written = self.inner.append(before.chain([zombie(target)]).collect()).await;
-                assert!(written.stop.is_none(), "the other owner found its place taken");
-            }
-            Some(Fault::WrittenBefore { to }) => {
-                let written = self.inner.append(batch[..to].to_vec()).await;
-                assert!(written.stop.is_none());
-            }
-            Some(Fault::Unknown { told, landed }) => {
-                let appended = self.inner.append(batch[..landed.min(batch.len())].to_vec()).await;
-                assert!(appended.stop.is_none());
-                let stop = Some(Stop::Unknown(StoreError::Unavailable("a planted fault".into())));
-                return Appended { stored: told.min(batch.len()), stop };
-            }
-            Some(Fault::LandsLater) => {
-                *self.late.lock().unwrap() = batch;
-                let stop = Some(Stop::Unknown(StoreError::Unavailable("a planted fault".into())));
-                return Appended { stored: 0, stop };
-            }
-            Some(Fault::Zombie { .. }) | None => {}
-        }
-        self.inner.append(batch).await
-    }
-
-    async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
-        self.read()?;
-        self.inner.head(log).await
-    }
-
-    async fn range(&self, log: &LogId, from: Seq, entries: usize, bytes: usize) -> Result<Vec<EntryRow>, StoreError> {
-        self.read()?;
-        self.inner.range(log, from, entries, bytes).await
-    }
-
-    async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
-        self.read()?;
-        self.inner.find(log, sender, client_id).await
-    }
-
-    async fn end(&self) -> Result<Cursor, StoreError> {
-        self.inner.end().await
-    }
-
-    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
-        self.inner.tail(shard, after, entries_max).await
-    }
 }
 
 /// One thing that a connection was told.
@@ -223,8 +108,15 @@ pub struct Phone {
     pub connection: ConnectionId,
 }
 
+/// No user is too fast, and nothing is made durable by the clock: a copy of the folder is then never taken in the middle of
+/// a write.
 pub fn generous() -> LogicConfig {
-    LogicConfig { send_rate_per_user_per_s: 1_000_000, send_burst_per_user: 1_000_000, ..LogicConfig::default() }
+    LogicConfig {
+        send_rate_per_user_per_s: 1_000_000,
+        send_burst_per_user: 1_000_000,
+        cover_interval_ms: 3_600_000,
+        ..LogicConfig::default()
+    }
 }
 
 impl World {
@@ -249,13 +141,7 @@ impl World {
     async fn open(folder: tempfile::TempDir, path: PathBuf, config: LogicConfig) -> Self {
         let options = OpenOptions { folder: path.clone(), cache_bytes: 1 << 20, now_ms: 1_000 };
         let store = EmbeddedStore::open(&options).unwrap();
-        let log = Arc::new(FaultyLog {
-            inner: store.entry_log(),
-            faults: Mutex::default(),
-            late: Mutex::default(),
-            reads_failing: AtomicU64::new(0),
-            asked: Mutex::default(),
-        });
+        let log = Arc::new(FaultyLog::over(store.entry_log()));
         let heard = Arc::new(Listening::default());
         let routes = Arc::new(EmbeddedRoutes::new());
         routes.renew_lease(GATEWAY, 3_600_000).await.unwrap();
@@ -292,7 +178,7 @@ impl World {
 
     pub async fn start(&mut self) {
         let mut worker = self.logic.spawn_worker(self.consumer.take().unwrap());
-        assert!(worker.ready().await);
+        assert!(tokio::time::timeout(PATIENCE, worker.ready()).await.expect("not ready in time"));
         self.worker = Some(worker);
     }
 
@@ -450,122 +336,4 @@ impl World {
         };
         issue("default", &SECRET, &new).unwrap()
     }
-}
-
-pub fn record(phone: &Phone, request_id: u64, command: Command, received_at_ms: i64) -> Record {
-    let log = log_of(&phone.user, &command);
-    let frame = client::ClientFrame { request_id, command: Some(command) }.encode_to_vec();
-    let origin = internal::Origin {
-        user_id: phone.user.as_str().into(),
-        device_id: phone.device.as_str().into(),
-        gateway_boot: GATEWAY.0,
-        connection_id: phone.connection.0,
-        request_id,
-    };
-    let upstream =
-        internal::Upstream { log_id: log.as_str().into(), origin: Some(origin), received_at_ms, frame: frame.into() };
-    Record { log, upstream: upstream.encode_to_vec().into() }
-}
-
-/// As the gateway computes it.
-fn log_of(sender: &UserId, command: &Command) -> LogId {
-    let conversation = |id: &str| LogId::parse(id).unwrap();
-    match command {
-        Command::Send(send) => match send.to.as_ref().unwrap() {
-            client::send::To::UserId(to) => LogId::direct(sender, &user(to)),
-            client::send::To::ConversationId(id) => conversation(id),
-        },
-        Command::MarkRead(_) => LogId::user(sender),
-        Command::CreateGroup(create) => LogId::group(sender, &ClientId::parse(&create.command_id).unwrap()),
-        Command::AddMembers(add) => conversation(&add.conversation_id),
-        Command::RemoveMember(remove) => conversation(&remove.conversation_id),
-        Command::LeaveGroup(leave) => conversation(&leave.conversation_id),
-        other => panic!("{other:?} writes nothing"),
-    }
-}
-
-pub fn body_of(text: &str) -> Bytes {
-    client::MessageBody { text: text.into(), ..Default::default() }.encode_to_vec().into()
-}
-
-pub fn text_of(entry: &client::Entry) -> Option<String> {
-    match &entry.content {
-        Some(client::entry::Content::Message(message)) => {
-            Some(client::MessageBody::decode(message.body.clone()).unwrap().text)
-        }
-        _ => None,
-    }
-}
-
-/// A message to a user, whose id is its text.
-pub fn to_user(to: &str, id: &str) -> Command {
-    to_user_after(to, id, "")
-}
-
-pub fn to_user_after(to: &str, id: &str, after: &str) -> Command {
-    let to = Some(client::send::To::UserId(to.into()));
-    Command::Send(client::Send { to, client_message_id: id.into(), after: after.into(), body: body_of(id) })
-}
-
-pub fn to_log(log: &LogId, id: &str) -> Command {
-    let to = Some(client::send::To::ConversationId(log.as_str().into()));
-    Command::Send(client::Send { to, client_message_id: id.into(), after: String::new(), body: body_of(id) })
-}
-
-pub fn create(id: &str, users: &[&str]) -> Command {
-    let user_ids = users.iter().map(|user| (*user).to_owned()).collect();
-    Command::CreateGroup(client::CreateGroup { command_id: id.into(), name: "name".into(), user_ids })
-}
-
-pub fn add(log: &LogId, id: &str, users: &[&str]) -> Command {
-    let user_ids = users.iter().map(|user| (*user).to_owned()).collect();
-    Command::AddMembers(client::AddMembers { command_id: id.into(), conversation_id: log.as_str().into(), user_ids })
-}
-
-pub fn remove(log: &LogId, id: &str, user: &str) -> Command {
-    Command::RemoveMember(client::RemoveMember {
-        command_id: id.into(),
-        conversation_id: log.as_str().into(),
-        user_id: user.into(),
-    })
-}
-
-pub fn leave(log: &LogId, id: &str) -> Command {
-    Command::LeaveGroup(client::LeaveGroup { command_id: id.into(), conversation_id: log.as_str().into() })
-}
-
-pub fn mark_read(world: &World, log: &LogId, id: &str, seq: u64) -> Command {
-    Command::MarkRead(client::MarkRead {
-        conversation_id: log.as_str().into(),
-        epoch: world.log.epoch().0,
-        seq,
-        command_id: id.into(),
-    })
-}
-
-/// The seq of an ack, of either kind.
-#[track_caller]
-pub fn acked(body: &Body) -> u64 {
-    match body {
-        Body::SendAck(ack) => ack.seq,
-        Body::CommandAck(ack) => ack.seq,
-        other => panic!("no ack: {other:?}"),
-    }
-}
-
-#[track_caller]
-pub fn refused(body: &Body) -> client::ErrorCode {
-    match body {
-        Body::Error(error) => error.code(),
-        other => panic!("no refusal: {other:?}"),
-    }
-}
-
-/// The entries among pushes: conversation and seq.
-pub fn entries_of(told: &[Told]) -> Vec<(String, u64)> {
-    let entry = |told: &Told| match &told.body {
-        Body::Entry(pushed) => Some((pushed.conversation_id.clone(), pushed.entry.as_ref().unwrap().seq)),
-        _ => None,
-    };
-    told.iter().filter_map(entry).collect()
 }

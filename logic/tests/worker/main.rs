@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod catching_up;
+mod commands;
+mod faulty_log;
 mod groups;
 mod harness;
 mod reading;
@@ -10,3 +12,4 @@ mod sending;
 mod signing_in;
 mod syncing;
 mod taken;
+mod weather;
