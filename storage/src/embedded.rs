@@ -8,6 +8,7 @@
 //! | `open`, `check`, `witness` | opening the folder, and refusing a damaged one |
 //! | `engine`, `writer`, `health` | snapshots; the one thread that commits; what a failed commit means |
 //! | `tables`, `journal` | keys and rows; the order of storing |
+//! | `recent`, `index` | what was stored lately, in memory, and its way into the sorted tables |
 //! | `entry_log`, `directory`, `inbox` | the durable ports; `inbox_rows` and `versions` are the inbox in memory |
 //! | `routes`, `queue` | the ports that live in memory alone |
 
@@ -18,9 +19,11 @@ mod entry_log;
 mod health;
 mod inbox;
 mod inbox_rows;
+mod index;
 mod journal;
 mod open;
 mod queue;
+mod recent;
 mod routes;
 mod tables;
 mod versions;
@@ -53,21 +56,28 @@ impl EmbeddedStore {
     /// Opens the folder, or makes it. Blocks for as long as the checks of a store that was not closed in order take.
     pub fn open(options: &OpenOptions) -> Result<Self, OpenError> {
         let (engine, facts) = open::open_folder(options)?;
-        Self::start(engine, facts, options)
+        Self::start(engine, facts, index::RUN_ENTRIES, options)
     }
 
-    /// Opens what `backend` gives instead of a file of the folder: for tests of failing disks.
+    /// Opens what `backend` gives instead of a file of the folder, and indexes in runs of `run_entries`: for tests of
+    /// failing disks.
     pub fn open_with_backend<B: redb::StorageBackend>(
         backend: impl Fn() -> io::Result<B>,
         witness: Witness,
+        run_entries: usize,
         options: &OpenOptions,
     ) -> Result<Self, OpenError> {
         let (engine, facts) = open::open(backend, witness, None, options)?;
-        Self::start(engine, facts, options)
+        Self::start(engine, facts, run_entries, options)
     }
 
-    fn start(engine: Arc<Engine>, facts: open::Facts, options: &OpenOptions) -> Result<Self, OpenError> {
-        let memory = Memory::new(facts.commit, facts.journal_end);
+    fn start(
+        engine: Arc<Engine>,
+        facts: open::Facts,
+        run_entries: usize,
+        options: &OpenOptions,
+    ) -> Result<Self, OpenError> {
+        let memory = Memory::new(engine.clone(), facts.commit, facts.indexed, run_entries);
         let writer = Writer::start(engine.clone(), memory);
         let writer = writer.map_err(|error| OpenError::Io(options.folder.clone(), error))?;
         let log = EmbeddedEntryLog::new(engine.clone(), writer.clone(), facts.epoch, facts.hash_key);

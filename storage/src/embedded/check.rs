@@ -5,7 +5,8 @@
 
 use super::{
     entry_log::{place_of, seq_of_client_row, verified},
-    tables::{Place, open_to_read, store_error},
+    index,
+    tables::{self, Place, ReadTable, open_to_read, store_error},
 };
 use crate::ports::StoreError;
 use redb::{
@@ -13,6 +14,7 @@ use redb::{
     StorageBackend,
 };
 use std::{
+    collections::HashMap,
     io,
     ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -50,46 +52,70 @@ pub fn is_unborn(backend: &impl StorageBackend) -> io::Result<bool> {
     Ok(header.iter().take(MARK_BYTES).chain(tables).all(|byte| *byte == 0))
 }
 
-/// Reads every entry and every client id: checksums, no gap in any log, as many client ids as entries.
+/// Reads every entry and every client id: checksums, no gap in any log, a client id for each entry.
 pub fn scan(txn: &ReadTransaction) -> Result<(), StoreError> {
     let engine = |error: redb::StorageError| store_error(error.into());
-    let Some(entries) = open_to_read(txn, Place::Entries).map_err(store_error)? else { return Ok(()) };
-    let mut last: Vec<u8> = Vec::new();
-    for row in entries.iter().map_err(engine)? {
-        let (key, row) = row.map_err(engine)?;
-        let (key, row) = (key.value(), row.value());
-        verified(key, row)?;
-        if !follows(&last, key) {
-            return Err(StoreError::Damaged(format!("{}: the entry before it is missing", place_of(key))));
+    let entries = open_to_read(txn, Place::Entries).map_err(store_error)?;
+    let ids = open_to_read(txn, Place::ClientIds).map_err(store_error)?;
+    let mut heads = entries.as_ref().map(scan_entries).transpose()?.unwrap_or_default();
+    let mut id_count = ids.as_ref().map(scan_ids).transpose()?.unwrap_or(0);
+    let mut wrong = None;
+    index::read_pending(txn, |fresh| {
+        let head = heads.entry(fresh.log.as_str().as_bytes().to_vec()).or_insert(0);
+        if fresh.seq.0 > *head + 1 {
+            wrong.get_or_insert_with(|| missing_before(&tables::numbered(fresh.log.as_str(), fresh.seq.0)));
         }
-        last.clear();
-        last.extend_from_slice(key);
+        // A run that was cut short has written some of them already.
+        *head = fresh.seq.0.max(*head);
+        match ids.as_ref().map_or(Ok(None), |ids| ids.get(fresh.client_key.as_slice())) {
+            Ok(indexed) => id_count += u64::from(indexed.is_none()),
+            Err(error) => wrong = Some(engine(error)),
+        }
+    })?;
+    let entry_count: u64 = heads.values().sum();
+    if entry_count != id_count {
+        wrong.get_or_insert(StoreError::Damaged(format!("{entry_count} entries have {id_count} client ids")));
     }
-    let Some(ids) = open_to_read(txn, Place::ClientIds).map_err(store_error)? else { return Ok(()) };
+    wrong.map_or(Ok(()), Err)
+}
+
+fn scan_ids(ids: &ReadTable) -> Result<u64, StoreError> {
+    let engine = |error: redb::StorageError| store_error(error.into());
     for row in ids.iter().map_err(engine)? {
         let (key, row) = row.map_err(engine)?;
         if seq_of_client_row(key.value(), row.value()).is_none() {
             return Err(StoreError::Damaged("table client_ids: a checksum does not match".to_owned()));
         }
     }
-    let (entries, ids) = (entries.len().map_err(engine)?, ids.len().map_err(engine)?);
-    if entries != ids {
-        return Err(StoreError::Damaged(format!("{entries} entries have {ids} client ids")));
-    }
-    Ok(())
+    ids.len().map_err(engine)
 }
 
-/// Whether `key` is the next entry of the log of `last`, or the first of another.
-fn follows(last: &[u8], key: &[u8]) -> bool {
-    let parts = |key: &[u8]| {
-        let (log, seq) = key.split_last_chunk::<8>()?;
-        Some((log.to_vec(), u64::from_be_bytes(*seq)))
-    };
-    match (parts(last), parts(key)) {
-        (Some((log, seq)), Some((next_log, next_seq))) if log == next_log => next_seq == seq + 1,
-        (_, Some((_, next_seq))) => next_seq == 1,
-        (_, None) => false,
+/// Answers the head of every log, by the log's bytes.
+fn scan_entries(entries: &ReadTable) -> Result<HashMap<Vec<u8>, u64>, StoreError> {
+    let engine = |error: redb::StorageError| store_error(error.into());
+    let mut heads = HashMap::new();
+    let (mut log, mut head) = (Vec::new(), 0);
+    for row in entries.iter().map_err(engine)? {
+        let (key, row) = row.map_err(engine)?;
+        let key = key.value();
+        verified(key, row.value())?;
+        let Some((next_log, seq)) = key.split_last_chunk::<8>() else { return Err(missing_before(key)) };
+        let next_log = next_log.strip_suffix(&[0]).unwrap_or(next_log);
+        if log != next_log {
+            heads.insert(std::mem::replace(&mut log, next_log.to_vec()), head);
+            head = 0;
+        }
+        if u64::from_be_bytes(*seq) != head + 1 {
+            return Err(missing_before(key));
+        }
+        head += 1;
     }
+    heads.insert(log, head);
+    Ok(heads)
+}
+
+fn missing_before(key: &[u8]) -> StoreError {
+    StoreError::Damaged(format!("{}: the entry before it is missing", place_of(key)))
 }
 
 /// Looks for the entry behind a refusal of the engine, which names no place of ours. `None` if the damage lies outside

@@ -3,13 +3,13 @@
 //! In: a database, opened and checked. Out: snapshots to read. Always: closed once, by the writer, when it stops; every
 //! later call answers that the store is closed.
 
-use super::{health::Health, tables::store_error, witness::Witness};
+use super::{health::Health, recent::Recent, tables::store_error, witness::Witness};
 use crate::ports::StoreError;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase};
 use std::{
     fs::File,
     sync::{
-        PoisonError, RwLock, RwLockReadGuard,
+        Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -18,25 +18,36 @@ pub struct Engine {
     database: RwLock<Option<Database>>,
     pub health: Health,
     pub witness: Witness,
+    recent: RwLock<Recent>,
     /// The journal position behind everything stored, as of the last commit.
     journal_end: AtomicU64,
-    /// Held, never read: the lock that keeps a second process out of the folder.
-    _folder: Option<File>,
+    /// The lock that keeps a second process out of the folder; let go at the close.
+    folder: Mutex<Option<File>>,
 }
 
 impl Engine {
-    pub fn new(database: Database, witness: Witness, journal_end: u64, folder: Option<File>) -> Self {
+    pub fn new(database: Database, witness: Witness, recent: Recent, journal_end: u64, folder: Option<File>) -> Self {
         Self {
+            recent: RwLock::new(recent),
             database: RwLock::new(Some(database)),
             health: Health::new(),
             witness,
             journal_end: AtomicU64::new(journal_end),
-            _folder: folder,
+            folder: Mutex::new(folder),
         }
     }
 
     pub fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
         self.database.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the sorted tables may lack. A snapshot that is to agree with it is taken while it is held.
+    pub fn recent(&self) -> RwLockReadGuard<'_, Recent> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn recent_mut(&self) -> RwLockWriteGuard<'_, Recent> {
+        self.recent.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A snapshot of the last commit.
@@ -58,7 +69,9 @@ impl Engine {
     pub fn close(&self) -> Result<(), StoreError> {
         let database = self.database.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(database) = database else { return Ok(()) };
-        database.close().map_err(|error: DatabaseError| store_error(error.into()))
+        let closed = database.close().map_err(|error: DatabaseError| store_error(error.into()));
+        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        closed
     }
 }
 

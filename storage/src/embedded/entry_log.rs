@@ -1,12 +1,13 @@
 //! The entry log on the embedded store.
 //!
-//! In: entries with chosen seqs. Out: the same bytes, for ever. Always: an append is one transaction's part, so what is
+//! In: entries with chosen seqs. Out: the same bytes, for ever. Always: an append is part of one transaction, so what is
 //! stored of it is a prefix; both unique keys are looked at in the transaction that writes; an entry's checksum covers
-//! its key and is verified at every read.
+//! its key and is verified at every read. An entry is read from memory until the sorted tables have it (see `index`).
 
 use super::{
     engine::Engine,
     journal,
+    recent::Fresh,
     tables::{self, Place, Tables, open_to_read, store_error},
     writer::{Memory, Sync, WriteError, Writer},
 };
@@ -17,12 +18,12 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use im_proto::{ClientId, Epoch, LogId, Seq, UserId};
-use redb::{ReadTransaction, ReadableTable};
+use redb::ReadableTable;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::{hash::Hasher, sync::Arc};
 
 /// The checksum stands before the entry's bytes.
-const CHECKSUM_BYTES: usize = 4;
+pub const CHECKSUM_BYTES: usize = 4;
 
 pub struct EmbeddedEntryLog {
     engine: Arc<Engine>,
@@ -34,12 +35,6 @@ pub struct EmbeddedEntryLog {
 impl EmbeddedEntryLog {
     pub fn new(engine: Arc<Engine>, writer: Writer, epoch: Epoch, hash_key: [u8; 16]) -> Self {
         Self { engine, writer, epoch, hash_key }
-    }
-
-    /// A snapshot, if what it says can be relied on: after a failed write the truth is known only at the next open.
-    fn read(&self) -> Result<ReadTransaction, StoreError> {
-        self.engine.health.check()?;
-        self.engine.read()
     }
 }
 
@@ -53,7 +48,7 @@ impl EntryLog for EmbeddedEntryLog {
         if batch.is_empty() {
             return Appended { stored: 0, stop: None };
         }
-        let rows: Vec<_> = batch.into_iter().map(|entry| Prepared::new(entry, &self.hash_key)).collect();
+        let rows: Vec<_> = batch.into_iter().map(|entry| Fresh::new(entry, &self.hash_key)).collect();
         let appended = self.writer.write(Sync::Durable, rows.len(), move |tables, memory| {
             let mut stored = 0;
             for row in &rows {
@@ -75,7 +70,15 @@ impl EntryLog for EmbeddedEntryLog {
     }
 
     async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
-        let Some(entries) = open_to_read(&self.read()?, Place::Entries).map_err(store_error)? else { return Ok(None) };
+        self.engine.health.check()?;
+        let txn = {
+            let recent = self.engine.recent();
+            if let Some(fresh) = recent.head(log) {
+                return Ok(Some(fresh.row()?));
+            }
+            self.engine.read()?
+        };
+        let Some(entries) = open_to_read(&txn, Place::Entries).map_err(store_error)? else { return Ok(None) };
         let (start, end) = (tables::prefix(log.as_str()), tables::prefix_end(log.as_str()));
         let mut range = entries.range(start.as_slice()..end.as_slice()).map_err(engine)?;
         let Some((key, row)) = range.next_back().transpose().map_err(engine)? else { return Ok(None) };
@@ -90,35 +93,50 @@ impl EntryLog for EmbeddedEntryLog {
         entries_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<EntryRow>, StoreError> {
-        let mut rows = Vec::new();
-        let from = from.max(Seq(1));
-        let Some(entries) = open_to_read(&self.engine.read()?, Place::Entries).map_err(store_error)? else {
-            return Ok(rows);
+        let mut page = Page { rows: Vec::new(), next: from.max(Seq(1)), entries_max, bytes: 0, bytes_max };
+        let (fresh, txn) = {
+            let recent = self.engine.recent();
+            let fresh = recent.log(log).skip_while(|fresh| fresh.seq < page.next).take(entries_max);
+            (fresh.cloned().collect::<Vec<_>>(), self.engine.read()?)
         };
-        let (start, end) = (tables::numbered(log.as_str(), from.0), tables::prefix_end(log.as_str()));
-        let (mut expected, mut bytes) = (from, 0);
-        for row in entries.range(start.as_slice()..end.as_slice()).map_err(engine)?.take(entries_max) {
-            let (key, row) = row.map_err(engine)?;
-            let seq = seq_of_key(key.value())?;
-            if seq != expected {
-                return Err(StoreError::Damaged(format!("log {log} lacks entry {expected}")));
+        let end = match fresh.first() {
+            Some(first) => tables::numbered(log.as_str(), first.seq.0),
+            None => tables::prefix_end(log.as_str()),
+        };
+        let start = tables::numbered(log.as_str(), page.next.0);
+        if start < end
+            && let Some(entries) = open_to_read(&txn, Place::Entries).map_err(store_error)?
+        {
+            for row in entries.range(start.as_slice()..end.as_slice()).map_err(engine)? {
+                let (key, row) = row.map_err(engine)?;
+                let row = EntryRow { seq: seq_of_key(key.value())?, stored: verified(key.value(), row.value())? };
+                if !page.takes(log, row)? {
+                    return Ok(page.rows);
+                }
             }
-            let stored = verified(key.value(), row.value())?;
-            bytes += stored.len();
-            if bytes > bytes_max && !rows.is_empty() {
+        }
+        for fresh in fresh {
+            if !page.takes(log, fresh.row()?)? {
                 break;
             }
-            rows.push(EntryRow { seq, stored });
-            expected = seq.next();
         }
-        Ok(rows)
+        Ok(page.rows)
     }
 
     async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
-        let txn = self.read()?;
-        let hash = client_key(&self.hash_key, log, sender, client_id);
-        let Some(row) = tables::read_row(&txn, Place::ClientIds, &hash).map_err(store_error)? else { return Ok(None) };
-        let seq = seq_of_client_row(&hash, &row)
+        self.engine.health.check()?;
+        let client_key = client_key(&self.hash_key, log, sender, client_id);
+        let txn = {
+            let recent = self.engine.recent();
+            if let Some(seq) = recent.seq_of(&client_key) {
+                let fresh = recent.log(log).find(|fresh| fresh.seq == seq);
+                return fresh.map(Fresh::row).transpose();
+            }
+            self.engine.read()?
+        };
+        let row = tables::read_row(&txn, Place::ClientIds, &client_key).map_err(store_error)?;
+        let Some(row) = row else { return Ok(None) };
+        let seq = seq_of_client_row(&client_key, &row)
             .ok_or_else(|| StoreError::Damaged(format!("the client id's row of an entry of log {log}")))?;
         let key = tables::numbered(log.as_str(), seq.0);
         let Some(row) = tables::read_row(&txn, Place::Entries, &key).map_err(store_error)? else {
@@ -134,9 +152,10 @@ impl EntryLog for EmbeddedEntryLog {
 
     async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
         let from = after.map(journal::position).transpose()?.unwrap_or(0);
-        // Before the snapshot, so that nothing stored in between is passed over.
+        // Before the snapshot, so that the snapshot has all of it.
         let end = self.engine.journal_end();
-        journal::tail(&self.read()?, shard, from, end, entries_max)
+        self.engine.health.check()?;
+        journal::tail(&self.engine.read()?, shard, from, end, entries_max)
     }
 }
 
@@ -144,33 +163,58 @@ fn engine(error: redb::StorageError) -> StoreError {
     store_error(error.into())
 }
 
-/// An entry with its keys made, which is done by the caller's thread and not by the one that writes.
-struct Prepared {
-    log: LogId,
-    seq: Seq,
-    key: Vec<u8>,
-    client_key: [u8; 16],
-    checksum: u32,
-    stored: Bytes,
+/// A page of a range, as it fills.
+struct Page {
+    rows: Vec<EntryRow>,
+    next: Seq,
+    entries_max: usize,
+    bytes: usize,
+    bytes_max: usize,
 }
 
+impl Page {
+    /// False when the page was full before this row.
+    fn takes(&mut self, log: &LogId, row: EntryRow) -> Result<bool, StoreError> {
+        if row.seq != self.next {
+            return Err(StoreError::Damaged(format!("log {log} lacks entry {}", self.next)));
+        }
+        self.bytes += row.stored.len();
+        if self.rows.len() == self.entries_max || (self.bytes > self.bytes_max && !self.rows.is_empty()) {
+            return Ok(false);
+        }
+        self.next = row.seq.next();
+        self.rows.push(row);
+        Ok(true)
+    }
+}
+
+/// What became of an entry that was to be stored.
 enum Put {
     Stored,
     Taken,
     Gap { head: Seq },
 }
 
-impl Prepared {
+impl Fresh {
+    /// Made by the caller's thread, not by the one that writes.
     fn new(entry: NewEntry, hash_key: &[u8; 16]) -> Self {
         let key = tables::numbered(entry.log.as_str(), entry.seq.0);
         Self {
             client_key: client_key(hash_key, &entry.log, &entry.sender, &entry.client_id),
             checksum: checksum(&key, &entry.stored),
-            key,
             log: entry.log,
             seq: entry.seq,
-            stored: entry.stored,
+            stored: Bytes::copy_from_slice(&entry.stored),
         }
+    }
+
+    /// The entry, if its checksum still agrees.
+    fn row(&self) -> Result<EntryRow, StoreError> {
+        let key = tables::numbered(self.log.as_str(), self.seq.0);
+        if self.checksum != checksum(&key, &self.stored) {
+            return Err(StoreError::Damaged(format!("{}: changed in memory", place_of(&key))));
+        }
+        Ok(EntryRow { seq: self.seq, stored: self.stored.clone() })
     }
 
     /// Stores the entry, or nothing of it.
@@ -182,22 +226,12 @@ impl Prepared {
         if self.seq != head.next() {
             return Ok(Put::Gap { head });
         }
-        let ids = tables.open(Place::ClientIds)?;
-        let row = client_row(&self.client_key, self.seq);
-        let known = ids.insert(self.client_key.as_slice(), row.as_slice())?.map(|known| known.value().to_vec());
-        if let Some(known) = known
-            && !planted("no_client_id_key")
-        {
-            ids.insert(self.client_key.as_slice(), known.as_slice())?;
+        if is_known(tables, memory, &self.client_key)? && !planted("no_client_id_key") {
             return Ok(Put::Taken);
         }
-        let length = CHECKSUM_BYTES + self.stored.len();
-        let mut value = tables.open(Place::Entries)?.insert_reserve(self.key.as_slice(), length)?;
-        let (checksum, stored) = value.as_mut().split_at_mut(CHECKSUM_BYTES);
-        checksum.copy_from_slice(&self.checksum.to_le_bytes());
-        stored.copy_from_slice(&self.stored);
         memory.heads.put(self.log.clone(), self.seq);
-        memory.unjournaled.push((self.log.clone(), self.seq));
+        memory.fresh_ids.insert(self.client_key);
+        memory.fresh.push(self.clone());
         Ok(Put::Stored)
     }
 }
@@ -207,12 +241,26 @@ fn head(tables: &mut Tables<'_>, memory: &mut Memory, log: &LogId) -> Result<Seq
     if let Some(head) = memory.heads.get(log) {
         return Ok(*head);
     }
-    let (start, end) = (tables::prefix(log.as_str()), tables::prefix_end(log.as_str()));
-    let entries = tables.open(Place::Entries)?;
-    let last = entries.range(start.as_slice()..end.as_slice())?.next_back().transpose()?;
-    let head = last.map(|(key, _)| seq_of_key(key.value())).transpose()?.unwrap_or_default();
+    // Entries of this transaction are not recent yet, but their log is among the heads: it was used last.
+    let recent = memory.engine.recent().head(log).map(|fresh| fresh.seq);
+    let head = match recent {
+        Some(head) => head,
+        None => {
+            let (start, end) = (tables::prefix(log.as_str()), tables::prefix_end(log.as_str()));
+            let entries = tables.open(Place::Entries)?;
+            let last = entries.range(start.as_slice()..end.as_slice())?.next_back().transpose()?;
+            last.map(|(key, _)| seq_of_key(key.value())).transpose()?.unwrap_or_default()
+        }
+    };
     memory.heads.put(log.clone(), head);
     Ok(head)
+}
+
+/// Whether an entry with this client id is stored: by this transaction, lately, or ever.
+fn is_known(tables: &mut Tables<'_>, memory: &Memory, client_key: &[u8; 16]) -> Result<bool, WriteError> {
+    Ok(memory.fresh_ids.contains(client_key)
+        || memory.engine.recent().seq_of(client_key).is_some()
+        || tables.open(Place::ClientIds)?.get(client_key.as_slice())?.is_some())
 }
 
 fn seq_of_key(key: &[u8]) -> Result<Seq, StoreError> {
@@ -220,7 +268,7 @@ fn seq_of_key(key: &[u8]) -> Result<Seq, StoreError> {
     number.map(Seq).ok_or_else(|| StoreError::Damaged("a key of table entries does not decode".to_owned()))
 }
 
-fn checksum(key: &[u8], stored: &[u8]) -> u32 {
+pub fn checksum(key: &[u8], stored: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), stored)
 }
 
@@ -255,7 +303,7 @@ fn client_key(hash_key: &[u8; 16], log: &LogId, sender: &UserId, client_id: &Cli
 }
 
 /// The seq, and a checksum of it and its key.
-fn client_row(client_key: &[u8; 16], seq: Seq) -> [u8; 12] {
+pub fn client_row(client_key: &[u8; 16], seq: Seq) -> [u8; 12] {
     let mut row = [0; 12];
     row[..8].copy_from_slice(&seq.0.to_le_bytes());
     let sum = checksum(client_key, &row[..8]);

@@ -17,17 +17,16 @@ const ENTRIES_PER_ROW_MAX: usize = 128;
 
 /// Writes what this transaction stored.
 pub fn write(tables: &mut Tables<'_>, memory: &mut Memory) -> Result<(), redb::Error> {
-    for chunk in memory.unjournaled.chunks(ENTRIES_PER_ROW_MAX) {
+    for chunk in memory.fresh.chunks(ENTRIES_PER_ROW_MAX) {
         let mut row = Vec::with_capacity(chunk.len() * 34);
-        for (log, seq) in chunk {
-            row.push(Shard::of(log).index());
-            put_id(&mut row, log.as_str());
-            row.extend_from_slice(&seq.0.to_le_bytes());
+        for fresh in chunk {
+            row.push(Shard::of(&fresh.log).index());
+            put_id(&mut row, fresh.log.as_str());
+            row.extend_from_slice(&fresh.seq.0.to_le_bytes());
         }
         tables.open(Place::Journal)?.insert(memory.journal_end.to_be_bytes().as_slice(), row.as_slice())?;
         memory.journal_end += chunk.len() as u64;
     }
-    memory.unjournaled.clear();
     Ok(())
 }
 
@@ -41,7 +40,7 @@ pub fn position(cursor: &Cursor) -> Result<u64, StoreError> {
     bytes.map(u64::from_be_bytes).map_err(|_| StoreError::Damaged("a cursor of another store".to_owned()))
 }
 
-/// The entries of `shard` at and behind `from`.
+/// The entries of `shard` from `from` on, before `end`: the place up to which all readers see them.
 pub fn tail(txn: &ReadTransaction, shard: Shard, from: u64, end: u64, entries_max: usize) -> Result<Tail, StoreError> {
     let mut entries = Vec::new();
     let Some(table) = open_to_read(txn, Place::Journal).map_err(store_error)? else {
@@ -55,7 +54,7 @@ pub fn tail(txn: &ReadTransaction, shard: Shard, from: u64, end: u64, entries_ma
         let (key, row) = row.map_err(engine)?;
         let mut position = position_of_key(key.value())?;
         let mut parts = Parts::new(row.value(), Place::Journal);
-        while !parts.is_empty() {
+        while !parts.is_empty() && position < end {
             if parts.u8()? != shard.index() || position < from {
                 let log_bytes = parts.u8()?;
                 parts.bytes(usize::from(log_bytes) + 8)?;
@@ -67,7 +66,6 @@ pub fn tail(txn: &ReadTransaction, shard: Shard, from: u64, end: u64, entries_ma
             position += 1;
         }
     }
-    // Entries stored since the snapshot lie at or behind its end, so they are not skipped.
     Ok(Tail { entries, next: cursor(end.max(from)) })
 }
 

@@ -6,6 +6,7 @@
 use super::{
     check,
     engine::Engine,
+    index,
     tables::{self, Place, Tables, meta},
     witness::Witness,
 };
@@ -63,6 +64,8 @@ pub struct Facts {
     /// The number of the last synced commit.
     pub commit: u64,
     pub journal_end: u64,
+    /// The position before which the sorted tables have everything.
+    pub indexed: u64,
 }
 
 pub fn open_folder(options: &OpenOptions) -> Result<(Arc<Engine>, Facts), OpenError> {
@@ -124,8 +127,12 @@ pub fn open<B: StorageBackend>(
         let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
         check::scan(&txn).map_err(|error| OpenError::Damaged(error.to_string()))?;
     }
-    let facts = facts(&database, &witness, acked, options)?;
-    Ok((Arc::new(Engine::new(database, witness, facts.journal_end, lock)), facts))
+    let mut facts = facts(&database, &witness, acked, options)?;
+    let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
+    let (recent, indexed) = index::load(&txn).map_err(|error| OpenError::Damaged(error.to_string()))?;
+    facts.indexed = indexed;
+    drop(txn);
+    Ok((Arc::new(Engine::new(database, witness, recent, facts.journal_end, lock)), facts))
 }
 
 fn open_error(error: DatabaseError, options: &OpenOptions, refused: impl Fn(String) -> OpenError) -> OpenError {
@@ -186,6 +193,7 @@ fn facts(database: &Database, witness: &Witness, acked: u64, options: &OpenOptio
         versions_reserved: row(meta::VERSIONS_RESERVED)?.as_deref().and_then(number).unwrap_or(0),
         commit: number(commit).ok_or_else(|| missing("the state"))?,
         journal_end: number(journal_end).ok_or_else(|| missing("the state"))?,
+        indexed: 0,
     };
     if facts.commit < acked {
         let commit = facts.commit;
@@ -204,6 +212,7 @@ fn create(database: &Database, options: &OpenOptions) -> Result<Facts, redb::Err
         versions_reserved: 0,
         commit: 1,
         journal_end: 0,
+        indexed: 0,
     };
     let txn = database.begin_write()?;
     let mut tables = Tables::new(&txn);

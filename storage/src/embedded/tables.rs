@@ -11,6 +11,8 @@ use redb::{ReadTransaction, TableDefinition, TableError, WriteTransaction};
 pub enum Place {
     /// The store's own facts; see [`meta`].
     Meta,
+    /// position → entries as they were stored, until `Entries` and `ClientIds` have them.
+    Pending,
     /// (log, seq) → checksum and entry.
     Entries,
     /// hash of (log, sender, client id) → seq and checksum.
@@ -30,8 +32,9 @@ pub enum Place {
 }
 
 impl Place {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Meta,
+        Self::Pending,
         Self::Entries,
         Self::ClientIds,
         Self::Journal,
@@ -45,6 +48,7 @@ impl Place {
     pub fn name(self) -> &'static str {
         match self {
             Self::Meta => "meta",
+            Self::Pending => "pending",
             Self::Entries => "entries",
             Self::ClientIds => "client_ids",
             Self::Journal => "journal",
@@ -71,6 +75,8 @@ pub mod meta {
     pub const HASH_KEY: &[u8] = b"hash_key";
     /// u64, u64: number of the last durable commit; the journal position behind everything stored.
     pub const STATE: &[u8] = b"state";
+    /// u64: `entries` and `client_ids` have everything before this position.
+    pub const INDEXED: &[u8] = b"indexed";
     /// A u64 per shard: 0, or one more than the journal position that the shard is covered to.
     pub const COVERED: &[u8] = b"covered";
     /// u64: no inbox version at or above it was ever given out.

@@ -7,7 +7,9 @@
 
 use super::{
     engine::{Engine, closed},
+    index::{self, Run},
     journal,
+    recent::Fresh,
     tables::{Place, Tables, meta, store_error},
 };
 use crate::{planted::planted, ports::StoreError};
@@ -15,6 +17,7 @@ use im_proto::{LogId, Seq};
 use lru::LruCache;
 use redb::{Durability, StorageError, TableError};
 use std::{
+    collections::HashSet,
     num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -36,11 +39,19 @@ const HEADS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 pub struct Memory {
     /// The number of the last synced commit.
     pub commit: u64,
-    /// Entries of this transaction that the journal does not name yet.
-    pub unjournaled: Vec<(LogId, Seq)>,
-    /// The journal position behind everything stored.
+    /// What this transaction stores, and the client ids of it.
+    pub fresh: Vec<Fresh>,
+    pub fresh_ids: HashSet<[u8; 16]>,
+    /// The position behind everything stored; in a transaction, before what it stores.
     pub journal_end: u64,
     pub heads: LruCache<LogId, Seq>,
+    /// What was stored before and may not be in the sorted tables.
+    pub engine: Arc<Engine>,
+    pub run: Option<Run>,
+    /// The position that the finished runs reach to.
+    pub indexed: u64,
+    /// Entries in memory that begin a run.
+    pub run_entries: usize,
 }
 
 /// Why a job did nothing.
@@ -184,8 +195,18 @@ impl Writer {
 
 /// Opens a fresh [`Memory`] at what the store holds.
 impl Memory {
-    pub fn new(commit: u64, journal_end: u64) -> Self {
-        Self { commit, unjournaled: Vec::new(), journal_end, heads: LruCache::new(HEADS_MAX) }
+    pub fn new(engine: Arc<Engine>, commit: u64, indexed: u64, run_entries: usize) -> Self {
+        Self {
+            commit,
+            fresh: Vec::new(),
+            fresh_ids: HashSet::new(),
+            journal_end: engine.journal_end(),
+            heads: LruCache::new(HEADS_MAX),
+            engine,
+            run: None,
+            indexed,
+            run_entries,
+        }
     }
 }
 
@@ -248,15 +269,28 @@ impl Thread {
         }
         self.engine.health.check()?;
         let durable = self.group.iter().any(|job| job.sync() == Sync::Durable);
-        self.transact(durable).map_err(store_error)?;
-        self.engine.set_journal_end(self.memory.journal_end);
+        index::begin(&mut self.engine.recent_mut(), &mut self.memory);
+        let run_finished = self.transact(durable).map_err(store_error)?;
+        self.show(run_finished);
         if durable && let Err(error) = self.engine.witness.note(self.memory.commit) {
             tracing::warn!(%error, "the witness of the last commit could not be written");
         }
         Ok(())
     }
 
-    fn transact(&mut self, durable: bool) -> Result<(), redb::Error> {
+    /// Lets readers see what was committed: first the entries, then the place up to which the journal names them.
+    fn show(&mut self, run_finished: bool) {
+        let mut recent = self.engine.recent_mut();
+        let indexed = if run_finished { recent.thaw() } else { None };
+        self.memory.fresh.drain(..).for_each(|fresh| recent.add(fresh));
+        drop(recent);
+        drop(indexed);
+        self.memory.fresh_ids.clear();
+        self.engine.set_journal_end(self.memory.journal_end);
+    }
+
+    /// Answers whether it finished a run of the index.
+    fn transact(&mut self, durable: bool) -> Result<bool, redb::Error> {
         let database = self.engine.database();
         let Some(database) = database.as_ref() else { return Err(redb::Error::DatabaseClosed) };
         let mut txn = database.begin_write()?;
@@ -267,6 +301,8 @@ impl Thread {
         for job in &mut self.group {
             job.apply(&mut tables, &mut self.memory)?;
         }
+        let run_finished = index::step(&mut tables, &mut self.memory)?;
+        index::write_pending(&mut tables, &self.memory)?;
         journal::write(&mut tables, &mut self.memory)?;
         if durable {
             self.memory.commit += 1;
@@ -275,6 +311,6 @@ impl Thread {
         }
         drop(tables);
         txn.commit()?;
-        Ok(())
+        Ok(run_finished)
     }
 }

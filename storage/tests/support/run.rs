@@ -18,11 +18,13 @@ const USERS: u64 = 5;
 
 /// Small, so that pages reach the disk before their commit.
 const CACHE_BYTES: usize = 128 * 1024;
+/// Small, so that entries are met both before and after they were indexed, and runs are cut short.
+const RUN_ENTRIES: usize = 150;
 
 pub fn open(disk: &Disk) -> Result<EmbeddedStore, OpenError> {
     let options = OpenOptions { folder: "simulated".into(), cache_bytes: CACHE_BYTES, now_ms: 1_000 };
     let backend = disk.clone();
-    EmbeddedStore::open_with_backend(move || Ok(backend.clone()), disk.witness(), &options)
+    EmbeddedStore::open_with_backend(move || Ok(backend.clone()), disk.witness(), RUN_ENTRIES, &options)
 }
 
 pub fn log_of(number: u64) -> LogId {
