@@ -18,10 +18,11 @@ pub mod client;
 pub mod internal;
 
 mod ids;
+mod redacted;
 
 pub use ids::{
-    ClientId, ConnectionId, DeviceId, Epoch, Generation, ID_BYTES_MAX, InboxVersion, InvalidId, LogId, LogKind, Ordinal,
-    Seq, UserId,
+    ClientId, ConnectionId, DeviceId, Epoch, Generation, ID_BYTES_MAX, InboxVersion, InvalidId, LogId, LogKind,
+    Ordinal, Seq, UserId,
 };
 
 /// The protocol version this server and its clients speak.
