@@ -35,6 +35,7 @@ pub mod client_frame {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct SignIn {
     /// 1
     #[prost(uint32, tag = "1")]
@@ -51,6 +52,7 @@ pub struct SignIn {
 }
 /// Appends a message to a conversation. Answered by SendAck once it is durable.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Send {
     /// unique per (conversation, sender); the same id with the same body gets the same ack
     #[prost(string, tag = "3")]
@@ -69,6 +71,7 @@ pub struct Send {
 /// Nested message and enum types in `Send`.
 pub mod send {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
     pub enum To {
         /// a direct conversation; needs no creation, oneself is allowed
         #[prost(string, tag = "1")]
@@ -80,6 +83,7 @@ pub mod send {
 }
 /// What people say to each other. Unknown fields survive: the server forwards the bytes it was given.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct MessageBody {
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
@@ -433,6 +437,7 @@ pub mod entry {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct Message {
     /// an encoded MessageBody, as the sender made it
     #[prost(bytes = "bytes", tag = "1")]
