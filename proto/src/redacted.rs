@@ -20,6 +20,14 @@ macro_rules! redacted {
     };
 }
 
+/// Left out with its message, though it hides nothing.
+impl Debug for client::send::To {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let (Self::UserId(id) | Self::ConversationId(id)) = self;
+        f.write_str(id)
+    }
+}
+
 redacted!(client::SignIn { protocol_version, device_id, platform; token });
 redacted!(client::Send { to, client_message_id, after; body });
 redacted!(client::MessageBody { content_type; text, data });
