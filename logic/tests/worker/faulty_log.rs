@@ -31,6 +31,8 @@ pub struct FaultyLog {
     late: Mutex<Vec<NewEntry>>,
     /// Calls of `head`, `range` and `find` that fail before one succeeds.
     pub reads_failing: AtomicU64,
+    /// A log that no longer reads as it was written.
+    pub damaged: Mutex<Option<LogId>>,
     /// Entries of each append that was asked for.
     pub asked: Mutex<Vec<Vec<(LogId, Seq, ClientId)>>>,
 }
@@ -42,6 +44,7 @@ impl FaultyLog {
             faults: Mutex::default(),
             late: Mutex::default(),
             reads_failing: AtomicU64::new(0),
+            damaged: Mutex::default(),
             asked: Mutex::default(),
         }
     }
@@ -50,7 +53,10 @@ impl FaultyLog {
         self.faults.lock().unwrap().push_back(fault);
     }
 
-    fn read(&self) -> Result<(), StoreError> {
+    fn read(&self, log: &LogId) -> Result<(), StoreError> {
+        if self.damaged.lock().unwrap().as_ref() == Some(log) {
+            return Err(StoreError::Damaged("a planted fault".into()));
+        }
         let failing = self.reads_failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if failing.is_ok() { Err(StoreError::Unavailable("a planted fault".into())) } else { Ok(()) }
     }
@@ -112,17 +118,17 @@ impl EntryLog for FaultyLog {
     }
 
     async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
-        self.read()?;
+        self.read(log)?;
         self.inner.head(log).await
     }
 
     async fn range(&self, log: &LogId, from: Seq, entries: usize, bytes: usize) -> Result<Vec<EntryRow>, StoreError> {
-        self.read()?;
+        self.read(log)?;
         self.inner.range(log, from, entries, bytes).await
     }
 
     async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
-        self.read()?;
+        self.read(log)?;
         self.inner.find(log, sender, client_id).await
     }
 

@@ -94,6 +94,35 @@ async fn stores_that_are_away_hold_the_batch_up_and_lose_nothing() {
 }
 
 #[tokio::test]
+async fn a_damaged_log_turns_away_its_own_commands_only() {
+    let world = World::new().await;
+    let a = world.phone("a", "1").await;
+    *world.log.damaged.lock().unwrap() = Some(log_ab());
+    let answers = world.ask_all(vec![(&a, to_user("b", "1")), (&a, to_user("c", "2")), (&a, to_user("b", "3"))]).await;
+    assert_eq!(acked(&answers[1]), 1);
+    for turned_away in [&answers[0], &answers[2]] {
+        assert_eq!(refused(turned_away), im_proto::client::ErrorCode::Unavailable);
+    }
+    assert!(world.pull(&a, &log_ab(), 1).await.is_err());
+    *world.log.damaged.lock().unwrap() = None;
+    assert_eq!(acked(&world.ask(&a, to_user("b", "1")).await), 1);
+}
+
+#[tokio::test]
+async fn a_read_while_the_store_is_away_is_told_to_try_again() {
+    let world = World::new().await;
+    let a = world.phone("a", "1").await;
+    acked(&world.ask(&a, to_user("b", "m")).await);
+    world.log.reads_failing.store(2, Ordering::SeqCst);
+    for refusal in
+        [world.pull(&a, &log_ab(), 1).await.unwrap_err(), world.sync(&a, &Default::default(), 0).await.unwrap_err()]
+    {
+        assert_eq!(refusal.class(), im_proto::client::ErrorClass::Retry);
+    }
+    assert!(world.pull(&a, &log_ab(), 1).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_worker_told_to_stop_while_a_store_is_away_stops() {
     let mut world = World::new().await;
     let a = world.phone("a", "1").await;
