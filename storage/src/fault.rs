@@ -1,8 +1,8 @@
 //! Ports with a place to die before and after every call.
 //!
 //! In: a port and the point chosen by `IM_FAULT_POINT`. Out: the same port. Always: at the chosen passing of the chosen
-//! point the process aborts, as a kill would; everywhere else the call goes through unchanged. Nothing is atomic across
-//! two calls, and these points are how the tests see to it.
+//! point the process aborts, as a kill would, or that call never returns; everywhere else the call goes through unchanged.
+//! Nothing is atomic across two calls, and these points are how the tests see to it.
 
 use crate::ports::*;
 use async_trait::async_trait;
@@ -62,6 +62,8 @@ pub struct FaultPoints {
     left: AtomicU64,
     /// Passings count while this file exists; `None`: always.
     armed_by: Option<PathBuf>,
+    /// The call hangs instead, as one to a store that never answers. Calls that do not wait cannot.
+    hangs: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +72,12 @@ pub struct UnknownPoint(String);
 
 impl FaultPoints {
     /// Reads `name:n` from the environment variable: the n-th passing of that point, counted from 1. Where the variable
-    /// `IM_FAULT_ARMED` names a file, only passings while the file exists are counted.
+    /// `IM_FAULT_ARMED` names a file, only passings while the file exists are counted; with `IM_FAULT_HANGS` the call hangs.
     pub fn from_env(variable: &str) -> Result<Arc<Self>, UnknownPoint> {
         let Ok(value) = std::env::var(variable) else { return Ok(Arc::default()) };
         let armed_by = std::env::var_os("IM_FAULT_ARMED").map(PathBuf::from);
-        Ok(Arc::new(Self { armed_by, ..Self::parse(&value)? }))
+        let hangs = std::env::var_os("IM_FAULT_HANGS").is_some();
+        Ok(Arc::new(Self { armed_by, hangs, ..Self::parse(&value)? }))
     }
 
     pub fn parse(value: &str) -> Result<Self, UnknownPoint> {
@@ -84,24 +87,33 @@ impl FaultPoints {
         if !names().iter().any(|known| known == name) {
             return Err(unknown());
         }
-        Ok(Self { chosen: Some(name.to_owned()), left: AtomicU64::new(passing), armed_by: None })
+        Ok(Self { chosen: Some(name.to_owned()), left: AtomicU64::new(passing), armed_by: None, hangs: false })
     }
 
-    fn pass(&self, call: &str, side: &str) {
+    /// True: the call must hang here.
+    fn pass(&self, call: &str, side: &str) -> bool {
         debug_assert!(CALLS.contains(&call) || CONSUMER_CALLS.contains(&call), "{call} is not listed");
-        let Some(chosen) = &self.chosen else { return };
+        let Some(chosen) = &self.chosen else { return false };
         let here = chosen.strip_prefix(call).and_then(|rest| rest.strip_prefix('.')) == Some(side);
         let armed = || self.armed_by.as_ref().is_none_or(|file| file.exists());
-        if here && armed() && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if !here || !armed() || self.left.fetch_sub(1, Ordering::SeqCst) != 1 {
+            return false;
+        }
+        if !self.hangs {
             eprintln!("aborting at fault point {chosen}");
             std::process::abort();
         }
+        true
     }
 
     async fn around<T>(&self, call: &str, inner: impl Future<Output = T>) -> T {
-        self.pass(call, "before");
+        if self.pass(call, "before") {
+            std::future::pending::<()>().await;
+        }
         let answer = inner.await;
-        self.pass(call, "after");
+        if self.pass(call, "after") {
+            std::future::pending::<()>().await;
+        }
         answer
     }
 }

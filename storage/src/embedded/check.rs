@@ -118,6 +118,17 @@ fn missing_before(key: &[u8]) -> StoreError {
     StoreError::Damaged(format!("{}: the entry before it is missing", place_of(key)))
 }
 
+/// The format of a file that was closed in order, read without writing to it. `None` for a new or an unreadable one.
+pub fn format(backend: impl StorageBackend) -> Option<u32> {
+    let look = || {
+        let database = Builder::new().open_read_only_with_backend(AsClosed(backend)).ok()?;
+        let row = tables::read_row(&database.begin_read().ok()?, Place::Meta, tables::meta::FORMAT).ok()??;
+        row.try_into().ok().map(u32::from_le_bytes)
+    };
+    // As below: an engine that panics over a damage has found one, and will say so when it is opened for writing.
+    catch_unwind(AssertUnwindSafe(look)).ok().flatten()
+}
+
 /// Looks for the entry behind a refusal of the engine, which names no place of ours. `None` if the damage lies outside
 /// the entries, or the file cannot be read at all.
 pub fn find_damaged_entry(backend: impl StorageBackend) -> Option<String> {

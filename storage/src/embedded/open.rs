@@ -93,7 +93,7 @@ fn open_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).open(path)
 }
 
-/// Opens the file that `backend` gives. It is asked again only to look for the place of a damage.
+/// Opens the file that `backend` gives. It is asked more than once, one after the other.
 pub fn open<B: StorageBackend>(
     backend: impl Fn() -> io::Result<B>,
     witness: Witness,
@@ -107,6 +107,12 @@ pub fn open<B: StorageBackend>(
         storage.set_len(0).map_err(io_error)?;
     }
     let unclean = check::is_unclean(&storage).map_err(io_error)?;
+    drop(storage);
+    // A newer program's file is refused before the engine may write to it; one that was left open, after its repair.
+    if !unclean && let Some(found) = backend().ok().and_then(check::format).filter(|found| *found > FORMAT) {
+        return Err(OpenError::NewerFormat { found, known: FORMAT });
+    }
+    let storage = backend().map_err(io_error)?;
     let opened = catch_unwind(AssertUnwindSafe(|| {
         Builder::new()
             .set_cache_size(options.cache_bytes)
@@ -217,13 +223,24 @@ fn create(database: &Database, options: &OpenOptions) -> Result<Facts, redb::Err
     let txn = database.begin_write()?;
     let mut tables = Tables::new(&txn);
     let rows = tables.open(Place::Meta)?;
-    rows.insert(meta::FORMAT, FORMAT.to_le_bytes().as_slice())?;
+    rows.insert(meta::FORMAT, format_of_new_stores().to_le_bytes().as_slice())?;
     rows.insert(meta::EPOCH, facts.epoch.0.to_le_bytes().as_slice())?;
     rows.insert(meta::HASH_KEY, facts.hash_key.as_slice())?;
     rows.insert(meta::STATE, [facts.commit.to_le_bytes(), facts.journal_end.to_le_bytes()].concat().as_slice())?;
     drop(tables);
     txn.commit()?;
     Ok(facts)
+}
+
+#[cfg(not(feature = "fault-points"))]
+const fn format_of_new_stores() -> u32 {
+    FORMAT
+}
+
+/// A test can have the store of a program to come.
+#[cfg(feature = "fault-points")]
+fn format_of_new_stores() -> u32 {
+    std::env::var("IM_FAULT_STORE_FORMAT").ok().and_then(|text| text.parse().ok()).unwrap_or(FORMAT)
 }
 
 /// For the planted bug alone.
