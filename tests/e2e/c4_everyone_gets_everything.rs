@@ -65,6 +65,32 @@ async fn a_device_that_was_away_is_told_by_one_sync_what_moved_since_its_token()
 }
 
 #[tokio::test]
+async fn a_token_from_before_a_crash_misses_nothing_after_it() {
+    let mut server = Server::start(Settings::for_tests());
+    let mut token = bytes::Bytes::new();
+    for round in 0..3 {
+        let mut ann = Raw::device(&server, "ann", "phone").await;
+        let mut bob = Raw::device(&server, "bob", "phone").await;
+        // Many moves of one conversation; those that repeat them after the crash are fewer.
+        for number in 0..40 {
+            ann.message_to_user("bob", &format!("m{round}-{number}")).await;
+        }
+        token = bob.sync_from(token).await.token;
+        server.kill9();
+        server.restart();
+
+        let mut cid = Raw::device(&server, "cid", "phone").await;
+        let mut bob = Raw::device(&server, "bob", "phone").await;
+        let again = bob.sync_from(token.clone()).await;
+        let head = cid.message_to_user("bob", &format!("c{round}")).await.seq;
+        let moved = bob.sync_from(token.clone()).await;
+        assert_eq!(moved.conversation(&direct("cid", "bob")).head_seq, head);
+        assert!(moved.inbox_version > again.inbox_version);
+        token = moved.token;
+    }
+}
+
+#[tokio::test]
 async fn a_sync_of_many_conversations_comes_in_pages_and_says_when_it_is_complete() {
     let server = Server::start(Settings::for_tests());
     let mut ann = Raw::device(&server, "ann", "phone").await;

@@ -10,7 +10,7 @@ use im_proto::client::{CloseCode, ServerFrame, kicked};
 async fn kicked_generation(raw: &mut Raw) -> u64 {
     let kicked = raw
         .push(|body| match body {
-            Body::Kicked(kicked) => Some(kicked.clone()),
+            Body::Kicked(kicked) => Some(*kicked),
             _ => None,
         })
         .await;

@@ -31,6 +31,6 @@ async fn no_kill_9_under_load_loses_doubles_or_reorders_anything() {
             println!("{kill} of {kills} kills");
         }
     }
-    println!("{kills} kills, the slowest restart took {slowest_restart:?}");
+    println!("kills {kills}, the slowest restart took {slowest_restart:?}");
     load.finish(&server).await;
 }

@@ -7,10 +7,12 @@ use crate::harness::app::App;
 use crate::harness::history::History;
 use crate::harness::load::converge_and_check;
 use crate::harness::raw::within;
-use crate::harness::server::{Server, Settings, aborted};
+use crate::harness::server::{Server, Settings};
 use im_proto::LogId;
 use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 /// Some points lie behind the answer; the process gets this long to reach them.
@@ -139,6 +141,11 @@ impl Scene {
     }
 }
 
+/// The process died by a signal of its own making, as a point does.
+fn aborted(status: ExitStatus) -> bool {
+    status.signal() == Some(libc::SIGABRT)
+}
+
 /// Goes through every `of`-th point.
 async fn every_point_under_every_command(start: usize, of: usize) {
     let mut scene = Scene::new();
@@ -160,7 +167,7 @@ async fn every_point_under_every_command(start: usize, of: usize) {
         println!("{point}");
         converge_and_check(&scene.server, &scene.apps, &scene.history).await;
     }
-    println!("kills at points: {}", struck.len());
+    println!("kills at fault points {}", struck.len());
     for (point, command) in &struck {
         println!("  {point} under {command}");
     }

@@ -128,6 +128,17 @@ async fn damaged_data_is_exit_code_5_and_is_not_mended_by_guessing() {
     assert_eq!(bob.sync().await.conversations[0].head_seq, 50, "the mended file serves again");
 }
 
+#[cfg(feature = "fault-points")]
+#[tokio::test]
+async fn a_folder_of_a_newer_format_is_exit_code_4_and_stays_as_it_is() {
+    let mut server = Server::start(Settings::for_tests().with("IM_FAULT_STORE_FORMAT", "4000"));
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    ann.message_to_user("bob", "m1").await;
+    server.terminate();
+    assert!(server.wait().success());
+    refused(&server.folder(), &Settings::for_tests(), [any_port(); 2], 4, &["format 4000", "newer"]);
+}
+
 #[test]
 fn a_wrong_key_is_exit_code_2_and_names_the_nearest() {
     let folder = Folder::new();

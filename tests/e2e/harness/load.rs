@@ -148,7 +148,7 @@ impl User {
             97..98 => self.leave_or_return(),
             98..100 if self.created < GROUPS_EACH_MAX => {
                 self.created += 1;
-                let others: Vec<&str> = USERS.choose_multiple(&mut self.rng, 2).copied().collect();
+                let others: Vec<&str> = USERS.sample(&mut self.rng, 2).copied().collect();
                 let group = self.app.create_group(&others);
                 self.groups.push(group);
             }
@@ -187,6 +187,6 @@ impl User {
 /// The seed of a run: `IM_SEED`, or a fresh one; printed, so that a failure can be run again.
 pub fn seed() -> u64 {
     let seed = std::env::var("IM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
-    println!("IM_SEED={seed}");
+    println!("seed {seed} (repeat with IM_SEED={seed})");
     seed
 }

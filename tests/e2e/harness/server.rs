@@ -9,7 +9,7 @@ use super::tokens::SigningKey;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -56,11 +56,6 @@ impl Settings {
 
     pub fn with(mut self, variable: &str, value: &str) -> Self {
         self.environment.insert(variable.to_owned(), value.to_owned());
-        self
-    }
-
-    pub fn without(mut self, variable: &str) -> Self {
-        self.environment.remove(variable);
         self
     }
 
@@ -173,12 +168,10 @@ impl Server {
         }
     }
 
+    /// For the next restart.
+    #[cfg(feature = "fault-points")]
     pub fn set(&mut self, settings: Settings) {
         self.settings = settings;
-    }
-
-    pub fn settings(&self) -> Settings {
-        self.settings.clone()
     }
 
     /// Kill -9; returns when the process is gone.
@@ -204,10 +197,6 @@ impl Server {
 
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
-    }
-
-    pub fn process_id(&self) -> u32 {
-        self.child.id()
     }
 
     pub fn folder(&self) -> Folder {
@@ -350,9 +339,4 @@ fn read_into(pipe: impl Read + Send + 'static, log: Log) -> std::thread::JoinHan
             line.clear();
         }
     })
-}
-
-/// True when the process died by a signal of its own making (an armed fault point aborts).
-pub fn aborted(status: ExitStatus) -> bool {
-    status.signal() == Some(libc::SIGABRT)
 }
