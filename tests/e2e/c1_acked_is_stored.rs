@@ -32,8 +32,9 @@ async fn acked_messages_survive_kill_9_at_the_last_ack() {
     let entries = bob.pull_all(&conversation, epoch, 1).await;
     assert_eq!(entries.len(), acks.len());
     for (entry, ack) in entries.iter().zip(&acks) {
-        let stored = (conversation.as_str(), epoch, entry.seq, entry.server_time_ms);
-        assert_eq!(stored, (ack.conversation_id.as_str(), ack.epoch, ack.seq, ack.server_time_ms));
+        let stored = (conversation.as_str(), epoch, entry.seq, entry.ordinal, entry.server_time_ms);
+        let acked = (ack.conversation_id.as_str(), ack.epoch, ack.seq, ack.ordinal, ack.server_time_ms);
+        assert_eq!(stored, acked);
     }
     assert_eq!(message_ids(&entries)[..2], ["m0-0", "m0-1"]);
 }

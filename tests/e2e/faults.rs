@@ -15,7 +15,7 @@ use std::time::Duration;
 async fn f36_no_byte_is_lost_to_a_timer_that_fires_while_bytes_arrive() {
     let settings = Settings::for_tests()
         .with("IM_GATEWAY__HEARTBEAT_INTERVAL_MS", "20")
-        .with("IM_GATEWAY__IDLE_TIMEOUT_MS", "400")
+        .with("IM_GATEWAY__IDLE_TIMEOUT_MS", "1000")
         .with("IM_GATEWAY__FRAME_TIMEOUT_MS", "5000");
     let server = Server::start(settings);
     let mut ann = Raw::device(&server, "ann", "phone").await;
