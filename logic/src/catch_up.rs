@@ -14,7 +14,7 @@ use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::worker::{Shared, Stopped, Worker};
 use im_proto::client;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
-use im_storage::ports::{MemberRow, Move, ReadCursor, Shard, StoreError};
+use im_storage::ports::{Cursor, MemberRow, Move, ReadCursor, Shard, StoreError};
 use std::collections::{BTreeMap, HashMap};
 
 /// Names of entries asked for at once.
@@ -47,11 +47,22 @@ async fn catch_up(shared: &Shared, shards: &[Shard]) -> Result<(), StoreError> {
     if repeated > 0 {
         tracing::info!(entries = repeated, shards = shards.len(), "projections caught up with the log");
     }
-    shared.ports.inbox.cover(shards, &end).await
+    shared.cover(shards, &end).await
 }
 
+/// From where either projection stands. Cursors cannot be told apart by age, so where they differ both ways are gone.
 async fn repeat_shard(shared: &Shared, shard: Shard) -> Result<usize, StoreError> {
-    let mut cursor = shared.ports.inbox.covered(shard).await?;
+    let of_directory = shared.ports.directory.covered(shard).await?;
+    let of_inbox = shared.ports.inbox.covered(shard).await?;
+    let differ = of_directory != of_inbox;
+    let mut repeated = repeat_from(shared, shard, of_directory).await?;
+    if differ {
+        repeated += repeat_from(shared, shard, of_inbox).await?;
+    }
+    Ok(repeated)
+}
+
+async fn repeat_from(shared: &Shared, shard: Shard, mut cursor: Option<Cursor>) -> Result<usize, StoreError> {
     let mut repeated = 0;
     loop {
         let tail = shared.ports.log.tail(shard, cursor.as_ref(), TAIL_ENTRIES_MAX).await?;

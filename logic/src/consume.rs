@@ -126,6 +126,6 @@ impl Worker {
     async fn cover(&mut self) -> Result<(), StoreError> {
         let shards = self.shards(|partition| self.owned.contains(&partition));
         let end = self.shared.ports.log.end().await?;
-        self.shared.ports.inbox.cover(&shards, &end).await
+        self.shared.cover(&shards, &end).await
     }
 }

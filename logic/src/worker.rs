@@ -11,7 +11,7 @@ use crate::metrics::{LogicMetrics, add};
 use crate::rate::SendRate;
 use im_proto::client::server_frame::Body;
 use im_proto::{Epoch, LogId};
-use im_storage::ports::{Delivery, Directory, EntryLog, Inbox, Partition, Queue, Routes, Shard, StoreError};
+use im_storage::ports::{Cursor, Delivery, Directory, EntryLog, Inbox, Partition, Queue, Routes, Shard, StoreError};
 use lru::LruCache;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -38,6 +38,16 @@ pub(crate) struct Shared {
     pub config: Arc<LogicConfig>,
     pub metrics: Arc<LogicMetrics>,
     pub send_rate: Arc<SendRate>,
+}
+
+impl Shared {
+    /// Both projections show everything of `shards` before `end`: makes that durable, each for itself; then the log need
+    /// not keep the order of it. Died in between: the next owner repeats from where either of them stands.
+    pub async fn cover(&self, shards: &[Shard], end: &Cursor) -> Result<(), StoreError> {
+        self.ports.directory.cover(shards, end).await?;
+        self.ports.inbox.cover(shards, end).await?;
+        self.ports.log.release(shards, end).await
+    }
 }
 
 /// An answer that rests on nothing unsaved.

@@ -102,7 +102,9 @@ impl Appender {
             if covered >= 20_000 {
                 covered = 0;
                 let end = log.end().await?;
-                store.inbox().cover(&Shard::all().collect::<Vec<_>>(), &end).await?;
+                let shards: Vec<_> = Shard::all().collect();
+                store.inbox().cover(&shards, &end).await?;
+                log.release(&shards, &end).await?;
             }
         }
         started.print(&format!("append, batches of {batch}, {} stored", self.total), count as u64);

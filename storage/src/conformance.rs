@@ -9,7 +9,7 @@ mod inbox;
 mod queue;
 mod routes;
 
-pub use directory::directory;
+pub use directory::{directory, directory_after_a_crash};
 pub use entry_log::{entry_log, entry_log_after_a_crash};
 pub use inbox::{inbox, inbox_after_a_crash};
 pub use queue::queue;

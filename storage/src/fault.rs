@@ -17,13 +17,14 @@ use std::{
 };
 
 /// Every call that has a point on both sides.
-const CALLS: [&str; 26] = [
+const CALLS: [&str; 29] = [
     "entry_log.append",
     "entry_log.head",
     "entry_log.range",
     "entry_log.find",
     "entry_log.end",
     "entry_log.tail",
+    "entry_log.release",
     "directory.conversation",
     "directory.member",
     "directory.members",
@@ -31,6 +32,8 @@ const CALLS: [&str; 26] = [
     "directory.apply",
     "directory.record_device",
     "directory.devices",
+    "directory.covered",
+    "directory.cover",
     "inbox.bump",
     "inbox.since",
     "inbox.versions",
@@ -165,6 +168,10 @@ impl<P: EntryLog + ?Sized> EntryLog for Faulty<P> {
     async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
         self.points.around("entry_log.tail", self.inner.tail(shard, after, entries_max)).await
     }
+
+    async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
+        self.points.around("entry_log.release", self.inner.release(shards, cursor)).await
+    }
 }
 
 #[async_trait]
@@ -200,6 +207,14 @@ impl<P: Directory + ?Sized> Directory for Faulty<P> {
 
     async fn devices(&self, user: &UserId) -> Result<Vec<Device>, StoreError> {
         self.points.around("directory.devices", self.inner.devices(user)).await
+    }
+
+    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError> {
+        self.points.around("directory.covered", self.inner.covered(shard)).await
+    }
+
+    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
+        self.points.around("directory.cover", self.inner.cover(shards, cursor)).await
     }
 }
 
@@ -366,6 +381,10 @@ impl<P: EntryLog + ?Sized> EntryLog for CutAppends<P> {
     async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
         self.inner.tail(shard, after, entries_max).await
     }
+
+    async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
+        self.inner.release(shards, cursor).await
+    }
 }
 
 #[cfg(test)]
@@ -380,6 +399,6 @@ mod tests {
         for bad in ["entry_log.append:1", "entry_log.append.before", "inbox.bump.after:0", "x.y.before:1"] {
             assert!(FaultPoints::parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(names().len(), 56);
+        assert_eq!(names().len(), 2 * (CALLS.len() + CONSUMER_CALLS.len()));
     }
 }

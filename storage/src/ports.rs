@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | [`Queue`] | bounded queues in memory | Kafka | any record: its sender has no ack and repeats |
 //! | [`EntryLog`] | redb | MongoDB | nothing that was reported as stored |
-//! | [`Directory`] | redb | MySQL | rows since the last [`Inbox::cover`]: replayed from the log |
+//! | [`Directory`] | redb | MySQL | rows since the last [`Directory::cover`]: replayed from the log |
 //! | [`Inbox`] | memory over redb | Redis | rows since the last [`Inbox::cover`]: replayed from the log |
 //! | [`Routes`] | memory | Redis | everything: devices register again |
 //! | [`Delivery`] | a call into the gateway | a gRPC stream | any batch: clients see the gap |

@@ -58,6 +58,7 @@ async fn the_entry_log_keeps_its_promises() {
 #[tokio::test]
 async fn the_directory_keeps_its_promises() {
     conformance::directory(&Folders::default()).await;
+    conformance::directory_after_a_crash(&Folders::default()).await;
 }
 
 #[tokio::test]

@@ -139,4 +139,8 @@ impl EntryLog for FaultyLog {
     async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
         self.inner.tail(shard, after, entries_max).await
     }
+
+    async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
+        self.inner.release(shards, cursor).await
+    }
 }

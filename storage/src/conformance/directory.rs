@@ -1,7 +1,7 @@
 //! The promises of the directory.
 
-use super::{Stores, device, log, ok, user};
-use crate::ports::{Device, Directory, Membership, MembershipChange};
+use super::{Stores, device, entry, log, ok, user};
+use crate::ports::{Device, Directory, Membership, MembershipChange, Shard};
 use im_proto::{LogId, Ordinal, Seq};
 
 fn created(log: &LogId, joined: &[&str]) -> MembershipChange {
@@ -32,6 +32,25 @@ pub async fn directory(stores: &dyn Stores) {
     a_rejoin_begins_a_new_time(&*directory).await;
     lists_are_sorted_and_paged(&*directory).await;
     devices_are_remembered_per_user(&*directory).await;
+}
+
+/// What was covered is there after a crash; a cover never goes back.
+pub async fn directory_after_a_crash(stores: &dyn Stores) {
+    let ports = stores.empty().await;
+    let group = log("covered");
+    let shard = Shard::of(&group);
+    assert_eq!(ok(ports.directory.covered(shard).await), None);
+    let before = ok(ports.entry_log.end().await);
+    assert!(ports.entry_log.append(vec![entry(&group, 1)]).await.stop.is_none());
+    let end = ok(ports.entry_log.end().await);
+    ok(ports.directory.apply(vec![created(&group, &["ann", "bob"])]).await);
+    ok(ports.directory.cover(&[shard], &end).await);
+    ok(ports.directory.cover(&[shard], &before).await);
+
+    let ports = stores.crash(ports).await;
+    assert_eq!(ok(ports.directory.covered(shard).await), Some(end));
+    assert_eq!(ok(ports.directory.members(&group, None, 10).await).len(), 2);
+    assert_eq!(ok(ports.inbox.covered(shard).await), None, "one projection's cover says nothing of the other");
 }
 
 async fn changes_are_applied_in_their_order_and_once(directory: &dyn Directory) {

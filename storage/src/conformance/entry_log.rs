@@ -111,6 +111,13 @@ async fn the_tail_names_what_lies_behind_a_cursor(entries: &dyn EntryLog) {
         assert!(behind.is_superset(&expected(2)), "{behind:?}");
         assert!(behind.iter().all(|(log, _)| Shard::of(log) == shard));
     }
+    ok(entries.release(&Shard::all().collect::<Vec<_>>(), &middle).await);
+    let mut left = BTreeSet::new();
+    for shard in Shard::all() {
+        left.extend(read_tail(entries, shard, Some(middle.clone())).await);
+    }
+    assert!(logs.iter().all(|log| left.contains(&(log.clone(), Seq(2)))), "released too much: {left:?}");
+    assert_eq!(ok(entries.range(&logs[0], Seq(1), 10, 10_000).await).len(), 2, "only the order may be forgotten");
 }
 
 /// The whole tail, in small pages; the entries of a log must rise.

@@ -112,6 +112,7 @@ async fn a_cover_is_remembered_and_never_goes_back(ports: &Ports) {
     assert_eq!(ok(ports.entry_log.tail(shard, Some(&behind), 10).await).entries, []);
     ok(ports.inbox.cover(&[shard], &before).await);
     assert_eq!(ok(ports.inbox.covered(shard).await), Some(behind));
+    assert_eq!(ok(ports.directory.covered(shard).await), None, "one projection's cover says nothing of the other");
 }
 
 /// What a cover covered is there after a crash; a version that was given is not given again; what was lost can be

@@ -6,10 +6,13 @@
 
 use super::{
     engine::Engine,
-    tables::{self, Parts, Place, Tables, open_to_read, put_id, put_text, second_of_pair, store_error},
+    journal,
+    tables::{self, Parts, Place, Tables, meta, open_to_read, put_id, put_text, second_of_pair, store_error},
     writer::{Sync, WriteError, Writer},
 };
-use crate::ports::{Conversation, Device, Directory, MemberRow, Membership, MembershipChange, StoreError};
+use crate::ports::{
+    Conversation, Cursor, Device, Directory, MemberRow, Membership, MembershipChange, Shard, StoreError,
+};
 use async_trait::async_trait;
 use im_proto::{DeviceId, LogId, Ordinal, Seq, UserId};
 use redb::{ReadTransaction, ReadableTable};
@@ -98,6 +101,19 @@ impl Directory for EmbeddedDirectory {
             Ok(true)
         })?;
         Ok(devices)
+    }
+
+    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError> {
+        journal::covered(&self.engine.read()?, meta::COVERED_BY_DIRECTORY, shard)
+    }
+
+    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
+        let position = journal::position(cursor)?;
+        let shards = shards.to_vec();
+        let cover = move |tables: &mut Tables<'_>, _: &mut _| {
+            journal::cover(tables, meta::COVERED_BY_DIRECTORY, &shards, position)
+        };
+        self.writer.write(Sync::Durable, 1, cover).await
     }
 }
 

@@ -157,6 +157,12 @@ impl EntryLog for EmbeddedEntryLog {
         self.engine.health.check()?;
         journal::tail(&self.engine.read()?, shard, from, end, entries_max)
     }
+
+    async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
+        let position = journal::position(cursor)?;
+        let shards = shards.to_vec();
+        self.writer.write(Sync::Later, 1, move |tables, _| journal::release(tables, &shards, position)).await
+    }
 }
 
 fn engine(error: redb::StorageError) -> StoreError {

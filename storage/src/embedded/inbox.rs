@@ -7,7 +7,7 @@ use super::{
     engine::Engine,
     inbox_rows::{Row, Stripe},
     journal,
-    tables::{self, Place, open_to_read, second_of_pair, store_error},
+    tables::{self, Place, Tables, meta, open_to_read, second_of_pair, store_error},
     versions::Versions,
     writer::{Sync, Writer},
 };
@@ -141,7 +141,7 @@ impl Inbox for EmbeddedInbox {
     }
 
     async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError> {
-        journal::covered(&self.engine.read()?, shard)
+        journal::covered(&self.engine.read()?, meta::COVERED_BY_INBOX, shard)
     }
 
     async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
@@ -149,8 +149,8 @@ impl Inbox for EmbeddedInbox {
         self.flush().await?;
         let shards = shards.to_vec();
         let cover =
-            self.writer.write(Sync::Durable, shards.len(), move |tables, _| journal::cover(tables, &shards, position));
-        cover.await
+            move |tables: &mut Tables<'_>, _: &mut _| journal::cover(tables, meta::COVERED_BY_INBOX, &shards, position);
+        self.writer.write(Sync::Durable, 1, cover).await
     }
 }
 

@@ -1,8 +1,8 @@
 //! The order in which entries were stored, so that what the projections lack can be found again.
 //!
 //! In: the entries of each transaction. Out: those of a shard behind a position. Always: positions count entries and
-//! never go back; a row names up to [`ENTRIES_PER_ROW_MAX`] entries and its key is the position of the first; what every
-//! shard has covered is forgotten.
+//! never go back; a row names up to [`ENTRIES_PER_ROW_MAX`] entries and its key is the position of the first; what was
+//! released for every shard is forgotten.
 
 use super::{
     tables::{Parts, Place, Tables, meta, open_to_read, put_id, read_row, store_error},
@@ -74,17 +74,15 @@ fn position_of_key(key: &[u8]) -> Result<u64, StoreError> {
     bytes.map(u64::from_be_bytes).map_err(|_| StoreError::Damaged("a key of table journal does not decode".to_owned()))
 }
 
-/// Notes that `shards` are covered up to `position`, and forgets what all shards have behind them. A cover never goes
-/// back.
-pub fn cover(tables: &mut Tables<'_>, shards: &[Shard], position: u64) -> Result<(), WriteError> {
-    let meta = tables.open(Place::Meta)?;
-    let mut covered = Covered::decode(meta.get(meta::COVERED)?.map(|row| row.value().to_vec()))?;
-    for shard in shards {
-        let known = &mut covered.0[usize::from(shard.index())];
-        *known = (position + 1).max(*known);
-    }
-    meta.insert(meta::COVERED, covered.encode().as_slice())?;
-    let Some(least) = covered.0.iter().min().and_then(|least| least.checked_sub(1)) else { return Ok(()) };
+/// Notes under `row` that a projection covers `shards` up to `position`. A cover never goes back.
+pub fn cover(tables: &mut Tables<'_>, row: &[u8], shards: &[Shard], position: u64) -> Result<(), WriteError> {
+    raise(tables, row, shards, position).map(drop)
+}
+
+/// Notes that nothing before `position` will be asked of `shards`, and forgets what is asked of no shard.
+pub fn release(tables: &mut Tables<'_>, shards: &[Shard], position: u64) -> Result<(), WriteError> {
+    let released = raise(tables, meta::RELEASED, shards, position)?;
+    let Some(least) = released.0.iter().min().and_then(|least| least.checked_sub(1)) else { return Ok(()) };
     // The row that holds `least` itself stays whole.
     let journal = tables.open(Place::Journal)?;
     let bound = least.to_be_bytes();
@@ -94,26 +92,36 @@ pub fn cover(tables: &mut Tables<'_>, shards: &[Shard], position: u64) -> Result
     Ok(())
 }
 
-/// The cursor of the last cover of `shard`.
-pub fn covered(txn: &ReadTransaction, shard: Shard) -> Result<Option<Cursor>, StoreError> {
-    let row = read_row(txn, Place::Meta, meta::COVERED).map_err(store_error)?;
-    let covered = Covered::decode(row)?;
-    Ok(covered.0[usize::from(shard.index())].checked_sub(1).map(cursor))
+fn raise(tables: &mut Tables<'_>, row: &[u8], shards: &[Shard], position: u64) -> Result<Positions, WriteError> {
+    let meta = tables.open(Place::Meta)?;
+    let mut positions = Positions::decode(meta.get(row)?.map(|row| row.value().to_vec()))?;
+    for shard in shards {
+        let known = &mut positions.0[usize::from(shard.index())];
+        *known = (position + 1).max(*known);
+    }
+    meta.insert(row, positions.encode().as_slice())?;
+    Ok(positions)
 }
 
-/// The row of [`meta::COVERED`].
-struct Covered([u64; Shard::COUNT as usize]);
+/// The cursor of the last cover of `shard` under `row`.
+pub fn covered(txn: &ReadTransaction, row: &[u8], shard: Shard) -> Result<Option<Cursor>, StoreError> {
+    let positions = Positions::decode(read_row(txn, Place::Meta, row).map_err(store_error)?)?;
+    Ok(positions.0[usize::from(shard.index())].checked_sub(1).map(cursor))
+}
 
-impl Covered {
+/// A row of covers or releases.
+struct Positions([u64; Shard::COUNT as usize]);
+
+impl Positions {
     fn decode(row: Option<Vec<u8>>) -> Result<Self, StoreError> {
-        let mut covered = Self([0; Shard::COUNT as usize]);
+        let mut positions = Self([0; Shard::COUNT as usize]);
         if let Some(row) = row {
             let mut parts = Parts::new(&row, Place::Meta);
-            for known in &mut covered.0 {
+            for known in &mut positions.0 {
                 *known = parts.u64()?;
             }
         }
-        Ok(covered)
+        Ok(positions)
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -77,8 +77,11 @@ pub mod meta {
     pub const STATE: &[u8] = b"state";
     /// u64: `entries` and `client_ids` have everything before this position.
     pub const INDEXED: &[u8] = b"indexed";
-    /// A u64 per shard: 0, or one more than the journal position that the shard is covered to.
-    pub const COVERED: &[u8] = b"covered";
+    /// A u64 per shard, of each projection: 0, or one more than the journal position that the shard is covered to.
+    pub const COVERED_BY_DIRECTORY: &[u8] = b"covered_by_directory";
+    pub const COVERED_BY_INBOX: &[u8] = b"covered_by_inbox";
+    /// The same of the journal: what lies before is no longer asked for.
+    pub const RELEASED: &[u8] = b"released";
     /// u64: no inbox version at or above it was ever given out.
     pub const VERSIONS_RESERVED: &[u8] = b"versions_reserved";
 }

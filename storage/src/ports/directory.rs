@@ -2,9 +2,9 @@
 //!
 //! In: changes read off entries. Out: rows for authorisation, fan-out and lists. Always: a row carries the seq of the
 //! entry it shows; a change at or below it is ignored, so everything may be applied again. Visible when a call returns,
-//! durable when the next [`Inbox::cover`](super::Inbox::cover) returns.
+//! durable when the next [`Directory::cover`] returns.
 
-use super::StoreError;
+use super::{Cursor, Shard, StoreError};
 use async_trait::async_trait;
 use im_proto::{DeviceId, LogId, Ordinal, Seq, UserId};
 
@@ -36,6 +36,14 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The user's devices by rising id.
     async fn devices(&self, user: &UserId) -> Result<Vec<Device>, StoreError>;
+
+    /// The cursor of the last [`cover`](Directory::cover) of this shard that survived; `None` if none did. Whoever takes a
+    /// shard over applies everything the entry log names from there on.
+    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError>;
+
+    /// Every entry of `shards` stored before `cursor` has been applied here. When the call returns, that is durable. A
+    /// cursor earlier than the one known changes nothing.
+    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -49,9 +49,13 @@ pub trait EntryLog: Send + Sync + 'static {
     async fn end(&self) -> Result<Cursor, StoreError>;
 
     /// Names the entries of one shard stored after `after` (`None`: from the oldest place still kept, which is never later
-    /// than what [`Inbox::cover`](super::Inbox::cover) was given). At least those, those of one log by rising seq; some from
+    /// than what [`release`](EntryLog::release) was given). At least those, those of one log by rising seq; some from
     /// before `after` may be named again. Empty when there are no more.
     async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError>;
+
+    /// No projection will ask for the order of what was stored in `shards` before `cursor` any more: it may be forgotten.
+    /// The entries stay.
+    async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError>;
 }
 
 /// An entry to be appended.

@@ -24,11 +24,11 @@ pub trait Inbox: Send + Sync + 'static {
     async fn reads(&self, log: &LogId, users: &[UserId]) -> Result<Vec<ReadCursor>, StoreError>;
 
     /// The cursor of the last [`cover`](Inbox::cover) of this shard that survived; `None` if none did. Whoever takes a
-    /// shard over applies everything the entry log names behind it, to [`Directory`](super::Directory) and here.
+    /// shard over applies everything the entry log names from there on.
     async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError>;
 
-    /// Every entry of `shards` stored before `cursor` has been applied. When the call returns, what was applied is
-    /// durable, and the entry log may forget the order of what lies before the cursor.
+    /// Every entry of `shards` stored before `cursor` has been applied here. When the call returns, that is durable. A
+    /// cursor earlier than the one known changes nothing.
     async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError>;
 }
 

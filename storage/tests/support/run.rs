@@ -193,9 +193,11 @@ impl Run {
         };
         let (begun, heads) = (self.disk.moment(), self.bumped.clone());
         let shards: Vec<_> = Shard::all().collect();
-        let done = self.store.inbox().cover(&shards, &cursor).await;
-        self.history.failed |= done.is_err();
-        let returned = done.is_ok().then(|| self.disk.moment());
+        let (directory, inbox) = (self.store.directory(), self.store.inbox());
+        let done = directory.cover(&shards, &cursor).await.is_ok() && inbox.cover(&shards, &cursor).await.is_ok();
+        let returned = done.then(|| self.disk.moment());
+        let released = done && self.store.entry_log().release(&shards, &cursor).await.is_ok();
+        self.history.failed |= !released;
         self.history.covers.push(Cover { begun, returned, appends, heads, cursor });
     }
 }
@@ -257,6 +259,8 @@ impl History {
         let last = self.covers.iter().rev().find(|cover| cover.returned.is_some_and(|at| at <= moment));
         if let Some(last) = last {
             assert!(covered.as_ref().map(|c| &c.0) >= Some(&last.cursor.0), "a cover was lost");
+            let by_directory = store.directory().covered(Shard::of(&log_of(0))).await.unwrap();
+            assert!(by_directory.map(|c| c.0) >= Some(last.cursor.0.clone()), "a cover of the directory was lost");
             for ((reader, number), head) in &last.heads {
                 let page = store.inbox().since(&user(&format!("user-{reader}")), InboxVersion(0), 1_000).await.unwrap();
                 let row = page.rows.iter().find(|row| row.log == log_of(*number)).unwrap();
