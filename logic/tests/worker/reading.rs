@@ -1,8 +1,10 @@
 //! Read cursors and pulls.
 
 use crate::harness::*;
-use im_proto::client::{ErrorCode, server_frame::Body};
-use im_proto::{ClientId, LogId};
+use im_proto::client::{self, ErrorCode, entry::Content, server_frame::Body};
+use im_proto::{ClientId, LogId, Seq, internal};
+use im_storage::ports::NewEntry;
+use prost::Message as _;
 
 #[track_caller]
 fn marked(body: &Body) -> (u64, u64) {
@@ -133,4 +135,42 @@ async fn receipts_go_to_few_and_nobody_in_a_large_group() {
     assert_eq!(marked(&world.ask(&b, mark_read(&world, &group, "r", 2)).await), (2, 1));
     assert_eq!(world.requests.versions(std::slice::from_ref(&a.user)).await.unwrap(), before);
     assert!(world.pushed_so_far(&a).is_empty());
+}
+
+#[tokio::test]
+async fn a_member_whose_removal_is_stored_but_not_projected_reads_nothing_behind_it() {
+    let world = World::new().await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    acked(&world.ask(&a, create("g", &["b"])).await);
+    let group = LogId::group(&a.user, &ClientId::parse("g").unwrap());
+    assert_eq!(world.pull(&b, &group, 1).await.unwrap().entries.len(), 1);
+    // Another owner stores the removal and a message, and dies before the projections know.
+    let content = |content| client::Entry {
+        ordinal: 1,
+        sender_user_id: "a".into(),
+        content: Some(content),
+        ..Default::default()
+    };
+    let removed = content(Content::MemberRemoved(client::MemberRemoved { user_id: "b".into() }));
+    let message = content(Content::Message(client::Message { body: body_of("secret"), ..Default::default() }));
+    let entries = [removed, message].into_iter().zip(2..).map(|(entry, seq)| {
+        let entry = client::Entry { seq, ..entry }.encode_to_vec().into();
+        let stored = internal::StoredEntry { entry, content_hash: vec![0; 16].into(), members_seq: 2 };
+        NewEntry {
+            log: group.clone(),
+            seq: Seq(seq),
+            sender: a.user.clone(),
+            client_id: ClientId::parse(&format!("foreign-{seq}")).unwrap(),
+            stored: stored.encode_to_vec().into(),
+        }
+    });
+    assert!(world.ports.log.append(entries.collect()).await.stop.is_none());
+    for from_seq in [1, 2, 3] {
+        let refusal = world.pull(&b, &group, from_seq).await.unwrap_err();
+        assert_eq!(refusal.code(), ErrorCode::Unavailable, "from {from_seq}");
+    }
+    // The next owner repeats them; then the removed member reads up to its removal.
+    let world = world.crash_and_restart().await;
+    let pulled = world.pull(&b, &group, 1).await.unwrap();
+    assert_eq!((pulled.entries.len(), pulled.head_seq), (2, 2));
 }
