@@ -136,7 +136,7 @@ fn settle(command: &impl Mutation, situation: &Situation<'_>) -> Decision {
         return Decision::Repeat(command.answer(situation, place));
     }
     if let Some(after) = command.after()
-        && !situation.memory.is_settled(&key(situation, after))
+        && situation.memory.written(&key(situation, after)).is_none()
         && !planted("after_ignored")
     {
         return Decision::Await { after: after.clone() };

@@ -133,7 +133,7 @@ impl Worker {
                     lanes[entry.lane].state.confirm(&entry.position);
                     outcome.stored.push(entry);
                 }
-                Some(Step::Tell { told, .. }) => outcome.told.push(told),
+                Some(Step::Tell(told)) => outcome.told.push(told),
                 None => {}
             }
         }
@@ -152,8 +152,7 @@ impl Worker {
                     self.memory.forget_written(&CommandKey { log, sender, client_id });
                     touched.push(lane);
                 }
-                Step::Tell { refused: Some(key), .. } => self.memory.forget_refused(&key),
-                Step::Tell { refused: None, .. } => {}
+                Step::Tell(_) => {}
             }
         }
         touched.sort_unstable();

@@ -62,11 +62,6 @@ impl Refusal {
         }
     }
 
-    /// Refused for good: the same command will never be stored as it is.
-    pub fn is_final(&self) -> bool {
-        self.class() == ErrorClass::Final
-    }
-
     pub(crate) fn to_wire(&self) -> client::Error {
         client::Error {
             class: self.class() as i32,

@@ -3,7 +3,7 @@
 
 use crate::harness::calls::{direct, message_ids, pull};
 use crate::harness::load::{Load, seed};
-use crate::harness::raw::{Raw, assert_error, assert_final, send_to_user};
+use crate::harness::raw::{Raw, assert_error, assert_final, send_to_conversation, send_to_user};
 use crate::harness::server::{Server, Settings};
 use im_proto::client::client_frame::Command;
 use im_proto::client::entry::Content;
@@ -28,7 +28,7 @@ async fn the_seqs_of_many_senders_at_once_have_no_gap_and_no_double() {
     let mut requests = Vec::new();
     for message in 0..EACH {
         for (number, device) in devices.iter_mut().enumerate() {
-            let send = crate::harness::raw::send_to_conversation(&group, &format!("m{number}-{message}"), "x");
+            let send = send_to_conversation(&group, &format!("m{number}-{message}"), "x");
             requests.push((number, device.send(Command::Send(send)).await));
         }
     }
@@ -95,6 +95,26 @@ async fn after_may_name_a_message_stored_long_ago_or_by_another_connection() {
     let mut bob = Raw::device(&server, "bob", "phone").await;
     let answer = bob.call(after(send_to_user("ann", "b1", "x"), "m1")).await;
     assert_error(&answer, ErrorClass::Retry, ErrorCode::OutOfOrder);
+}
+
+#[tokio::test]
+async fn a_send_behind_a_refused_one_waits_until_its_sender_knows_of_the_refusal() {
+    let server = Server::start(Settings::for_tests());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut cid = Raw::device(&server, "cid", "phone").await;
+    let group = ann.create_group("create", &["bob"]).await.conversation_id;
+    let first = Command::Send(send_to_conversation(&group, "m1", "1"));
+    let second = after(send_to_conversation(&group, "m2", "2"), "m1");
+    // The refusal of m1 is lost with cid's link; meanwhile cid becomes a member.
+    assert_final(&cid.call(first.clone()).await, ErrorCode::NotAllowed);
+    ann.add_members(&group, "add", &["cid"]).await;
+    // Stored now, m2 would lie before the m1 that cid is about to send again.
+    assert_error(&cid.call(second.clone()).await, ErrorClass::Retry, ErrorCode::OutOfOrder);
+    let requests = [cid.send(first).await, cid.send(second).await];
+    for (request, seq) in requests.into_iter().zip([3, 4]) {
+        let answer = cid.answer(request).await;
+        assert!(matches!(&answer, Body::SendAck(ack) if ack.seq == seq), "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -204,6 +204,12 @@ async fn a_send_that_the_store_never_answers_is_unknown_within_10_s_and_its_rese
     let mut server = Server::start(hanging);
     let mut ann = Raw::device(&server, "ann", "phone").await;
     let lost = ann.send(Command::Send(send_to_user("bob", "m1", "x"))).await;
+    let hangs = async {
+        while server.metric("im_logic_appends_total").unwrap_or(0.0) < 1.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the store is asked", hangs).await;
     // Others go on: another partition's worker, reads, heartbeats.
     let others = (0..20).map(|n| format!("user{n}")).find(|user| shard(user) != shard("bob")).unwrap();
     assert_eq!(ann.message_to_user(&others, "m1").await.seq, 1);

@@ -31,11 +31,7 @@ pub(super) struct Round {
 #[expect(clippy::large_enum_variant, reason = "nearly every step is a write")]
 pub(super) enum Step {
     Write(Stored),
-    /// `refused`: the id was remembered as refused for good.
-    Tell {
-        told: Told,
-        refused: Option<CommandKey>,
-    },
+    Tell(Told),
 }
 
 impl Step {
@@ -43,7 +39,7 @@ impl Step {
     pub fn take_answer(&mut self) -> Option<Told> {
         match self {
             Self::Write(entry) => entry.answer.take().map(|(origin, body)| Told { origin, body }),
-            Self::Tell { .. } => None,
+            Self::Tell(_) => None,
         }
     }
 }
@@ -70,7 +66,7 @@ impl Worker {
                 Ok(()) => {}
                 Err(error @ StoreError::Damaged(_)) => {
                     self.give_up(&mut lanes[work.lane], &error);
-                    self.refuse(work, None, &Refusal::UNAVAILABLE, round);
+                    self.refuse(work, &Refusal::UNAVAILABLE, round);
                 }
                 Err(error) => return Err(error),
             }
@@ -90,7 +86,7 @@ impl Worker {
         let mut asked = Asked::default();
         loop {
             if lane.damaged {
-                self.refuse(work, None, &Refusal::UNAVAILABLE, round);
+                self.refuse(work, &Refusal::UNAVAILABLE, round);
                 return Ok(());
             }
             match self.decide_on(lane, work, now_ms) {
@@ -108,7 +104,7 @@ impl Worker {
                     round.tell(work, body);
                 }
                 Decision::Answer(body) => round.tell(work, body),
-                Decision::Refuse(refusal) => self.refuse(work, None, &refusal, round),
+                Decision::Refuse(refusal) => self.refuse(work, &refusal, round),
                 Decision::RefuseUnlessStored { client_id, refusal } => {
                     if !asked.itself {
                         asked.itself = true;
@@ -119,8 +115,7 @@ impl Worker {
                             continue;
                         }
                     }
-                    let key = CommandKey { log: lane.log.clone(), sender: work.sender.clone(), client_id };
-                    self.refuse(work, Some(key), &refusal, round);
+                    self.refuse(work, &refusal, round);
                 }
                 Decision::Await { after } => {
                     if !asked.after {
@@ -129,7 +124,7 @@ impl Worker {
                             continue;
                         }
                     }
-                    self.refuse(work, None, &Refusal::OUT_OF_ORDER, round);
+                    self.refuse(work, &Refusal::OUT_OF_ORDER, round);
                 }
             }
             return Ok(());
@@ -187,13 +182,8 @@ impl Worker {
         Ok(())
     }
 
-    fn refuse(&mut self, work: &Work, key: Option<CommandKey>, refusal: &Refusal, round: &mut Round) {
-        let told = self.refused(work, refusal);
-        let refused = key.filter(|_| refusal.is_final());
-        if let Some(key) = &refused {
-            self.memory.remember_refused(key.clone());
-        }
-        round.steps.push(Step::Tell { told, refused });
+    fn refuse(&self, work: &Work, refusal: &Refusal, round: &mut Round) {
+        round.steps.push(Step::Tell(self.refused(work, refusal)));
     }
 
     /// Looks a command of the same sender up in the store and remembers it.
@@ -221,6 +211,6 @@ impl Worker {
 
 impl Round {
     fn tell(&mut self, work: &Work, body: Body) {
-        self.steps.push(Step::Tell { told: Told { origin: work.origin, body }, refused: None });
+        self.steps.push(Step::Tell(Told { origin: work.origin, body }));
     }
 }

@@ -134,12 +134,13 @@ async fn a_send_waits_for_the_one_it_names() {
 }
 
 #[tokio::test]
-async fn a_refused_send_does_not_hold_up_those_behind_it() {
+async fn a_send_behind_a_refused_one_is_not_stored_before_its_sender_knows_of_the_refusal() {
     let world = World::new().await;
     let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
     acked(&world.ask(&b, create("g", &[])).await);
     let group = LogId::group(&user("b"), &im_proto::ClientId::parse("g").unwrap());
-    // "a" is no member, then is one: m2 names the refused m1.
+    // "a" is no member, then is one. m2 names the refused m1: were it stored, a sender that never heard of the refusal and
+    // sends m1 again would have m1 behind m2.
     let after = |id: &str, after: &str| {
         let Command::Send(send) = to_log(&group, id) else { unreachable!() };
         Command::Send(client::Send { after: after.into(), ..send })
@@ -148,7 +149,11 @@ async fn a_refused_send_does_not_hold_up_those_behind_it() {
         .ask_all(vec![(&a, to_log(&group, "m1")), (&b, add(&group, "add", &["a"])), (&a, after("m2", "m1"))])
         .await;
     assert_eq!(refused(&bodies[0]), ErrorCode::NotAllowed);
-    assert_eq!(acked(&bodies[2]), 3);
+    assert_eq!(refused(&bodies[2]), ErrorCode::OutOfOrder);
+    // Who heard of it names it no more; who did not sends both again.
+    assert_eq!(acked(&world.ask(&a, to_log(&group, "m3")).await), 3);
+    let again = world.ask_all(vec![(&a, to_log(&group, "m1")), (&a, after("m2", "m1"))]).await;
+    assert_eq!(again.iter().map(acked).collect::<Vec<_>>(), [4, 5]);
 }
 
 #[tokio::test]
