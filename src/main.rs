@@ -34,6 +34,7 @@ enum Command {
     },
     /// Print a token for a user, signed with the key of the data folder
     Token {
+        /// Whom the token signs in
         #[arg(long)]
         user: String,
         /// Bind the token to this device

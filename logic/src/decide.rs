@@ -60,7 +60,7 @@ pub(crate) enum Decision {
     Refuse(Refusal),
     /// Not done, unless the store holds this very command or the log has moved on: look, and decide again.
     RefuseUnlessStored { client_id: ClientId, refusal: Refusal },
-    /// Not before `after` is settled: look whether it is stored.
+    /// Not before `after` is stored: look whether it is.
     Await { after: ClientId },
 }
 
