@@ -1,0 +1,72 @@
+// What a client keeps over a reload.
+//
+// In: changes, as the client makes them. Out: what the last complete `save` left. Always: one `save` is applied whole or not
+// at all; taken together the saves are complete: what was handed to the app lies behind the cursors, and no send without a
+// final answer is missing. One storage belongs to one device of one user: two tabs on one storage would sign each other out.
+
+/** Where this device stands in one log, and what is known of the conversation. */
+export interface StoredConversation {
+  readonly conversation: string;
+  /** The last entry handed to the app. */
+  readonly seq: bigint;
+  readonly ordinal: bigint;
+  /** The last entry known to exist; above `seq` it is pulled. */
+  readonly headSeq: bigint;
+  /** An encoded `ConversationState`; undefined for the user's own log. */
+  readonly state: Uint8Array | undefined;
+}
+
+export interface StoredSend {
+  /** Rises in the order of sending. */
+  readonly place: number;
+  /** Undefined when the send was addressed to the conversation. */
+  readonly userId: string | undefined;
+  readonly conversation: string;
+  readonly clientMessageId: string;
+  /** An encoded `MessageBody`. */
+  readonly body: Uint8Array;
+}
+
+export interface StoredEntry {
+  readonly conversation: string;
+  readonly seq: bigint;
+  /** An encoded `Entry`. */
+  readonly entry: Uint8Array;
+}
+
+/** Whose storage it is, and the sync token: empty: never synced. */
+export interface StoredDevice {
+  readonly user: string;
+  readonly device: string;
+  /** 0: never signed in. */
+  readonly epoch: bigint;
+  readonly syncToken: Uint8Array;
+}
+
+export interface StoredState {
+  readonly device: StoredDevice;
+  readonly conversations: readonly StoredConversation[];
+  readonly outbox: readonly StoredSend[];
+}
+
+/** One step, in this order: forget, put, remove. */
+export interface StorageChanges {
+  /** `history`: forget conversations and entries. `all`: forget everything. */
+  readonly forget: "nothing" | "history" | "all";
+  readonly device: StoredDevice;
+  readonly conversations: readonly StoredConversation[];
+  readonly outboxAdded: readonly StoredSend[];
+  readonly outboxRemoved: readonly { readonly conversation: string; readonly clientMessageId: string }[];
+  /** To be kept for display; see `Storage.entriesKept`. */
+  readonly entries: readonly StoredEntry[];
+}
+
+export interface Storage {
+  /** Entries a conversation that are kept for `entries`; older ones may be dropped. 0: none are handed over. */
+  readonly entriesKept: number;
+  load(): Promise<StoredState | undefined>;
+  save(changes: StorageChanges): Promise<void>;
+  /** The kept entries of a conversation with a seq below `below` (undefined: the last), at most `limit`, oldest first. */
+  entries(conversation: string, below: bigint | undefined, limit: number): Promise<StoredEntry[]>;
+  close(): void;
+}
