@@ -5,12 +5,12 @@
 
 use bytes::Bytes;
 use im_gateway::{
-    AskLogic, CoreLane, Forward, GatewayHandle, LogicAnswer, Question, SignInRefused, SignedIn, Upstream,
+    AskLogic, CoreLane, Forward, GatewayHandle, HeldLogin, LogicAnswer, Question, SignInRefused, SignedIn, Upstream,
 };
 use im_logic::Requests;
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode, server_frame};
-use im_proto::{ConnectionId, internal};
-use im_storage::ports::{Delivery, GatewayBoot, Queue, Record};
+use im_proto::internal;
+use im_storage::ports::{Delivery, GatewayBoot, Login, Queue, Record};
 use prost::Message as _;
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Handle;
@@ -104,11 +104,11 @@ async fn answer(requests: &Requests, gateway: GatewayBoot, question: Question) -
             let answer = requests.read(&user, frame).await;
             LogicAnswer::Read { connection, request_id, frame: answer.frame, inbox_version: answer.inbox_version }
         }
-        Question::Versions { users } => {
-            let (connections, users): (Vec<ConnectionId>, Vec<_>) = users.into_iter().unzip();
+        Question::Heartbeats { logins } => {
+            let logins: Vec<Login> = logins.into_iter().map(|held| login(gateway, held)).collect();
             // Without an answer the gateway's own deadline keeps the heartbeats going.
-            let versions = requests.versions(&users).await.ok()?;
-            LogicAnswer::Versions { versions: connections.into_iter().zip(versions).collect() }
+            let versions = requests.heartbeats(&logins).await.ok()?;
+            LogicAnswer::Heartbeats { answers: logins.iter().map(|login| login.connection).zip(versions).collect() }
         }
         Question::SignedOut { connection, user, device, generation } => {
             let ended = requests.signed_out(gateway, connection, user, device, generation).await;
@@ -118,6 +118,11 @@ async fn answer(requests: &Requests, gateway: GatewayBoot, question: Question) -
             return None;
         }
     })
+}
+
+fn login(gateway: GatewayBoot, held: HeldLogin) -> Login {
+    let HeldLogin { connection, user, device, generation } = held;
+    Login { user, device, generation, gateway, connection }
 }
 
 fn signed_in(login: im_logic::SignedIn) -> SignedIn {
@@ -157,6 +162,6 @@ fn refuse(question: Question, lane: &CoreLane) {
             let frame = Bytes::from(frame.encode_length_delimited_to_vec());
             lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version: None });
         }
-        Question::Versions { .. } | Question::SignedOut { .. } => {}
+        Question::Heartbeats { .. } | Question::SignedOut { .. } => {}
     }
 }

@@ -39,7 +39,7 @@ fn gateway_text(out: &mut String, gateway: &Snapshot) -> std::fmt::Result {
 }
 
 fn logic_text(out: &mut String, logic: &LogicMetrics) -> std::fmt::Result {
-    let counters: [(&str, &AtomicU64); 17] = [
+    let counters: [(&str, &AtomicU64); 18] = [
         ("records", &logic.records),
         ("undecodable", &logic.undecodable),
         ("appended", &logic.appended),
@@ -52,6 +52,7 @@ fn logic_text(out: &mut String, logic: &LogicMetrics) -> std::fmt::Result {
         ("answers", &logic.answers),
         ("push_targets", &logic.push_targets),
         ("caught_up_entries", &logic.caught_up_entries),
+        ("projections_repaired", &logic.projections_repaired),
         ("store_errors", &logic.store_errors),
         ("damaged", &logic.damaged),
         ("reads", &logic.reads),

@@ -12,7 +12,7 @@ use crate::{logging, metrics, start_text, tokens};
 use im_gateway::{Gateway, GatewayHandle};
 use im_logic::{Logic, Ports, WorkerHandle};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenError, OpenOptions};
-use im_storage::ports::{GatewayBoot, Routes as _};
+use im_storage::ports::{self, GatewayBoot, Routes as _};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -157,11 +157,12 @@ impl Server {
 
 /// The gateway's connections count as online for as long as this process renews.
 fn keep_lease(routes: Arc<EmbeddedRoutes>, gateway: GatewayBoot) {
+    let gateway = ports::Gateway { boot: gateway, endpoint: String::new() };
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(u64::from(LEASE_MS) / 3));
         loop {
             tick.tick().await;
-            if let Err(error) = routes.renew_lease(gateway, LEASE_MS).await {
+            if let Err(error) = routes.renew_lease(&gateway, LEASE_MS).await {
                 tracing::warn!(%error, "the lease was not renewed");
             }
         }

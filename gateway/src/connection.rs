@@ -8,7 +8,7 @@ use crate::admission::Permit;
 use crate::core::{Core, must_yield, yield_now};
 use crate::faults;
 use crate::planted::{Bug, planted};
-use crate::ports::Question;
+use crate::ports::{HeldLogin, Question};
 use crate::send::Output;
 use crate::timer::{Due, TICK_MS};
 use crate::transport::Transport;
@@ -169,8 +169,8 @@ impl Connection {
             }
             Action::Heartbeat => {
                 core.metrics().heartbeats.add(1);
-                if let Some(user) = self.user() {
-                    core.ask_version(self.id, user);
+                if let Some(login) = self.held_login() {
+                    core.ask_about(login);
                 }
             }
             Action::SignIn(sign_in) => {
@@ -188,6 +188,13 @@ impl Connection {
                 core.mark_dirty(self);
             }
         }
+    }
+
+    fn held_login(&self) -> Option<HeldLogin> {
+        let session = self.session.borrow();
+        let im_codec::Login { user, device, generation, .. } = session.login()?;
+        let (user, device) = (user.clone(), device.clone());
+        Some(HeldLogin { connection: self.id, user, device, generation: *generation })
     }
 
     fn user(&self) -> Option<UserId> {

@@ -1,7 +1,7 @@
 //! The state of one core, and the end of its loop turn.
 //!
 //! In: calls from the files of the path, all on the core's own thread. Out: work that is gathered over a turn of the event
-//! loop and done once at its end: records forwarded, versions asked, sockets written. Always: no `RefCell` is borrowed
+//! loop and done once at its end: records forwarded, heartbeats asked about, sockets written. Always: no `RefCell` is borrowed
 //! while the forwarder, the logic or a session is called, so calls may come back here.
 
 use crate::connection::Connection;
@@ -11,12 +11,12 @@ use crate::forward::Backlog;
 use crate::gateway::Shared;
 use crate::lane::CoreLane;
 use crate::metrics::CoreMetrics;
-use crate::ports::{Question, SignedIn};
+use crate::ports::{HeldLogin, Question, SignedIn};
 use crate::sweep::Sweep;
 use crate::timer::{Due, Wheel};
 use bytes::{Bytes, BytesMut};
 use im_codec::{Action, Login};
-use im_proto::{ConnectionId, UserId};
+use im_proto::ConnectionId;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -50,7 +50,7 @@ pub struct Core {
 #[derive(Default)]
 struct Turn {
     dirty: Vec<Rc<Connection>>,
-    versions: Vec<(ConnectionId, UserId)>,
+    heartbeats: Vec<HeldLogin>,
     has_records: bool,
 }
 
@@ -119,8 +119,8 @@ impl Core {
         }
     }
 
-    pub fn ask_version(self: &Rc<Self>, connection: ConnectionId, user: UserId) {
-        self.turn.borrow_mut().versions.push((connection, user));
+    pub fn ask_about(self: &Rc<Self>, login: HeldLogin) {
+        self.turn.borrow_mut().heartbeats.push(login);
         self.end_turn_later();
     }
 
@@ -154,12 +154,12 @@ impl Core {
 
     fn end_turn(self: &Rc<Self>) {
         self.turn_ends.set(false);
-        let Turn { mut dirty, versions, has_records } = std::mem::take(&mut *self.turn.borrow_mut());
+        let Turn { mut dirty, heartbeats, has_records } = std::mem::take(&mut *self.turn.borrow_mut());
         if has_records {
             self.forward_now();
         }
-        if !versions.is_empty() {
-            self.ask(Question::Versions { users: versions });
+        if !heartbeats.is_empty() {
+            self.ask(Question::Heartbeats { logins: heartbeats });
         }
         for connection in dirty.drain(..) {
             connection.is_dirty.set(false);

@@ -35,4 +35,4 @@ pub use faults::{DropPushes, Faults};
 pub use gateway::{Gateway, GatewayHandle};
 pub use lane::CoreLane;
 pub use metrics::{CoreSnapshot, Snapshot};
-pub use ports::{AskLogic, Forward, LogicAnswer, Question, SignInRefused, SignedIn, Upstream};
+pub use ports::{AskLogic, Forward, HeldLogin, LogicAnswer, Question, SignInRefused, SignedIn, Upstream};

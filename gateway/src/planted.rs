@@ -7,6 +7,8 @@
 pub enum Bug {
     /// A heartbeat is answered 0x00 whatever moved.
     NoHeartbeatHint,
+    /// A login that was replaced while its kick got lost stays.
+    LostKickStays,
     /// "Given" advances though the move does not join.
     GivenSkips,
     /// A push that found no room leaves neither hint nor gap.
@@ -30,6 +32,7 @@ pub fn planted(bug: Bug) -> bool {
     static PLANTED: OnceLock<Option<Bug>> = OnceLock::new();
     let planted = PLANTED.get_or_init(|| match std::env::var("IM_PLANTED_BUG").as_deref() {
         Ok("no_heartbeat_hint") => Some(Bug::NoHeartbeatHint),
+        Ok("lost_kick_stays") => Some(Bug::LostKickStays),
         Ok("given_skips") => Some(Bug::GivenSkips),
         Ok("push_dropped_silently") => Some(Bug::PushDroppedSilently),
         Ok("drop_one") => Some(Bug::DropOne),

@@ -32,8 +32,8 @@ pub enum Question {
     SignIn { connection: ConnectionId, sign_in: client::SignIn },
     /// A command that only reads (pull, sync, list members). `frame` is the encoded `ClientFrame`.
     Read { connection: ConnectionId, request_id: u64, user: UserId, frame: Bytes },
-    /// The inbox versions of the users that sent a heartbeat in this turn.
-    Versions { users: Vec<(ConnectionId, UserId)> },
+    /// The logins that sent a heartbeat in this turn: do they still stand, and what are their users' inbox versions?
+    Heartbeats { logins: Vec<HeldLogin> },
     /// The connection of this login is gone: forget its route.
     SignedOut { connection: ConnectionId, user: UserId, device: DeviceId, generation: Generation },
 }
@@ -51,9 +51,19 @@ pub enum LogicAnswer {
         frame: Bytes,
         inbox_version: Option<InboxVersion>,
     },
-    Versions {
-        versions: Vec<(ConnectionId, InboxVersion)>,
+    /// `None`: a newer login of the device stands elsewhere, and the kick that said so was lost.
+    Heartbeats {
+        answers: Vec<(ConnectionId, Option<InboxVersion>)>,
     },
+}
+
+/// Who is signed in on a connection.
+#[derive(Debug, Clone)]
+pub struct HeldLogin {
+    pub connection: ConnectionId,
+    pub user: UserId,
+    pub device: DeviceId,
+    pub generation: Generation,
 }
 
 /// A login that stands: its route is registered.

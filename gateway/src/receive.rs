@@ -72,9 +72,12 @@ impl Core {
                 let told = inbox_version.map_or(Told::Nothing, Told::UpTo);
                 self.answered(connection, request_id, frame, told);
             }
-            LaneEvent::Logic(LogicAnswer::Versions { versions }) => {
-                for (connection, version) in versions {
-                    self.version(connection, version);
+            LaneEvent::Logic(LogicAnswer::Heartbeats { answers }) => {
+                for (connection, version) in answers {
+                    match version {
+                        Some(version) => self.version(connection, version),
+                        None => self.replaced(connection),
+                    }
                 }
             }
         }
@@ -166,6 +169,14 @@ impl Core {
         let reason = Reason::try_from(kick.reason as i32).unwrap_or(Reason::Unspecified);
         self.metrics().kicks.add(1);
         connection.with_session(self, |session, actions| session.kick(Generation(kick.generation), reason, actions));
+    }
+
+    /// The kick that should have said so was lost.
+    fn replaced(self: &Rc<Self>, id: ConnectionId) {
+        let generation = self.here(id).and_then(|held| held.session.borrow().login().map(|login| login.generation));
+        if let Some(Generation(generation)) = generation.filter(|_| !planted(Bug::LostKickStays)) {
+            self.kick(internal::Kick { connection_id: id.0, generation, reason: Reason::Replaced as u32 });
+        }
     }
 
     fn version(self: &Rc<Self>, id: ConnectionId, version: InboxVersion) {

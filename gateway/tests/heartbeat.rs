@@ -15,7 +15,19 @@ on_both_drivers!(
     a_sync_answer_gives_what_it_covers,
     a_heartbeat_is_answered_though_the_logic_is_silent,
     a_break_in_the_batch_numbers_hints_every_connection,
+    a_login_whose_kick_was_lost_ends_with_its_heartbeat,
 );
+
+fn a_login_whose_kick_was_lost_ends_with_its_heartbeat(driver: Driver) {
+    let server = Server::start(config(driver));
+    let mut alice = server.sign_in("alice");
+    let mut bob = server.sign_in("bob");
+    server.logic.set(|s| s.replaced.insert("alice".into()));
+    alice.heartbeat();
+    bob.heartbeat();
+    assert_eq!(alice.expect_kicked(), im_proto::client::kicked::Reason::Replaced);
+    bob.expect_heartbeat();
+}
 
 fn a_heartbeat_is_answered_by_one_unless_the_inbox_moved(driver: Driver) {
     let server = Server::start(config(driver));

@@ -10,7 +10,7 @@ use crate::refusal::Refusal;
 use crate::worker::{Shared, Told};
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
 use im_proto::{ConnectionId, LogId, UserId, internal};
-use im_storage::ports::{Consumed, GatewayBoot, Record};
+use im_storage::ports::{GatewayBoot, Offset, Record};
 use prost::Message as _;
 use std::collections::HashMap;
 use std::time::Instant;
@@ -42,14 +42,14 @@ pub(crate) struct Admitted {
     pub told: Vec<Told>,
 }
 
-pub(crate) fn admit(shared: &Shared, records: Vec<Consumed>, now_ms: i64) -> Admitted {
+pub(crate) fn admit(shared: &Shared, records: Vec<(Offset, Record)>, now_ms: i64) -> Admitted {
     let now = Instant::now();
     let mut lanes: HashMap<LogId, usize> = HashMap::new();
     let mut admitted = Admitted { work: Vec::with_capacity(records.len()), logs: Vec::new(), told: Vec::new() };
-    for Consumed { offset, record } in records {
+    for (offset, record) in records {
         let Some(arrival) = decode(&record) else {
             add(&shared.metrics.undecodable, 1);
-            tracing::error!(log = %record.log, offset, bytes = record.upstream.len(), "undecodable record skipped");
+            tracing::error!(log = %record.log, offset = offset.0, bytes = record.upstream.len(), "undecodable record skipped");
             continue;
         };
         match turn_away(shared, &arrival, now_ms, now) {

@@ -42,14 +42,23 @@ pub(crate) async fn authorize(
             Ok(Access { floor: Seq(1), floor_ordinal: Ordinal(0), last: None, applied: Seq(u64::MAX) })
         }
         Some(LogKind::Direct | LogKind::Group) => {
-            let Membership { row, applied_seq } =
-                ports.directory.member(log, user).await?.ok_or(Refusal::NOT_ALLOWED)?;
-            let last = if planted("removed_member_reads") { None } else { row.left_seq };
-            if operation == Operation::ListMembers && last.is_some() {
+            let memberships = ports.directory.memberships(user, std::slice::from_ref(log)).await?;
+            let membership = memberships.into_iter().next().flatten().ok_or(Refusal::NOT_ALLOWED)?;
+            let access = Access::of_member(&membership);
+            if operation == Operation::ListMembers && access.last.is_some() {
                 return Err(Refusal::NOT_ALLOWED.into());
             }
-            Ok(Access { floor: row.joined_seq, floor_ordinal: row.joined_ordinal, last, applied: applied_seq })
+            Ok(access)
         }
         None => Err(Refusal::NOT_ALLOWED.into()),
+    }
+}
+
+impl Access {
+    /// What a present or former member may read.
+    pub fn of_member(membership: &Membership) -> Self {
+        let Membership { header, row } = membership;
+        let last = if planted("removed_member_reads") { None } else { row.left_seq };
+        Self { floor: row.joined_seq, floor_ordinal: row.joined_ordinal, last, applied: header.applied_seq }
     }
 }

@@ -1,8 +1,10 @@
-//! What the projections lack, repeated from the log: at start, and when a partition was taken over.
+//! What the projections lack, repeated from the log: when a partition was gained, and when a projection lost rows.
 //!
-//! In: shards. Out: directory and inbox rows that know every entry of them. Always: idempotent, since rows ignore what they
-//! have and cursors only rise; nobody is answered or pushed to: the inbox versions that move are found by the next
-//! heartbeat or sync.
+//! In: a partition. Out: its claims, and directory and inbox rows that know every entry of it. Always: claimed first, so
+//! that the owner before us covers nothing any more; idempotent, since rows ignore what they have and cursors only rise;
+//! nobody is answered or pushed to: the inbox versions that move are found by the next heartbeat or sync.
+
+mod rebuild;
 
 use crate::deliver::{others, own_log_move, read_move, touch};
 use crate::entry;
@@ -11,10 +13,11 @@ use crate::metrics::add;
 use crate::persist::read_moved;
 use crate::planted::planted;
 use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use crate::worker::{Shared, Stopped, Worker};
+use crate::worker::{Owned, Shared, Stopped, Worker};
 use im_proto::client;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
-use im_storage::ports::{Cursor, MemberRow, Move, ReadCursor, Shard, StoreError};
+use im_storage::ports::{Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail};
+use rebuild::{Lost, rebuild};
 use std::collections::{BTreeMap, HashMap};
 
 /// Names of entries asked for at once.
@@ -24,70 +27,97 @@ const TAIL_ENTRIES_MAX: usize = 4_096;
 const MOVES_MAX: usize = 10_000;
 
 impl Worker {
-    /// Returns when the shards are caught up and covered. Waits for stores that are away.
-    pub(crate) async fn catch_up(&mut self, shards: &[Shard]) -> Result<(), Stopped> {
-        if planted("no_catch_up") {
-            return Ok(());
-        }
+    /// Returns when the partition is claimed, caught up and covered. Waits for stores that are away.
+    pub(crate) async fn catch_up(&mut self, partition: Partition) -> Result<(), Stopped> {
+        let shards: Vec<Shard> = Shard::all().filter(|shard| self.partition(*shard) == partition).collect();
         let mut patience = self.patience("catch up");
-        while let Err(error) = catch_up(&self.shared, shards).await {
-            patience.wait(&error).await?;
+        loop {
+            match catch_up(&self.shared, &shards).await {
+                Ok(owned) => {
+                    self.owned.insert(partition, owned);
+                    return Ok(());
+                }
+                Err(error) => patience.wait(&error).await?,
+            }
         }
-        Ok(())
     }
 }
 
-async fn catch_up(shared: &Shared, shards: &[Shard]) -> Result<(), StoreError> {
+async fn catch_up(shared: &Shared, shards: &[Shard]) -> Result<Owned, StoreError> {
+    let directory = shared.ports.directory.claim(shards).await?;
+    let inbox = shared.ports.inbox.claim(shards).await?;
+    let mut owned = Owned { shards: shards.to_vec(), directory, inbox, covered: None, replaced_at: None };
+    if planted("no_catch_up") {
+        return Ok(owned);
+    }
     // Read first: what is stored from now on is not claimed to be covered.
     let end = shared.ports.log.end().await?;
     let mut repeated = 0;
-    for shard in shards {
-        repeated += repeat_shard(shared, *shard).await?;
+    for ((shard, of_directory), (_, of_inbox)) in owned.directory.covered.iter().zip(&owned.inbox.covered) {
+        repeated += repeat_shard(shared, *shard, of_directory, of_inbox).await?;
     }
     if repeated > 0 {
         tracing::info!(entries = repeated, shards = shards.len(), "projections caught up with the log");
     }
-    shared.cover(shards, &end).await
+    // If a claim is lost by now, the next cover says so again.
+    shared.cover(&mut owned, &end).await?;
+    Ok(owned)
 }
 
 /// From where either projection stands. Cursors cannot be told apart by age, so where they differ both ways are gone.
-async fn repeat_shard(shared: &Shared, shard: Shard) -> Result<usize, StoreError> {
-    let of_directory = shared.ports.directory.covered(shard).await?;
-    let of_inbox = shared.ports.inbox.covered(shard).await?;
-    let differ = of_directory != of_inbox;
-    let mut repeated = repeat_from(shared, shard, of_directory).await?;
-    if differ {
-        repeated += repeat_from(shared, shard, of_inbox).await?;
+async fn repeat_shard(
+    shared: &Shared,
+    shard: Shard,
+    of_directory: &Option<Cursor>,
+    of_inbox: &Option<Cursor>,
+) -> Result<usize, StoreError> {
+    let Some(repeated) = repeat_from(shared, shard, of_directory.clone()).await? else {
+        return rebuild(shared, shard, Lost::Both).await;
+    };
+    if of_inbox == of_directory {
+        return Ok(repeated);
     }
-    Ok(repeated)
+    match repeat_from(shared, shard, of_inbox.clone()).await? {
+        Some(more) => Ok(repeated + more),
+        // The directory is whole by now.
+        None => Ok(repeated + rebuild(shared, shard, Lost::Inbox).await?),
+    }
 }
 
-async fn repeat_from(shared: &Shared, shard: Shard, mut cursor: Option<Cursor>) -> Result<usize, StoreError> {
+/// How many entries were repeated; `None` if the log no longer knows which they were.
+async fn repeat_from(shared: &Shared, shard: Shard, mut cursor: Option<Cursor>) -> Result<Option<usize>, StoreError> {
     let mut repeated = 0;
     loop {
-        let tail = shared.ports.log.tail(shard, cursor.as_ref(), TAIL_ENTRIES_MAX).await?;
-        if tail.entries.is_empty() {
-            return Ok(repeated);
+        let Tail::Named { entries, next } = shared.ports.log.tail(shard, cursor.as_ref(), TAIL_ENTRIES_MAX).await?
+        else {
+            return Ok(None);
+        };
+        if entries.is_empty() {
+            return Ok(Some(repeated));
         }
-        repeated += tail.entries.len();
+        repeated += entries.len();
         let mut ranges: BTreeMap<LogId, (Seq, Seq)> = BTreeMap::new();
-        for (log, seq) in tail.entries {
+        for (log, seq) in entries {
             let (first, last) = ranges.entry(log).or_insert((seq, seq));
             *first = seq.min(*first);
             *last = seq.max(*last);
         }
         for (log, (first, last)) in ranges {
-            match repeat_log(shared, &log, first, last).await {
-                Ok(()) => {}
-                // Its readers will be told the same; the other logs go on.
-                Err(error @ StoreError::Damaged(_)) => {
-                    add(&shared.metrics.damaged, 1);
-                    tracing::error!(%log, %error, "a log cannot be caught up");
-                }
-                Err(error) => return Err(error),
-            }
+            spare_damaged(shared, &log, repeat_log(shared, &log, first, last).await)?;
         }
-        cursor = Some(tail.next);
+        cursor = Some(next);
+    }
+}
+
+/// A damaged log is passed over: its readers will be told the same; the other logs go on.
+fn spare_damaged(shared: &Shared, log: &LogId, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+    match outcome {
+        Err(error @ StoreError::Damaged(_)) => {
+            add(&shared.metrics.damaged, 1);
+            tracing::error!(%log, %error, "a log cannot be caught up");
+            Ok(())
+        }
+        other => other,
     }
 }
 
@@ -107,9 +137,22 @@ async fn repeat_log(shared: &Shared, log: &LogId, first: Seq, last: Seq) -> Resu
             Some(LogKind::Direct | LogKind::Group) => member_moves(shared, log, &entries).await?,
             None => Vec::new(),
         };
-        for moves in moves.chunks(MOVES_MAX) {
-            shared.ports.inbox.bump(moves.to_vec()).await?;
-        }
+        apply_moves(shared, moves).await?;
+    }
+    Ok(())
+}
+
+/// Inbox rows, and the read cursors among them to the directory too.
+async fn apply_moves(shared: &Shared, moves: Vec<Move>) -> Result<(), StoreError> {
+    let moved = moves.iter().filter(|of| of.read.seq > Seq(0));
+    let marks = moved.map(|of| ReadMark { log: of.log.clone(), user: of.user.clone(), read: of.read }).collect();
+    shared.ports.directory.record_reads(marks).await?;
+    bump(shared, moves).await
+}
+
+async fn bump(shared: &Shared, moves: Vec<Move>) -> Result<(), StoreError> {
+    for moves in moves.chunks(MOVES_MAX) {
+        shared.ports.inbox.bump(moves.to_vec()).await?;
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ pub struct LogicConfig {
     pub upstream_age_max_ms: u32,
     /// How often what was applied is made durable, so that a restart has little to repeat.
     pub cover_interval_ms: u32,
+    /// How often an idle worker looks whether its projections still are what they were.
+    pub claim_check_interval_ms: u32,
     /// Writing commands a second per user; beyond the burst they are answered BUSY.
     pub send_rate_per_user_per_s: u32,
     pub send_burst_per_user: u32,
@@ -36,6 +38,7 @@ impl Default for LogicConfig {
             logs_cached_max: 100_000,
             upstream_age_max_ms: 60_000,
             cover_interval_ms: 1_000,
+            claim_check_interval_ms: 5_000,
             send_rate_per_user_per_s: 20,
             send_burst_per_user: 60,
             receipts_members_max: 100,

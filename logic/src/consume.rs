@@ -2,7 +2,8 @@
 //!
 //! In: batches of a queue's partitions. Out: each of them decided, stored, handed on, and only then committed. Always: one
 //! batch at a time, so a log's commands keep their order; a store that is away makes the partition wait, nothing is passed
-//! over; a partition that was taken over is caught up before its first command is decided.
+//! over; a partition that was gained is caught up before its first command is decided, and again when a projection of it has
+//! lost rows.
 
 use crate::admit::{Admitted, admit};
 use crate::clock::now_ms;
@@ -10,13 +11,15 @@ use crate::log_state::Lane;
 use crate::metrics::add;
 use crate::planted::planted;
 use crate::worker::{Stopped, Worker, told_to_stop};
-use im_storage::ports::{Batch, Consumer, Partition, StoreError};
+use im_storage::ports::{Batch, Consumed, Consumer, Covered, Offset, Partition, StoreError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 /// Between attempts to read a queue that is away.
 const QUEUE_WAIT: Duration = Duration::from_millis(500);
+/// Whoever was replaced hears from the queue within this time that it lost the partition. If it does not, it is the owner.
+const REPLACED_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Worker {
     /// Runs until the queue is closed and drained, or `stop` says so.
@@ -31,24 +34,32 @@ impl Worker {
     }
 
     async fn consume(&mut self, consumer: &mut dyn Consumer, ready: watch::Sender<bool>) -> Result<(), Stopped> {
-        let interval = Duration::from_millis(u64::from(self.shared.config.cover_interval_ms));
-        // When what was applied is made durable next; `None` while nothing was applied since.
-        let mut cover_at: Option<Instant> = None;
+        let mut cover_at = Instant::now() + self.idle_cover_interval();
         loop {
             let mut stop = self.stop.clone();
-            let batch = tokio::select! {
+            let consumed = tokio::select! {
                 biased;
                 () = told_to_stop(&mut stop) => return Ok(()),
-                () = sleep_until(cover_at.unwrap_or_else(Instant::now)), if cover_at.is_some() => {
-                    cover_at = self.cover_or_later(interval).await;
+                () = sleep_until(cover_at) => {
+                    cover_at = self.cover_and_repair().await?;
                     continue;
                 }
-                batch = consumer.next(self.shared.config.batch_records_max) => batch,
+                consumed = consumer.next(self.shared.config.batch_records_max) => consumed,
             };
-            match batch {
-                Ok(Some(batch)) => {
-                    self.process(consumer, &ready, batch).await?;
-                    cover_at = cover_at.or_else(|| Some(Instant::now() + interval));
+            match consumed {
+                Ok(Some(Consumed::Gained(partition))) => {
+                    tracing::info!(partition = partition.0, "partition gained");
+                    self.forget(partition);
+                    self.catch_up(partition).await?;
+                    let _ = ready.send(true);
+                }
+                Ok(Some(Consumed::Lost(partition))) => {
+                    tracing::info!(partition = partition.0, "partition lost");
+                    self.forget(partition);
+                }
+                Ok(Some(Consumed::Records(batch))) => {
+                    self.process(consumer, batch).await?;
+                    cover_at = cover_at.min(Instant::now() + self.cover_interval());
                 }
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -60,20 +71,9 @@ impl Worker {
         }
     }
 
-    async fn process(
-        &mut self,
-        consumer: &mut dyn Consumer,
-        ready: &watch::Sender<bool>,
-        batch: Batch,
-    ) -> Result<(), Stopped> {
-        let Batch { partition, taken_over, records } = batch;
-        if taken_over {
-            self.take_over(partition).await?;
-            let _ = ready.send(true);
-        }
-        let Some(last) = records.last().map(|consumed| consumed.offset) else {
-            return Ok(());
-        };
+    async fn process(&mut self, consumer: &mut dyn Consumer, batch: Batch) -> Result<(), Stopped> {
+        let Batch { partition, records } = batch;
+        let Some(last) = records.last().map(|(offset, _)| *offset) else { return Ok(()) };
         if planted("commit_before_persist") {
             self.commit(consumer, partition, last).await;
         }
@@ -90,14 +90,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Another worker may have written these logs since we last did.
-    async fn take_over(&mut self, partition: Partition) -> Result<(), Stopped> {
-        tracing::info!(partition = partition.0, "partition taken over");
-        self.logs.clear();
-        self.owned.insert(partition);
-        self.catch_up(&self.shards(|of| of == partition)).await
-    }
-
     fn remember(&mut self, lanes: Vec<Lane>) {
         for lane in lanes {
             if !lane.damaged {
@@ -107,25 +99,69 @@ impl Worker {
     }
 
     /// A lost commit costs a repeated batch, which is harmless.
-    async fn commit(&self, consumer: &mut dyn Consumer, partition: Partition, offset: u64) {
+    async fn commit(&self, consumer: &mut dyn Consumer, partition: Partition, offset: Offset) {
         if let Err(error) = consumer.commit(partition, offset).await {
             add(&self.shared.metrics.store_errors, 1);
             tracing::warn!(%error, partition = partition.0, "offset not committed");
         }
     }
 
-    /// When to cover next, if this attempt failed.
-    async fn cover_or_later(&mut self, interval: Duration) -> Option<Instant> {
-        let error = self.cover().await.err()?;
-        add(&self.shared.metrics.store_errors, 1);
-        tracing::warn!(%error, "projections not made durable; trying again");
-        Some(Instant::now() + interval)
+    fn cover_interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.shared.config.cover_interval_ms))
     }
 
-    /// Between batches everything stored in our shards is applied, so the end of the log, read now, is covered.
-    async fn cover(&mut self) -> Result<(), StoreError> {
-        let shards = self.shards(|partition| self.owned.contains(&partition));
+    /// Without anything to cover the claims are looked after all the same: that is how a flushed projection is noticed.
+    fn idle_cover_interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.shared.config.claim_check_interval_ms))
+    }
+
+    /// Covers, and catches up what a projection has lost. Answers when to cover next.
+    async fn cover_and_repair(&mut self) -> Result<Instant, Stopped> {
+        match self.cover().await {
+            Ok(lost) => {
+                for partition in lost {
+                    tracing::warn!(
+                        partition = partition.0,
+                        "a projection lost rows or claims; repeating what it lacks"
+                    );
+                    add(&self.shared.metrics.projections_repaired, 1);
+                    self.catch_up(partition).await?;
+                }
+                Ok(Instant::now() + self.idle_cover_interval())
+            }
+            Err(error) => {
+                add(&self.shared.metrics.store_errors, 1);
+                tracing::warn!(%error, "projections not made durable; trying again");
+                Ok(Instant::now() + self.cover_interval())
+            }
+        }
+    }
+
+    /// Between batches everything stored in our shards is applied, so the end of the log, read now, is covered. Answers the
+    /// partitions that must be claimed again.
+    async fn cover(&mut self) -> Result<Vec<Partition>, StoreError> {
         let end = self.shared.ports.log.end().await?;
-        self.shared.cover(&shards, &end).await
+        self.hand_over_reads().await?;
+        let mut lost = Vec::new();
+        for (partition, owned) in &mut self.owned {
+            match self.shared.cover(owned, &end).await? {
+                Covered::Noted => owned.replaced_at = None,
+                Covered::Lost if planted("lost_rows_ignored") => {}
+                Covered::Lost => lost.push(*partition),
+                Covered::Replaced => {
+                    let since = *owned.replaced_at.get_or_insert_with(Instant::now);
+                    if since.elapsed() > REPLACED_PATIENCE {
+                        lost.push(*partition);
+                    }
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    pub(crate) async fn hand_over_reads(&mut self) -> Result<(), StoreError> {
+        self.shared.ports.directory.record_reads(self.reads.waiting()).await?;
+        self.reads.handed_over();
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use crate::worker::{Stopped, Told, Worker};
 use futures_util::{StreamExt as _, stream};
 use im_proto::UserId;
 use im_proto::client::{self, server_frame::Body};
-use im_storage::ports::{Login, MembershipChange, Moved, StoreError};
+use im_storage::ports::{Login, MembershipChange, Moved, ReadCursor, StoreError};
 use outbox::{Outbox, inbox_move};
 use plan::{Audience, Plan, Run, RunKind};
 pub(crate) use plan::{others, own_log_move, read_move, touch};
@@ -42,6 +42,7 @@ impl Worker {
         let members_of = |lane: usize| lanes[lane].state.stored.members.present.len();
         stored.sort_by_key(|entry| (members_of(entry.lane), entry.lane));
         self.apply(&stored).await?;
+        self.note_reads(lanes, &stored).await?;
         for part in plan::parts(&stored, MOVES_AT_ONCE_MAX) {
             self.deliver_part(lanes, part).await?;
         }
@@ -92,6 +93,27 @@ impl Worker {
         let mut patience = self.patience("apply membership");
         while let Err(error) = self.shared.ports.directory.apply(changes.clone()).await {
             patience.wait(&error).await?;
+        }
+        Ok(())
+    }
+
+    /// For the directory, with its next cover: own sends, and cursors that were moved.
+    async fn note_reads(&mut self, lanes: &[Lane], stored: &[Stored]) -> Result<(), Stopped> {
+        for entry in stored {
+            let (log, read) = match &entry.read_moved {
+                Some((conversation, cursor)) => (conversation.clone(), *cursor),
+                None => {
+                    let read = ReadCursor { seq: entry.position.head, ordinal: entry.position.ordinal };
+                    (lanes[entry.lane].log.clone(), read)
+                }
+            };
+            self.reads.add(log, entry.sender.clone(), read);
+        }
+        if self.reads.is_full() {
+            let mut patience = self.patience("remember read cursors");
+            while let Err(error) = self.hand_over_reads().await {
+                patience.wait(&error).await?;
+            }
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ mod persist;
 mod planted;
 mod prefetch;
 mod rate;
+mod read_marks;
 mod refusal;
 mod requests;
 pub mod token;

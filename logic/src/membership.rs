@@ -6,7 +6,7 @@
 use crate::entry::damaged;
 use im_proto::client::{self, entry::Content};
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
-use im_storage::ports::{MembershipChange, StoreError};
+use im_storage::ports::{Created, MembershipChange, StoreError};
 
 /// The members at one place of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +30,8 @@ impl Members {
     /// The members behind `change`.
     pub fn with(&self, change: &MembershipChange) -> Self {
         let mut next = self.clone();
-        if let Some((_, creator)) = &change.created {
-            next.creator = Some(creator.clone());
+        if let Some(created) = &change.created {
+            next.creator = Some(created.creator.clone());
         }
         next.present.extend(change.joined.iter().cloned());
         next.present.sort_unstable();
@@ -54,15 +54,16 @@ pub(crate) fn change_of(log: &LogId, entry: &client::Entry) -> Result<Option<Mem
     let sender = || parse(log, entry, &entry.sender_user_id);
     match &entry.content {
         Some(Content::Message(message)) if entry.seq == 1 && log.kind() == Some(LogKind::Direct) => {
-            change.created = Some((String::new(), sender()?));
-            change.joined = vec![sender()?, parse(log, entry, &message.to_user_id)?];
+            let (creator, peer) = (sender()?, parse(log, entry, &message.to_user_id)?);
+            change.joined = vec![creator.clone(), peer.clone()];
+            change.created = Some(Created { name: String::new(), creator, peer: Some(peer) });
             change.joined.sort_unstable();
             change.joined.dedup();
             // The message itself is unread for the receiver: what counts begins before it.
             change.joined_ordinal = Ordinal(entry.ordinal - 1);
         }
         Some(Content::GroupCreated(created)) => {
-            change.created = Some((created.name.clone(), sender()?));
+            change.created = Some(Created { name: created.name.clone(), creator: sender()?, peer: None });
             change.joined = parse_all(log, entry, &created.user_ids)?;
         }
         Some(Content::MembersAdded(added)) if !added.user_ids.is_empty() => {
@@ -101,7 +102,8 @@ mod tests {
             |to: &str| Content::Message(client::Message { body: Default::default(), to_user_id: to.to_owned() });
         let log = LogId::direct(&user("b"), &user("a"));
         let change = change_of(&log, &entry(1, "b", message("a"))).unwrap().unwrap();
-        assert_eq!(change.created, Some((String::new(), user("b"))));
+        let created = Created { name: String::new(), creator: user("b"), peer: Some(user("a")) };
+        assert_eq!(change.created, Some(created));
         assert_eq!((change.joined.clone(), change.joined_ordinal), (vec![user("a"), user("b")], Ordinal(0)));
         let members = Members::default().with(&change);
         assert_eq!(members.peer_of(&user("a")), &user("b"));

@@ -34,6 +34,8 @@ pub struct LogicMetrics {
     pub push_targets: AtomicU64,
     /// Entries repeated into the projections at start or after a take-over.
     pub caught_up_entries: AtomicU64,
+    /// Partitions repeated because a projection had lost rows or claims.
+    pub projections_repaired: AtomicU64,
     /// Calls of a store that failed; the worker waited and tried again, or the request was refused.
     pub store_errors: AtomicU64,
     /// Logs that could not be read because stored data is damaged.

@@ -20,7 +20,6 @@ use im_proto::client::{self, client_frame::Command, server_frame::Body};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, UserId};
 use im_storage::ports::{GatewayBoot, Login, StoreError};
 use prost::Message as _;
-use sync::Headers;
 use tokio::sync::Semaphore;
 
 /// Reads under way at once; beyond it they are answered BUSY. A storm of syncs must not take all memory.
@@ -32,7 +31,6 @@ pub struct Requests {
     keys: KeyRing,
     epoch: Epoch,
     reads: Semaphore,
-    headers: Headers,
     devices: sign_in::KnownDevices,
 }
 
@@ -50,7 +48,6 @@ impl Requests {
             shared,
             keys,
             reads: Semaphore::new(READS_AT_ONCE_MAX),
-            headers: Headers::new(),
             devices: sign_in::KnownDevices::new(),
         }
     }
@@ -89,9 +86,14 @@ impl Requests {
         ReadAnswer { frame: frame::of(request_id, Body::Error(refusal.to_wire())), inbox_version: None }
     }
 
-    /// The present inbox versions, in the order asked.
-    pub async fn versions(&self, users: &[UserId]) -> Result<Vec<InboxVersion>, StoreError> {
-        self.shared.ports.inbox.versions(users).await
+    /// What a heartbeat asks of each login, in the order asked: the present inbox version of its user, or `None` when the
+    /// login was replaced and its kick got lost. A route that got lost is put back on the way.
+    pub async fn heartbeats(&self, logins: &[Login]) -> Result<Vec<Option<InboxVersion>>, StoreError> {
+        let users: Vec<UserId> = logins.iter().map(|login| login.user.clone()).collect();
+        let standing = self.shared.ports.routes.confirm(logins).await?;
+        // Behind the routes: what moves from here on is pushed to them.
+        let versions = self.shared.ports.inbox.versions(&users).await?;
+        Ok(standing.into_iter().zip(versions).map(|(stands, version)| stands.then_some(version)).collect())
     }
 
     /// Forgets the route of a login whose connection is gone. A newer login of the device stays.

@@ -9,16 +9,20 @@ use crate::log_state::LogState;
 use crate::memory::CommandMemory;
 use crate::metrics::{LogicMetrics, add};
 use crate::rate::SendRate;
+use crate::read_marks::ReadMarks;
 use im_proto::client::server_frame::Body;
 use im_proto::{Epoch, LogId};
-use im_storage::ports::{Cursor, Delivery, Directory, EntryLog, Inbox, Partition, Queue, Routes, Shard, StoreError};
+use im_storage::ports::{
+    Claim, Covered, Cursor, Delivery, Directory, EntryLog, Inbox, Partition, Queue, Routes, Shard, StoreError,
+};
 use lru::LruCache;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
 
 /// Everything the logic reaches the outside by.
 #[derive(Clone)]
@@ -40,13 +44,31 @@ pub(crate) struct Shared {
     pub send_rate: Arc<SendRate>,
 }
 
+/// A partition, and the right to say how far the projections show it.
+pub(crate) struct Owned {
+    pub shards: Vec<Shard>,
+    pub directory: Claim,
+    pub inbox: Claim,
+    /// Up to there both say so.
+    pub covered: Option<Cursor>,
+    /// Another worker claimed it, and the queue has not said that we lost it: since then we cover nothing.
+    pub replaced_at: Option<Instant>,
+}
+
 impl Shared {
-    /// Both projections show everything of `shards` before `end`: makes that durable, each for itself; then the log need
-    /// not keep the order of it. Died in between: the next owner repeats from where either of them stands.
-    pub async fn cover(&self, shards: &[Shard], end: &Cursor) -> Result<(), StoreError> {
-        self.ports.directory.cover(shards, end).await?;
-        self.ports.inbox.cover(shards, end).await?;
-        self.ports.log.release(shards, end).await
+    /// Both projections show everything of the partition before `end`: makes that durable, each for itself; then the log
+    /// need not keep the order of it. Died in between: the next owner repeats from where either of them stands.
+    pub async fn cover(&self, owned: &mut Owned, end: &Cursor) -> Result<Covered, StoreError> {
+        let by_directory = self.ports.directory.cover(&owned.directory, end).await?;
+        if by_directory != Covered::Noted {
+            return Ok(by_directory);
+        }
+        let by_inbox = self.ports.inbox.cover(&owned.inbox, end).await?;
+        if by_inbox == Covered::Noted && owned.covered.as_ref() != Some(end) {
+            self.ports.log.release(&owned.shards, end).await?;
+            owned.covered = Some(end.clone());
+        }
+        Ok(by_inbox)
     }
 }
 
@@ -67,8 +89,9 @@ pub(crate) struct Worker {
     /// Logs not in the present batch.
     pub logs: LruCache<LogId, LogState>,
     pub memory: CommandMemory,
-    /// Those taken over so far.
-    pub owned: BTreeSet<Partition>,
+    /// Those gained and not lost again.
+    pub owned: BTreeMap<Partition, Owned>,
+    pub reads: ReadMarks,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -79,16 +102,25 @@ impl Worker {
             epoch: shared.ports.log.epoch(),
             logs: LruCache::new(logs_max),
             memory: CommandMemory::new(),
-            owned: BTreeSet::new(),
+            owned: BTreeMap::new(),
+            reads: ReadMarks::default(),
             stop,
             shared,
         }
     }
 
-    /// The shards of the partitions this worker owns.
-    pub fn shards(&self, of: impl Fn(Partition) -> bool) -> Vec<Shard> {
-        let count = self.shared.ports.queue.partitions();
-        Shard::all().filter(|shard| of(Partition::of(*shard, count))).collect()
+    pub fn partition(&self, shard: Shard) -> Partition {
+        Partition::of(shard, self.shared.ports.queue.partitions())
+    }
+
+    /// Another worker may write, or have written, the logs of this partition.
+    pub fn forget(&mut self, partition: Partition) {
+        let of_partition = |log: &&LogId| self.partition(Shard::of(log)) == partition;
+        let logs: Vec<LogId> = self.logs.iter().map(|(log, _)| log).filter(of_partition).cloned().collect();
+        for log in logs {
+            self.logs.pop(&log);
+        }
+        self.owned.remove(&partition);
     }
 
     pub fn patience(&self, what: &'static str) -> Patience {

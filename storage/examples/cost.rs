@@ -7,7 +7,7 @@ use bytes::Bytes;
 use im_proto::{ClientId, InboxVersion, LogId, Ordinal, Seq, UserId};
 use im_storage::{
     embedded::{EmbeddedStore, OpenOptions},
-    ports::{EntryLog, Inbox, Move, NewEntry, ReadCursor, Shard},
+    ports::{EntryLog, Inbox, Move, NewEntry, Projection as _, ReadCursor, Shard},
 };
 use std::{error::Error, path::PathBuf, time::Instant};
 
@@ -91,6 +91,8 @@ impl Appender {
     async fn run(&mut self, store: &EmbeddedStore, batch: usize, count: usize) -> Result<(), Box<dyn Error>> {
         let batches = (0..count / batch).map(|_| self.batch(batch)).collect::<Result<Vec<_>, _>>()?;
         let log = store.entry_log();
+        let shards: Vec<_> = Shard::all().collect();
+        let claim = store.inbox().claim(&shards).await?;
         let started = Start::now();
         let mut covered = 0;
         for entries in batches {
@@ -102,8 +104,7 @@ impl Appender {
             if covered >= 20_000 {
                 covered = 0;
                 let end = log.end().await?;
-                let shards: Vec<_> = Shard::all().collect();
-                store.inbox().cover(&shards, &end).await?;
+                store.inbox().cover(&claim, &end).await?;
                 log.release(&shards, &end).await?;
             }
         }
@@ -127,6 +128,7 @@ async fn bump(store: &EmbeddedStore) -> Result<(), Box<dyn Error>> {
         members.iter().map(one).collect()
     };
     let inbox = store.inbox();
+    let claim = inbox.claim(&Shard::all().collect::<Vec<_>>()).await?;
     for (name, messages, cover_each) in [("cold", 1, 1), ("warm", 2_000, u64::MAX), ("warm, covered each 10", 200, 10)]
     {
         let first = inbox.versions(&members[..1]).await?[0].0 + 1_000_000;
@@ -135,7 +137,7 @@ async fn bump(store: &EmbeddedStore) -> Result<(), Box<dyn Error>> {
             inbox.bump(moves(first + message)).await?;
             if (message + 1) % cover_each == 0 {
                 let end = store.entry_log().end().await?;
-                inbox.cover(&Shard::all().collect::<Vec<_>>(), &end).await?;
+                inbox.cover(&claim, &end).await?;
             }
         }
         started.print(&format!("bump, {MEMBERS} rows a message, {name}"), messages * MEMBERS as u64);

@@ -6,12 +6,14 @@
 mod directory;
 mod entry_log;
 mod inbox;
+mod projection;
 mod queue;
 mod routes;
 
 pub use directory::{directory, directory_after_a_crash};
 pub use entry_log::{entry_log, entry_log_after_a_crash};
 pub use inbox::{inbox, inbox_after_a_crash};
+pub use projection::{cover, covered};
 pub use queue::queue;
 pub use routes::routes;
 

@@ -7,12 +7,13 @@
 //! |---|---|
 //! | `open`, `check`, `witness` | opening the folder, and refusing a damaged one |
 //! | `engine`, `writer`, `health` | snapshots; the one thread that commits; what a failed commit means |
-//! | `tables`, `journal` | keys and rows; the order of storing |
+//! | `tables`, `journal`, `claims` | keys and rows; the order of storing; who may say how far it is shown |
 //! | `recent`, `index` | what was stored lately, in memory, and its way into the sorted tables |
 //! | `entry_log`, `directory`, `inbox` | the durable ports; `inbox_rows` and `versions` are the inbox in memory |
 //! | `routes`, `queue` | the ports that live in memory alone |
 
 mod check;
+mod claims;
 mod directory;
 mod engine;
 mod entry_log;

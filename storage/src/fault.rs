@@ -17,33 +17,39 @@ use std::{
 };
 
 /// Every call that has a point on both sides.
-const CALLS: [&str; 29] = [
+const CALLS: [&str; 35] = [
     "entry_log.append",
     "entry_log.head",
     "entry_log.range",
     "entry_log.find",
     "entry_log.end",
     "entry_log.tail",
+    "entry_log.logs",
     "entry_log.release",
     "directory.conversation",
-    "directory.member",
+    "directory.memberships",
     "directory.members",
     "directory.conversations_of",
     "directory.apply",
+    "directory.record_reads",
+    "directory.reads",
     "directory.record_device",
     "directory.devices",
-    "directory.covered",
+    "directory.claim",
     "directory.cover",
     "inbox.bump",
     "inbox.since",
     "inbox.versions",
     "inbox.reads",
-    "inbox.covered",
+    "inbox.claim",
     "inbox.cover",
     "routes.register",
     "routes.unregister",
     "routes.look_up",
+    "routes.confirm",
     "routes.renew_lease",
+    "routes.end_lease",
+    "routes.gateways",
     "queue.produce",
     "queue.produce_and_wait",
     "delivery.deliver",
@@ -169,22 +175,31 @@ impl<P: EntryLog + ?Sized> EntryLog for Faulty<P> {
         self.points.around("entry_log.tail", self.inner.tail(shard, after, entries_max)).await
     }
 
+    async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError> {
+        self.points.around("entry_log.logs", self.inner.logs(shard, after, limit)).await
+    }
+
     async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
         self.points.around("entry_log.release", self.inner.release(shards, cursor)).await
     }
 }
 
 #[async_trait]
-impl<P: Directory + ?Sized> Directory for Faulty<P> {
+impl<P: Directory + Named + ?Sized> Directory for Faulty<P> {
     async fn conversation(&self, log: &LogId) -> Result<Option<Conversation>, StoreError> {
         self.points.around("directory.conversation", self.inner.conversation(log)).await
     }
 
-    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<Membership>, StoreError> {
-        self.points.around("directory.member", self.inner.member(log, user)).await
+    async fn memberships(&self, user: &UserId, logs: &[LogId]) -> Result<Vec<Option<Membership>>, StoreError> {
+        self.points.around("directory.memberships", self.inner.memberships(user, logs)).await
     }
 
-    async fn members(&self, log: &LogId, after: Option<&UserId>, limit: usize) -> Result<Vec<MemberRow>, StoreError> {
+    async fn members(
+        &self,
+        log: &LogId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Option<Conversation>, StoreError> {
         self.points.around("directory.members", self.inner.members(log, after, limit)).await
     }
 
@@ -209,17 +224,44 @@ impl<P: Directory + ?Sized> Directory for Faulty<P> {
         self.points.around("directory.devices", self.inner.devices(user)).await
     }
 
-    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError> {
-        self.points.around("directory.covered", self.inner.covered(shard)).await
+    async fn record_reads(&self, reads: Vec<ReadMark>) -> Result<(), StoreError> {
+        self.points.around("directory.record_reads", self.inner.record_reads(reads)).await
     }
 
-    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
-        self.points.around("directory.cover", self.inner.cover(shards, cursor)).await
+    async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError> {
+        self.points.around("directory.reads", self.inner.reads(of)).await
+    }
+}
+
+/// A projection names itself, for both have the same calls.
+trait Named {
+    const CLAIM: &'static str;
+    const COVER: &'static str;
+}
+
+impl Named for dyn Directory {
+    const CLAIM: &'static str = "directory.claim";
+    const COVER: &'static str = "directory.cover";
+}
+
+impl Named for dyn Inbox {
+    const CLAIM: &'static str = "inbox.claim";
+    const COVER: &'static str = "inbox.cover";
+}
+
+#[async_trait]
+impl<P: Projection + Named + ?Sized> Projection for Faulty<P> {
+    async fn claim(&self, shards: &[Shard]) -> Result<Claim, StoreError> {
+        self.points.around(P::CLAIM, self.inner.claim(shards)).await
+    }
+
+    async fn cover(&self, claim: &Claim, cursor: &Cursor) -> Result<Covered, StoreError> {
+        self.points.around(P::COVER, self.inner.cover(claim, cursor)).await
     }
 }
 
 #[async_trait]
-impl<P: Inbox + ?Sized> Inbox for Faulty<P> {
+impl<P: Inbox + Named + ?Sized> Inbox for Faulty<P> {
     async fn bump(&self, moves: Vec<Move>) -> Result<Vec<Moved>, StoreError> {
         self.points.around("inbox.bump", self.inner.bump(moves)).await
     }
@@ -232,16 +274,8 @@ impl<P: Inbox + ?Sized> Inbox for Faulty<P> {
         self.points.around("inbox.versions", self.inner.versions(users)).await
     }
 
-    async fn reads(&self, log: &LogId, users: &[UserId]) -> Result<Vec<ReadCursor>, StoreError> {
-        self.points.around("inbox.reads", self.inner.reads(log, users)).await
-    }
-
-    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError> {
-        self.points.around("inbox.covered", self.inner.covered(shard)).await
-    }
-
-    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
-        self.points.around("inbox.cover", self.inner.cover(shards, cursor)).await
+    async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError> {
+        self.points.around("inbox.reads", self.inner.reads(of)).await
     }
 }
 
@@ -266,8 +300,20 @@ impl<P: Routes + ?Sized> Routes for Faulty<P> {
         self.points.around("routes.look_up", self.inner.look_up(users)).await
     }
 
-    async fn renew_lease(&self, gateway: GatewayBoot, lease_ms: u32) -> Result<(), StoreError> {
+    async fn confirm(&self, logins: &[Login]) -> Result<Vec<bool>, StoreError> {
+        self.points.around("routes.confirm", self.inner.confirm(logins)).await
+    }
+
+    async fn renew_lease(&self, gateway: &Gateway, lease_ms: u32) -> Result<(), StoreError> {
         self.points.around("routes.renew_lease", self.inner.renew_lease(gateway, lease_ms)).await
+    }
+
+    async fn end_lease(&self, gateway: GatewayBoot) -> Result<(), StoreError> {
+        self.points.around("routes.end_lease", self.inner.end_lease(gateway)).await
+    }
+
+    async fn gateways(&self) -> Result<Vec<Gateway>, StoreError> {
+        self.points.around("routes.gateways", self.inner.gateways()).await
     }
 }
 
@@ -310,11 +356,11 @@ impl<C> FaultyConsumer<C> {
 
 #[async_trait]
 impl<C: Consumer> Consumer for FaultyConsumer<C> {
-    async fn next(&mut self, records_max: usize) -> Result<Option<Batch>, StoreError> {
+    async fn next(&mut self, records_max: usize) -> Result<Option<Consumed>, StoreError> {
         self.points.around("consumer.next", self.inner.next(records_max)).await
     }
 
-    async fn commit(&mut self, partition: Partition, offset: u64) -> Result<(), StoreError> {
+    async fn commit(&mut self, partition: Partition, offset: Offset) -> Result<(), StoreError> {
         self.points.around("consumer.commit", self.inner.commit(partition, offset)).await
     }
 }
@@ -380,6 +426,10 @@ impl<P: EntryLog + ?Sized> EntryLog for CutAppends<P> {
 
     async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
         self.inner.tail(shard, after, entries_max).await
+    }
+
+    async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError> {
+        self.inner.logs(shard, after, limit).await
     }
 
     async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {

@@ -4,8 +4,8 @@
 //! |---|---|---|---|
 //! | [`Queue`] | bounded queues in memory | Kafka | any record: its sender has no ack and repeats |
 //! | [`EntryLog`] | redb | MongoDB | nothing that was reported as stored |
-//! | [`Directory`] | redb | MySQL | rows since the last [`Directory::cover`]: replayed from the log |
-//! | [`Inbox`] | memory over redb | Redis | rows since the last [`Inbox::cover`]: replayed from the log |
+//! | [`Directory`] | redb | MySQL | rows since the last [`cover`](Projection::cover): repeated from the log |
+//! | [`Inbox`] | memory over redb | Redis | everything: repeated from the log and the directory |
 //! | [`Routes`] | memory | Redis | everything: devices register again |
 //! | [`Delivery`] | a call into the gateway | a gRPC stream | any batch: clients see the gap |
 //!
@@ -15,15 +15,20 @@ mod delivery;
 mod directory;
 mod entry_log;
 mod inbox;
+mod projection;
 mod queue;
 mod routes;
 
 pub use delivery::{Delivery, GatewayBoot};
-pub use directory::{Conversation, Device, Directory, MemberRow, Membership, MembershipChange};
+pub use directory::{
+    Conversation, Created, Device, Directory, Header, MEMBERSHIPS_MAX, MemberRow, Membership, MembershipChange,
+    ReadMark,
+};
 pub use entry_log::{Appended, Cursor, EntryLog, EntryRow, NewEntry, Shard, Stop, Tail};
 pub use inbox::{Inbox, InboxPage, InboxRow, Move, Moved, ReadCursor};
-pub use queue::{Batch, Consumed, Consumer, Partition, Queue, Record};
-pub use routes::{Login, Registered, Routes};
+pub use projection::{Claim, Covered, Projection};
+pub use queue::{Batch, Consumed, Consumer, Offset, Partition, Queue, Record};
+pub use routes::{Gateway, Login, Registered, Routes};
 
 /// Why a store did not answer. What the caller does differs, so there are two.
 #[derive(Debug, Clone, thiserror::Error)]

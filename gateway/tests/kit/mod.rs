@@ -7,13 +7,13 @@
 use bytes::Bytes;
 use im_codec::{Deframer, Incoming, encode_delimited};
 use im_gateway::{
-    AskLogic, CoreLane, Driver, Forward, Gateway, GatewayConfig, GatewayHandle, LogicAnswer, Question, SignInRefused,
-    SignedIn, Upstream,
+    AskLogic, CoreLane, Driver, Forward, Gateway, GatewayConfig, GatewayHandle, HeldLogin, LogicAnswer, Question,
+    SignInRefused, SignedIn, Upstream,
 };
-use im_proto::client::{self, CloseCode, client_frame::Command, server_frame::Body};
+use im_proto::client::{self, CloseCode, client_frame::Command, kicked::Reason, server_frame::Body};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, UserId, internal};
 use prost::Message as _;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -63,6 +63,8 @@ pub struct State {
     pub queue: QueueMode,
     pub kept: Vec<internal::Upstream>,
     pub versions: HashMap<String, u64>,
+    /// Users whose login stands elsewhere by now.
+    pub replaced: HashSet<String>,
     pub answers_versions: bool,
     pub answers_reads: bool,
     pub answers_sign_ins: bool,
@@ -94,6 +96,7 @@ impl Server {
                 queue: QueueMode::Ack,
                 kept: Vec::new(),
                 versions: HashMap::new(),
+                replaced: HashSet::new(),
                 answers_versions: true,
                 answers_reads: true,
                 answers_sign_ins: true,
@@ -277,15 +280,19 @@ impl AskLogic for Logic {
                 let inbox_version = Some(InboxVersion(version));
                 lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version });
             }
-            Question::Versions { users } => {
+            Question::Heartbeats { logins } => {
                 if !self.set(|s| s.answers_versions) {
                     return;
                 }
-                let versions = self.set(|s| {
+                let answers = self.set(|s| {
                     let version = |user: &UserId| s.versions.get(user.as_str()).copied().unwrap_or(0);
-                    users.iter().map(|(connection, user)| (*connection, InboxVersion(version(user)))).collect()
+                    let stands = |user: &UserId| !s.replaced.contains(user.as_str());
+                    let answer = |login: &HeldLogin| {
+                        (login.connection, stands(&login.user).then(|| InboxVersion(version(&login.user))))
+                    };
+                    logins.iter().map(answer).collect()
                 });
-                lane.answer(LogicAnswer::Versions { versions });
+                lane.answer(LogicAnswer::Heartbeats { answers });
             }
             Question::SignedOut { connection, generation, .. } => {
                 self.set(|s| s.signed_out.push((connection, generation)));
@@ -378,6 +385,13 @@ impl Client {
 
     pub fn expect_heartbeat(&mut self) {
         assert_eq!(self.next(), Some(Incoming::Heartbeat));
+    }
+
+    pub fn expect_kicked(&mut self) -> Reason {
+        match self.next_frame().body {
+            Some(Body::Kicked(kicked)) => kicked.reason(),
+            other => panic!("{other:?} instead of a kick"),
+        }
     }
 
     pub fn expect_hint(&mut self) -> u64 {

@@ -179,7 +179,8 @@ pub(crate) fn touch(user: &UserId, conversation: &LogId) -> Move {
 /// The members who are told that `reader` has read; nobody in a large conversation, or for a reader who left it.
 pub(crate) async fn others(shared: &Shared, conversation: &LogId, reader: &UserId) -> Result<Vec<UserId>, StoreError> {
     let members_max = shared.config.receipts_members_max;
-    let members = shared.ports.directory.members(conversation, None, members_max + 1).await?;
+    let listed = shared.ports.directory.members(conversation, None, members_max + 1).await?;
+    let members = listed.map(|listed| listed.members).unwrap_or_default();
     if members.len() > members_max || !members.iter().any(|member| member.user == *reader) {
         return Ok(Vec::new());
     }

@@ -35,7 +35,7 @@ pub(crate) async fn load(ports: &Ports, log: &LogId) -> Result<Position, StoreEr
 /// The members at `members_seq`: the directory's rows and the entries behind them.
 async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members, StoreError> {
     let conversation = ports.directory.conversation(log).await?;
-    let applied = conversation.as_ref().map_or(Seq(0), |conversation| conversation.applied_seq);
+    let applied = conversation.as_ref().map_or(Seq(0), |conversation| conversation.header.applied_seq);
     let mut members = conversation.map(present).unwrap_or_default();
     let mut from = applied.next();
     while from <= members_seq {
@@ -59,5 +59,5 @@ fn present(conversation: Conversation) -> Members {
     let mut present: Vec<_> =
         conversation.members.into_iter().filter(|row| row.left_seq.is_none()).map(|row| row.user).collect();
     present.sort_unstable();
-    Members { creator: Some(conversation.creator), present }
+    Members { creator: Some(conversation.header.created.creator), present }
 }

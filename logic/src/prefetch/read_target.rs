@@ -20,7 +20,7 @@ pub(super) async fn look_up(ports: &Ports, user: &UserId, mark: &client::MarkRea
         Err(Failure::Refused(_)) => return Ok(ReadTarget::default()),
         Err(Failure::Store(error)) => return Err(error),
     };
-    let current = ports.inbox.reads(&log, std::slice::from_ref(user)).await?.first().copied().unwrap_or_default();
+    let current = ports.inbox.reads(&[(log.clone(), user.clone())]).await?.first().copied().unwrap_or_default();
     let asked = Seq(mark.seq);
     let mut ordinal = None;
     if asked > current.seq

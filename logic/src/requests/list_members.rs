@@ -8,8 +8,8 @@ use crate::authorize::{Operation, authorize};
 use crate::frame;
 use crate::refusal::{Failure, Refusal};
 use im_proto::client::{self, server_frame::Body};
-use im_proto::{Ordinal, UserId};
-use im_storage::ports::{MemberRow, ReadCursor};
+use im_proto::{LogId, Ordinal, UserId};
+use im_storage::ports::{Conversation, MemberRow, ReadCursor};
 
 const MEMBERS_MAX: usize = 200;
 
@@ -26,17 +26,13 @@ impl Requests {
             after => Some(UserId::parse(after).map_err(|_| Refusal::invalid("after_user_id is no id"))?),
         };
         authorize(&self.shared.ports, user, &log, Operation::ListMembers).await?;
-        let conversation = self.shared.ports.directory.conversation(&log).await?.ok_or(Refusal::NOT_ALLOWED)?;
-        let mut rows: Vec<MemberRow> = conversation
-            .members
-            .into_iter()
-            .filter(|row| row.left_seq.is_none() && after.as_ref().is_none_or(|after| row.user > *after))
-            .collect();
         let limit = page(list.limit, MEMBERS_MAX);
+        let listed = self.shared.ports.directory.members(&log, after.as_ref(), limit + 1).await?;
+        let Conversation { header, members: mut rows } = listed.ok_or(Refusal::NOT_ALLOWED)?;
         let complete = rows.len() <= limit;
         rows.truncate(limit);
-        let users: Vec<UserId> = rows.iter().map(|row| row.user.clone()).collect();
-        let reads = self.shared.ports.inbox.reads(&log, &users).await?;
+        let readers: Vec<(LogId, UserId)> = rows.iter().map(|row| (log.clone(), row.user.clone())).collect();
+        let reads = self.shared.ports.inbox.reads(&readers).await?;
         let members = rows.iter().zip(reads).map(|(row, read)| client::Member {
             user_id: (&row.user).into(),
             joined_seq: row.joined_seq.0,
@@ -46,8 +42,8 @@ impl Requests {
             conversation_id: (&log).into(),
             members: members.collect(),
             complete,
-            members_seq: conversation.applied_seq.0,
-            creator_user_id: (&conversation.creator).into(),
+            members_seq: header.applied_seq.0,
+            creator_user_id: (&header.created.creator).into(),
         });
         Ok(ReadAnswer { frame: frame::of(request_id, body), inbox_version: None })
     }

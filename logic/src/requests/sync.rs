@@ -5,28 +5,21 @@
 //! later page and nothing is skipped; the inbox is read before the user's log, which is written first.
 
 use super::{ReadAnswer, Requests, page};
-use crate::authorize::{Access, Operation, authorize};
+use crate::authorize::Access;
 use crate::entry;
 use crate::frame;
 use crate::refusal::{Failure, Refusal};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use im_proto::client::{self, server_frame::Body};
-use im_proto::{InboxVersion, LogId, LogKind, Seq, UserId, internal};
-use im_storage::ports::{InboxRow, StoreError};
-use lru::LruCache;
+use im_proto::{InboxVersion, LogId, Seq, UserId, internal};
+use im_storage::ports::{InboxRow, MEMBERSHIPS_MAX, Membership};
 use prost::Message as _;
-use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
 
 /// Conversations of one page.
 const ROWS_MAX: usize = 100;
 /// Entries of the user's own log in one page, and their bytes.
 const USER_ENTRIES_MAX: usize = 200;
 const USER_BYTES_MAX: usize = 96 * 1024;
-/// Rows of one page that are looked up at once.
-const ROWS_AT_ONCE_MAX: usize = 16;
-/// Conversations whose names and pairs are remembered.
-const HEADERS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+const _: () = assert!(ROWS_MAX <= MEMBERSHIPS_MAX);
 
 impl Requests {
     pub(super) async fn sync(
@@ -39,10 +32,13 @@ impl Requests {
         let ports = &self.shared.ports;
         let own_head = ports.log.head(&own_log).await?.map_or(Seq(0), |row| row.seq);
         let token = self.token(sync, own_head)?;
-        let after = InboxVersion(token.inbox_version);
-        let inbox = ports.inbox.since(user, after, page(sync.limit, ROWS_MAX)).await?;
+        let rows_max = page(sync.limit, ROWS_MAX);
+        let mut after = InboxVersion(token.inbox_version);
+        let mut inbox = ports.inbox.since(user, after, rows_max).await?;
         if inbox.version < after {
-            return Err(Refusal::FOREIGN_TOKEN.into());
+            // The inbox lost rows and is being repaired: what it has is listed anew, and what it will have moves again.
+            after = InboxVersion(0);
+            inbox = ports.inbox.since(user, after, rows_max).await?;
         }
         let rows = ports.log.range(&own_log, Seq(token.user_log_seq).next(), USER_ENTRIES_MAX, USER_BYTES_MAX).await?;
         let user_entries: Vec<client::Entry> =
@@ -55,16 +51,15 @@ impl Requests {
             Some(last) => last.version,
             None => after,
         };
-        let states = inbox.rows.iter().filter(|row| row.log != own_log).map(|row| self.state(user, row));
-        let states: Vec<Option<client::ConversationState>> =
-            stream::iter(states.collect::<Vec<_>>()).buffered(ROWS_AT_ONCE_MAX).try_collect().await?;
+        let rows: Vec<InboxRow> = inbox.rows.into_iter().filter(|row| row.log != own_log).collect();
+        let conversations = self.states(user, &rows).await?;
         let next = internal::SyncToken { epoch: self.epoch.0, inbox_version: version.0, user_log_seq };
         let body = Body::Synced(client::Synced {
             token: next.encode_to_vec().into(),
             complete,
             epoch: self.epoch.0,
             inbox_version: version.0,
-            conversations: states.into_iter().flatten().collect(),
+            conversations,
             user_entries,
             user_log_seq,
         });
@@ -85,31 +80,42 @@ impl Requests {
         Ok(token)
     }
 
-    /// A conversation as this user sees it; `None` if the directory does not know the user in it.
-    async fn state(&self, user: &UserId, row: &InboxRow) -> Result<Option<client::ConversationState>, Failure> {
-        let access = match authorize(&self.shared.ports, user, &row.log, Operation::Read).await {
-            Ok(access) => access,
-            Err(Failure::Refused(_)) => {
-                tracing::warn!(log = %row.log, %user, "an inbox row of a conversation that the user is not in");
-                return Ok(None);
+    /// The conversations of a page as this user sees them; without those that the directory does not know the user in.
+    async fn states(&self, user: &UserId, rows: &[InboxRow]) -> Result<Vec<client::ConversationState>, Failure> {
+        let logs: Vec<LogId> = rows.iter().map(|row| row.log.clone()).collect();
+        let memberships = self.shared.ports.directory.memberships(user, &logs).await?;
+        let known: Vec<(&InboxRow, Membership)> = rows
+            .iter()
+            .zip(memberships)
+            .filter_map(|(row, membership)| {
+                if membership.is_none() {
+                    tracing::warn!(log = %row.log, %user, "an inbox row of a conversation that the user is not in");
+                }
+                Some((row, membership?))
+            })
+            .collect();
+        let peers: Vec<(LogId, UserId)> =
+            known.iter().filter_map(|(row, of)| Some((row.log.clone(), peer(user, of)?.clone()))).collect();
+        let mut peers_read = self.shared.ports.inbox.reads(&peers).await?.into_iter();
+        let state = |(row, of): &(&InboxRow, Membership)| {
+            let mut state = state(row, &Access::of_member(of));
+            match peer(user, of) {
+                Some(peer) => {
+                    state.peer_user_id = peer.into();
+                    state.peer_read_seq = peers_read.next().unwrap_or_default().seq.0;
+                }
+                None => state.group_name.clone_from(&of.header.created.name),
             }
-            Err(error) => return Err(error),
+            state
         };
-        let Some(header) = self.headers.of(&self.shared.ports.directory, &row.log).await? else {
-            return Ok(None);
-        };
-        let mut state = state(row, &access);
-        match &header.pair {
-            Some(pair) => {
-                let peer = pair.iter().find(|member| *member != user).unwrap_or(user);
-                let reads = self.shared.ports.inbox.reads(&row.log, std::slice::from_ref(peer)).await?;
-                state.peer_user_id = peer.into();
-                state.peer_read_seq = reads.first().map_or(0, |read| read.seq.0);
-            }
-            None => state.group_name = header.name,
-        }
-        Ok(Some(state))
+        Ok(known.iter().map(state).collect())
     }
+}
+
+/// Whom `user` talks to in a direct conversation.
+fn peer<'a>(user: &UserId, of: &'a Membership) -> Option<&'a UserId> {
+    let created = &of.header.created;
+    created.peer.as_ref().map(|peer| if peer == user { &created.creator } else { peer })
 }
 
 fn state(row: &InboxRow, access: &Access) -> client::ConversationState {
@@ -123,42 +129,5 @@ fn state(row: &InboxRow, access: &Access) -> client::ConversationState {
         read_ordinal: row.read.ordinal.0,
         member: access.last.is_none(),
         ..Default::default()
-    }
-}
-
-/// What of a conversation never changes: the name of a group, the pair of a direct conversation. The directory reads all
-/// members to tell it, so it is remembered.
-pub(super) struct Headers {
-    known: Mutex<LruCache<LogId, Header>>,
-}
-
-#[derive(Clone)]
-pub(super) struct Header {
-    name: String,
-    pair: Option<Vec<UserId>>,
-}
-
-impl Headers {
-    pub fn new() -> Self {
-        Self { known: Mutex::new(LruCache::new(HEADERS_MAX)) }
-    }
-
-    async fn of(
-        &self,
-        directory: &std::sync::Arc<dyn im_storage::ports::Directory>,
-        log: &LogId,
-    ) -> Result<Option<Header>, StoreError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(log).cloned();
-        if known.is_some() {
-            return Ok(known);
-        }
-        let Some(conversation) = directory.conversation(log).await? else {
-            return Ok(None);
-        };
-        let is_direct = log.kind() == Some(LogKind::Direct);
-        let pair = is_direct.then(|| conversation.members.into_iter().map(|row| row.user).collect());
-        let header = Header { name: conversation.name, pair };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).put(log.clone(), header.clone());
-        Ok(Some(header))
     }
 }

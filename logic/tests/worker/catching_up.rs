@@ -2,9 +2,10 @@
 
 use crate::harness::*;
 use im_proto::client::{self, ErrorCode};
-use im_proto::{ClientId, LogId, Seq};
-use im_storage::ports::EntryLog as _;
+use im_proto::{ClientId, LogId};
+use im_storage::ports::{EntryLog as _, Shard, Tail};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What a user's app would show.
 async fn view(world: &World, phone: &Phone) -> Vec<client::ConversationState> {
@@ -43,14 +44,14 @@ async fn after_a_crash_every_user_sees_what_it_saw() {
     for phone in phones {
         before.push(view(&world, phone).await);
     }
-    let versions = world.requests.versions(&phones.map(|phone| phone.user.clone())).await.unwrap();
+    let versions = world.versions(&phones).await;
     let world = world.crash_and_restart().await;
     assert!(world.metrics.caught_up_entries.load(Ordering::Relaxed) > 0);
     for (phone, before) in phones.iter().zip(before) {
         assert_eq!(view(&world, phone).await, before, "{}", phone.user);
     }
     // Whoever was online must hear of it: no version is given out twice.
-    let after = world.requests.versions(&phones.map(|phone| phone.user.clone())).await.unwrap();
+    let after = world.versions(&phones).await;
     assert!(versions.iter().zip(&after).all(|(before, after)| after > before), "{versions:?} {after:?}");
     // Members are who they were: the removed one is out, the others are in.
     let c = world.phone("c", "1").await;
@@ -66,14 +67,14 @@ async fn repeating_everything_changes_nothing() {
     acked(&world.ask(&a, to_user("b", "m")).await);
     acked(&world.ask(&a, create("g", &["b"])).await);
     let before = (view(&world, &a).await, view(&world, &b).await);
-    let versions = world.requests.versions(&[a.user.clone(), b.user.clone()]).await.unwrap();
+    let versions = world.versions(&[&a, &b]).await;
     // Another worker takes the partition over and repeats what was never covered.
     let (_queue, mut consumers) = im_storage::embedded::EmbeddedQueue::new(1, 10);
     let mut second = world.logic.spawn_worker(Box::new(consumers.pop().unwrap()));
     assert!(second.ready().await);
     assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), 2);
     assert_eq!((view(&world, &a).await, view(&world, &b).await), before);
-    assert_eq!(world.requests.versions(&[a.user.clone(), b.user.clone()]).await.unwrap(), versions);
+    assert_eq!(world.versions(&[&a, &b]).await, versions);
     second.stop().await.unwrap();
     world.worker.take().unwrap().stop().await.unwrap();
 }
@@ -96,14 +97,78 @@ async fn covers_come_by_themselves_while_the_worker_is_idle() {
     let world = World::with(config).await;
     let a = world.phone("a", "1").await;
     acked(&world.ask(&a, to_user("b", "m")).await);
-    let shard = im_storage::ports::Shard::of(&LogId::direct(&a.user, &user("b")));
-    loop {
-        let covered = world.ports.inbox.covered(shard).await.unwrap();
-        let tail = world.log.tail(shard, covered.as_ref(), 10).await.unwrap();
-        if tail.entries.is_empty() {
-            break;
-        }
-        assert_eq!(tail.entries[0].1, Seq(1));
+    released(&world, &LogId::direct(&a.user, &user("b"))).await;
+}
+
+/// Returns when both projections cover everything of the log: only then may its order be forgotten.
+async fn released(world: &World, log: &LogId) {
+    while let Tail::Named { .. } = world.log.tail(Shard::of(log), None, 1).await.unwrap() {
         tokio::task::yield_now().await;
     }
+}
+
+/// Covers and looks after its claims all the time.
+fn restless() -> im_logic::LogicConfig {
+    im_logic::LogicConfig { cover_interval_ms: 5, claim_check_interval_ms: 5, ..generous() }
+}
+
+#[tokio::test]
+async fn a_flushed_inbox_is_made_anew_while_the_worker_runs() {
+    let world = World::with(restless()).await;
+    let (a, b, c) = (world.phone("a", "1").await, world.phone("b", "1").await, world.phone("c", "1").await);
+    let group = LogId::group(&a.user, &ClientId::parse("g").unwrap());
+    let pair = LogId::direct(&a.user, &b.user);
+    acked(&world.ask(&a, create("g", &["b", "c"])).await);
+    for n in 0..5 {
+        acked(&world.ask(&a, to_user("b", &format!("d{n}"))).await);
+        acked(&world.ask(&b, to_log(&group, &format!("g{n}"))).await);
+    }
+    world.ask(&b, mark_read(&world, &pair, "r", 3)).await;
+    acked(&world.ask(&a, remove(&group, "rm", "c")).await);
+    acked(&world.ask(&a, to_log(&group, "behind")).await);
+    for log in [&group, &pair, &LogId::user(&b.user)] {
+        released(&world, log).await;
+    }
+    let phones = [&a, &b, &c];
+    let mut before = Vec::new();
+    for phone in phones {
+        before.push((view(&world, phone).await, world.sync(phone, &Default::default(), 100).await.unwrap().token));
+    }
+    let repaired = world.metrics.projections_repaired.load(Ordering::Relaxed);
+    world.inbox.flush();
+    let repairing = async {
+        while world.metrics.projections_repaired.load(Ordering::Relaxed) == repaired {
+            tokio::task::yield_now().await;
+        }
+        // The repair is under way; what is answered behind it was decided behind it.
+        acked(&world.ask(&a, to_user("d", "m")).await)
+    };
+    tokio::time::timeout(Duration::from_secs(10), repairing).await.expect("nobody noticed that the inbox is empty");
+    for (phone, (before, token)) in phones.iter().zip(before) {
+        let after: Vec<_> = view(&world, phone).await;
+        let after: Vec<_> = after.into_iter().filter(|state| state.peer_user_id != "d").collect();
+        assert_eq!(after, before, "{}", phone.user);
+        // Whoever comes with a token from before the flush is told of everything again, and not of a foreign history.
+        let again = world.sync(phone, &token, 100).await.unwrap();
+        assert!(before.iter().all(|state| again.conversations.contains(state)), "{}", phone.user);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_was_replaced_covers_nothing() {
+    let mut world = World::with(restless()).await;
+    let a = world.phone("a", "1").await;
+    let log = LogId::direct(&a.user, &user("b"));
+    acked(&world.ask(&a, to_user("b", "first")).await);
+    released(&world, &log).await;
+    // The new owner claims, and has applied nothing yet of what the old one still stores.
+    let shards: Vec<Shard> = Shard::all().collect();
+    let claim = world.ports.inbox.claim(&shards).await.unwrap();
+    let known = claim.covered.iter().find(|(shard, _)| *shard == Shard::of(&log)).unwrap().1.clone();
+    acked(&world.ask(&a, to_user("b", "second")).await);
+    // Its last act is to cover.
+    world.worker.take().unwrap().stop().await.unwrap();
+    let covered = world.ports.inbox.claim(&shards).await.unwrap().covered;
+    let after = covered.into_iter().find(|(shard, _)| *shard == Shard::of(&log)).unwrap().1;
+    assert_eq!(after, known, "the old owner covered what the new one has to repeat");
 }

@@ -140,6 +140,10 @@ impl EntryLog for FaultyLog {
         self.inner.tail(shard, after, entries_max).await
     }
 
+    async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError> {
+        self.inner.logs(shard, after, limit).await
+    }
+
     async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
         self.inner.release(shards, cursor).await
     }

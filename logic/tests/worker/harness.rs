@@ -5,6 +5,7 @@
 
 pub use crate::commands::*;
 pub use crate::faulty_log::{Fault, FaultyLog};
+pub use crate::flushed_inbox::FlushedInbox;
 use bytes::Bytes;
 use im_logic::token::{Key, KeyRing, NewToken, issue};
 use im_logic::{Logic, LogicConfig, LogicMetrics, Ports, Requests, WorkerHandle};
@@ -87,6 +88,7 @@ pub struct World {
     /// Open for as long as the world.
     _store: EmbeddedStore,
     pub log: Arc<FaultyLog>,
+    pub inbox: Arc<FlushedInbox>,
     pub ports: Ports,
     pub logic: Logic,
     pub metrics: Arc<LogicMetrics>,
@@ -115,6 +117,7 @@ pub fn generous() -> LogicConfig {
         send_rate_per_user_per_s: 1_000_000,
         send_burst_per_user: 1_000_000,
         cover_interval_ms: 3_600_000,
+        claim_check_interval_ms: 3_600_000,
         ..LogicConfig::default()
     }
 }
@@ -144,13 +147,15 @@ impl World {
         let log = Arc::new(FaultyLog::over(store.entry_log()));
         let heard = Arc::new(Listening::default());
         let routes = Arc::new(EmbeddedRoutes::new());
-        routes.renew_lease(GATEWAY, 3_600_000).await.unwrap();
+        let gateway = Gateway { boot: GATEWAY, endpoint: String::new() };
+        routes.renew_lease(&gateway, 3_600_000).await.unwrap();
+        let inbox = FlushedInbox::over(store.inbox());
         let (queue, mut consumers) = EmbeddedQueue::new(1, 100_000);
         let ports = Ports {
             queue: queue.clone(),
             log: log.clone(),
             directory: store.directory(),
-            inbox: store.inbox(),
+            inbox: inbox.clone(),
             routes: routes.clone(),
             delivery: heard.clone(),
         };
@@ -162,6 +167,7 @@ impl World {
             path,
             _store: store,
             log,
+            inbox,
             ports,
             metrics: logic.metrics(),
             requests: logic.requests(keys),
@@ -208,6 +214,12 @@ impl World {
         let phone = Phone { user: user(name), device: DeviceId::parse(device).unwrap(), connection };
         self.routes.register(&phone.user, &phone.device, GATEWAY, connection, now_ms()).await.unwrap();
         phone
+    }
+
+    /// The present inbox versions of the users.
+    pub async fn versions(&self, phones: &[&Phone]) -> Vec<im_proto::InboxVersion> {
+        let users: Vec<UserId> = phones.iter().map(|phone| phone.user.clone()).collect();
+        self.ports.inbox.versions(&users).await.unwrap()
     }
 
     /// Puts commands into the queue, all at once. Answers their request ids.

@@ -5,6 +5,7 @@
 mod catching_up;
 mod commands;
 mod faulty_log;
+mod flushed_inbox;
 mod groups;
 mod harness;
 mod reading;

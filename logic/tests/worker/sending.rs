@@ -3,7 +3,7 @@
 use crate::harness::*;
 use im_proto::client::{self, ErrorClass, ErrorCode, client_frame::Command, server_frame::Body};
 use im_proto::{LogId, UserId};
-use im_storage::ports::{Consumer as _, EntryLog as _};
+use im_storage::ports::{Batch, Consumed, Consumer, EntryLog as _, Offset, Partition, StoreError};
 use std::sync::atomic::Ordering;
 
 fn direct(a: &str, b: &str) -> LogId {
@@ -284,42 +284,29 @@ async fn an_undecodable_record_is_counted_and_stops_nobody() {
 async fn an_offset_is_committed_only_behind_the_answers() {
     // A queue that gives one batch, and looks at its commit what had been told by then.
     struct OneBatch {
-        batches: Vec<im_storage::ports::Batch>,
+        consumed: Vec<Consumed>,
         told_at_commit: tokio::sync::mpsc::UnboundedSender<u64>,
         answers: Box<dyn Fn() -> u64 + Send>,
     }
     #[async_trait::async_trait]
-    impl im_storage::ports::Consumer for OneBatch {
-        async fn next(
-            &mut self,
-            _records_max: usize,
-        ) -> Result<Option<im_storage::ports::Batch>, im_storage::ports::StoreError> {
-            Ok(self.batches.pop())
+    impl Consumer for OneBatch {
+        async fn next(&mut self, _records_max: usize) -> Result<Option<Consumed>, StoreError> {
+            Ok(self.consumed.pop())
         }
-        async fn commit(
-            &mut self,
-            _partition: im_storage::ports::Partition,
-            _offset: u64,
-        ) -> Result<(), im_storage::ports::StoreError> {
+        async fn commit(&mut self, _partition: Partition, _offset: Offset) -> Result<(), StoreError> {
             let _ = self.told_at_commit.send((self.answers)());
             Ok(())
         }
     }
     let mut world = World::idle(generous()).await;
     let a = world.phone("a", "1").await;
-    let partition = im_storage::ports::Partition(0);
-    let consumed = im_storage::ports::Consumed { offset: 4, record: record(&a, 1, to_user("b", "m"), now_ms()) };
+    let partition = Partition(0);
+    let records = vec![(Offset(4), record(&a, 1, to_user("b", "m"), now_ms()))];
     let (told_at_commit, mut committed) = tokio::sync::mpsc::unbounded_channel();
     let metrics = world.metrics.clone();
-    let batches = vec![
-        im_storage::ports::Batch { partition, taken_over: false, records: vec![consumed] },
-        im_storage::ports::Batch { partition, taken_over: true, records: vec![] },
-    ];
+    let consumed = vec![Consumed::Records(Batch { partition, records }), Consumed::Gained(partition)];
     let answers = Box::new(move || metrics.answers.load(Ordering::Relaxed));
-    let mut consumer = OneBatch { batches, told_at_commit, answers };
-    let first = consumer.next(1).await.unwrap().unwrap();
-    assert!(first.taken_over);
-    consumer.batches.push(first);
+    let consumer = OneBatch { consumed, told_at_commit, answers };
     world.start_on(Box::new(consumer)).await;
     assert_eq!(committed.recv().await, Some(1), "committed before the answer was handed on");
 }

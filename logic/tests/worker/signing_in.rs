@@ -2,7 +2,8 @@
 
 use crate::harness::*;
 use im_proto::client::{self, CloseCode, kicked::Reason};
-use im_proto::{ConnectionId, DeviceId};
+use im_proto::{ConnectionId, DeviceId, Generation};
+use im_storage::ports::Login;
 
 fn sign_in(token: String, device: &str) -> client::SignIn {
     client::SignIn { protocol_version: 1, token, device_id: device.into(), platform: "test".into() }
@@ -30,6 +31,26 @@ async fn a_newer_login_of_a_device_kicks_exactly_the_older_one() {
     assert!(logins.iter().any(|login| login.connection == second));
     let devices = world.ports.directory.devices(&old.user).await.unwrap();
     assert_eq!(devices.len(), 2);
+}
+
+#[tokio::test]
+async fn a_heartbeat_puts_a_lost_route_back_and_tells_a_replaced_login() {
+    let world = World::new().await;
+    let a = world.phone("a", "phone").await;
+    let login = |phone: &Phone, generation| Login {
+        user: phone.user.clone(),
+        device: phone.device.clone(),
+        generation: Generation(generation),
+        gateway: GATEWAY,
+        connection: phone.connection,
+    };
+    let newest = world.ports.routes.look_up(std::slice::from_ref(&a.user)).await.unwrap().remove(0).remove(0);
+    acked(&world.ask(&a, to_user("b", "m")).await);
+    let lost = login(&Phone { user: user("b"), ..a.clone() }, 5);
+    let versions = world.ports.inbox.versions(&[user("a"), user("b")]).await.unwrap();
+    let answered = world.requests.heartbeats(&[newest, login(&a, 1), lost.clone()]).await.unwrap();
+    assert_eq!(answered, [Some(versions[0]), None, Some(versions[1])]);
+    assert_eq!(world.ports.routes.look_up(&[user("b")]).await.unwrap(), [[lost]]);
 }
 
 #[tokio::test]

@@ -1,14 +1,17 @@
 //! The promises of the directory.
 
+use super::projection::{a_cover_counts_while_its_claim_stands, cover, covered};
 use super::{Stores, device, entry, log, ok, user};
-use crate::ports::{Device, Directory, Membership, MembershipChange, Shard};
+use crate::ports::{
+    Created, Device, Directory, Header, MemberRow, Membership, MembershipChange, ReadCursor, ReadMark, Shard,
+};
 use im_proto::{LogId, Ordinal, Seq};
 
 fn created(log: &LogId, joined: &[&str]) -> MembershipChange {
     MembershipChange {
         log: log.clone(),
         seq: Seq(1),
-        created: Some(("a name".to_owned(), user(joined[0]))),
+        created: Some(Created { name: "a name".to_owned(), creator: user(joined[0]), peer: None }),
         joined: joined.iter().map(|name| user(name)).collect(),
         joined_ordinal: Ordinal(0),
         left: Vec::new(),
@@ -27,11 +30,16 @@ fn change(log: &LogId, seq: u64, joined: &[&str], left: &[&str]) -> MembershipCh
 }
 
 pub async fn directory(stores: &dyn Stores) {
-    let directory = stores.empty().await.directory;
+    let ports = stores.empty().await;
+    let directory = ports.directory.clone();
     changes_are_applied_in_their_order_and_once(&*directory).await;
     a_rejoin_begins_a_new_time(&*directory).await;
     lists_are_sorted_and_paged(&*directory).await;
+    a_direct_conversation_names_its_peer(&*directory).await;
+    memberships_are_answered_in_the_order_asked(&*directory).await;
+    read_cursors_are_kept_and_never_fall(&*directory).await;
     devices_are_remembered_per_user(&*directory).await;
+    a_cover_counts_while_its_claim_stands(&*directory, &*ports.inbox, &ports, "directory-claims").await;
 }
 
 /// What was covered is there after a crash; a cover never goes back.
@@ -39,18 +47,66 @@ pub async fn directory_after_a_crash(stores: &dyn Stores) {
     let ports = stores.empty().await;
     let group = log("covered");
     let shard = Shard::of(&group);
-    assert_eq!(ok(ports.directory.covered(shard).await), None);
-    let before = ok(ports.entry_log.end().await);
+    assert_eq!(covered(&*ports.directory, shard).await, None);
     assert!(ports.entry_log.append(vec![entry(&group, 1)]).await.stop.is_none());
     let end = ok(ports.entry_log.end().await);
     ok(ports.directory.apply(vec![created(&group, &["ann", "bob"])]).await);
-    ok(ports.directory.cover(&[shard], &end).await);
-    ok(ports.directory.cover(&[shard], &before).await);
+    let read = read_mark("covered", "ann", 1);
+    ok(ports.directory.record_reads(vec![read.clone()]).await);
+    cover(&*ports.directory, &[shard], &end).await;
 
     let ports = stores.crash(ports).await;
-    assert_eq!(ok(ports.directory.covered(shard).await), Some(end));
-    assert_eq!(ok(ports.directory.members(&group, None, 10).await).len(), 2);
-    assert_eq!(ok(ports.inbox.covered(shard).await), None, "one projection's cover says nothing of the other");
+    assert_eq!(covered(&*ports.directory, shard).await, Some(end));
+    assert_eq!(ok(ports.directory.members(&group, None, 10).await).map(|page| page.members.len()), Some(2));
+    assert_eq!(ok(ports.directory.reads(&[(group, user("ann"))]).await), [read.read]);
+}
+
+fn read_mark(of: &str, reader: &str, seq: u64) -> ReadMark {
+    ReadMark { log: log(of), user: user(reader), read: ReadCursor { seq: Seq(seq), ordinal: Ordinal(seq * 10) } }
+}
+
+/// The one row of `name` in `of`, and how much of the log it shows.
+async fn member(directory: &dyn Directory, of: &LogId, name: &str) -> Option<(MemberRow, Seq)> {
+    let membership = ok(directory.memberships(&user(name), std::slice::from_ref(of)).await).remove(0)?;
+    Some((membership.row, membership.header.applied_seq))
+}
+
+async fn a_direct_conversation_names_its_peer(directory: &dyn Directory) {
+    let pair = log("pair");
+    let peer = Some(user("bob"));
+    let header = Created { name: String::new(), creator: user("ann"), peer };
+    ok(directory
+        .apply(vec![MembershipChange { created: Some(header.clone()), ..created(&pair, &["ann", "bob"]) }])
+        .await);
+    let page = ok(directory.members(&pair, None, 0).await);
+    let page = page.map(|page| (page.header, page.members.len()));
+    assert_eq!(page, Some((Header { created: header, applied_seq: Seq(1) }, 0)));
+}
+
+async fn memberships_are_answered_in_the_order_asked(directory: &dyn Directory) {
+    let (one, two, unknown) = (log("asked-1"), log("asked-2"), log("asked-3"));
+    ok(directory.apply(vec![created(&one, &["mel"]), created(&two, &["ned", "mel"])]).await);
+    ok(directory.apply(vec![change(&two, 3, &[], &["mel"])]).await);
+    let asked = [two.clone(), unknown, one, two];
+    let answered = ok(directory.memberships(&user("mel"), &asked).await);
+    let seqs = |of: &Option<Membership>| of.as_ref().map(|of| (of.row.left_seq, of.header.applied_seq));
+    let left = Some((Some(Seq(3)), Seq(3)));
+    assert_eq!(answered.iter().map(seqs).collect::<Vec<_>>(), [left, None, Some((None, Seq(1))), left]);
+    assert_eq!(answered[0].as_ref().map(|of| &of.header.created.creator), Some(&user("ned")));
+    assert_eq!(ok(directory.memberships(&user("ned"), &asked[1..3]).await), [None, None], "known, but not in it");
+    assert_eq!(ok(directory.memberships(&user("mel"), &[]).await), []);
+}
+
+async fn read_cursors_are_kept_and_never_fall(directory: &dyn Directory) {
+    let reads = |marks: &[(&str, &str, u64)]| marks.iter().map(|(of, who, seq)| read_mark(of, who, *seq)).collect();
+    // Nothing of these conversations was applied: the cursors come from other logs.
+    ok(directory.record_reads(reads(&[("read-1", "ann", 5), ("read-1", "bob", 2), ("read-2", "ann", 1)])).await);
+    ok(directory.record_reads(reads(&[("read-1", "ann", 4), ("read-1", "bob", 3), ("read-1", "bob", 1)])).await);
+    ok(directory.record_reads(Vec::new()).await);
+    let asked = [("read-2", "ann"), ("read-2", "bob"), ("read-1", "bob"), ("read-1", "ann")];
+    let asked: Vec<_> = asked.iter().map(|(of, who)| (log(of), user(who))).collect();
+    let answered: Vec<_> = ok(directory.reads(&asked).await).iter().map(|read| (read.seq.0, read.ordinal.0)).collect();
+    assert_eq!(answered, [(1, 10), (0, 0), (3, 30), (5, 50)]);
 }
 
 async fn changes_are_applied_in_their_order_and_once(directory: &dyn Directory) {
@@ -60,8 +116,9 @@ async fn changes_are_applied_in_their_order_and_once(directory: &dyn Directory) 
     ok(directory.apply(changes.clone()).await);
     let first = ok(directory.conversation(&group).await);
     let Some(conversation) = &first else { panic!("not created") };
-    assert_eq!((conversation.name.as_str(), &conversation.creator), ("a name", &user("ann")));
-    assert_eq!(conversation.applied_seq, Seq(2));
+    let header = &conversation.header;
+    assert_eq!((header.created.name.as_str(), &header.created.creator), ("a name", &user("ann")));
+    assert_eq!((&header.created.peer, header.applied_seq), (&None, Seq(2)));
     let members: Vec<_> =
         conversation.members.iter().map(|m| (m.user.as_str(), m.joined_seq.0, m.left_seq.map(|seq| seq.0))).collect();
     assert_eq!(members, [("ann", 1, None), ("bob", 1, Some(2)), ("cy", 2, None)]);
@@ -72,7 +129,7 @@ async fn changes_are_applied_in_their_order_and_once(directory: &dyn Directory) 
     assert_eq!(ok(directory.conversation(&group).await), first);
     // A change without a member still moves the mark.
     ok(directory.apply(vec![change(&group, 5, &[], &[])]).await);
-    assert_eq!(ok(directory.conversation(&group).await).map(|c| c.applied_seq), Some(Seq(5)));
+    assert_eq!(ok(directory.conversation(&group).await).map(|c| c.header.applied_seq), Some(Seq(5)));
 }
 
 async fn a_rejoin_begins_a_new_time(directory: &dyn Directory) {
@@ -80,20 +137,14 @@ async fn a_rejoin_begins_a_new_time(directory: &dyn Directory) {
     ok(directory.apply(vec![created(&group, &["ann", "bob"])]).await);
     ok(directory.apply(vec![change(&group, 4, &["bob", "ann"], &["nobody"])]).await);
     for name in ["ann", "bob"] {
-        let row = ok(directory.member(&group, &user(name)).await);
-        assert_eq!(
-            row.map(|of| (of.row.joined_seq, of.applied_seq)),
-            Some((Seq(1), Seq(4))),
-            "who is a member does not join"
-        );
+        let seqs = member(directory, &group, name).await.map(|(row, applied)| (row.joined_seq, applied));
+        assert_eq!(seqs, Some((Seq(1), Seq(4))), "who is a member does not join");
     }
     ok(directory.apply(vec![change(&group, 5, &[], &["bob"]), change(&group, 8, &["bob"], &[])]).await);
-    let Some(Membership { row, applied_seq }) = ok(directory.member(&group, &user("bob")).await) else {
-        panic!("bob is gone")
-    };
+    let Some((row, applied_seq)) = member(directory, &group, "bob").await else { panic!("bob is gone") };
     assert_eq!(applied_seq, Seq(8));
     assert_eq!((row.joined_seq, row.joined_ordinal, row.left_seq), (Seq(8), Ordinal(80), None));
-    assert_eq!(ok(directory.member(&group, &user("nobody")).await), None);
+    assert_eq!(member(directory, &group, "nobody").await, None);
 }
 
 async fn lists_are_sorted_and_paged(directory: &dyn Directory) {
@@ -101,12 +152,16 @@ async fn lists_are_sorted_and_paged(directory: &dyn Directory) {
     ok(directory.apply(vec![created(&group, &["p4", "p1", "p3", "p2", "p5"])]).await);
     ok(directory.apply(vec![change(&group, 2, &[], &["p3"])]).await);
     let page = async |after: Option<&str>, limit| {
-        let rows = ok(directory.members(&group, after.map(user).as_ref(), limit).await);
-        rows.iter().map(|row| row.user.as_str().to_owned()).collect::<Vec<_>>()
+        let Some(page) = ok(directory.members(&group, after.map(user).as_ref(), limit).await) else {
+            panic!("not created")
+        };
+        assert_eq!(page.header.applied_seq, Seq(2));
+        page.members.iter().map(|row| row.user.as_str().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(page(None, 3).await, ["p1", "p2", "p4"]);
     assert_eq!(page(Some("p2"), 10).await, ["p4", "p5"]);
     assert_eq!(page(Some("p5"), 10).await, [""; 0]);
+    assert_eq!(ok(directory.members(&log("never-made"), None, 1).await), None);
     let others: Vec<_> = ["paged-2", "paged-1"].iter().map(|name| log(name)).collect();
     ok(directory.apply(others.iter().map(|log| created(log, &["p3"])).collect()).await);
     let mine = ok(directory.conversations_of(&user("p3"), None, 10).await);

@@ -1,7 +1,7 @@
 //! The promises of the entry log.
 
 use super::{Stores, client_id, entry, log, ok, user};
-use crate::ports::{Appended, EntryLog, NewEntry, Shard, Stop};
+use crate::ports::{Appended, EntryLog, NewEntry, Shard, Stop, Tail};
 use im_proto::{LogId, Seq};
 use std::collections::BTreeSet;
 
@@ -24,6 +24,7 @@ pub async fn entry_log(stores: &dyn Stores) {
     a_client_id_is_one_per_log_and_sender(&*entries).await;
     a_range_is_bounded_by_entries_and_bytes(&*entries).await;
     the_tail_names_what_lies_behind_a_cursor(&*entries).await;
+    the_logs_of_a_shard_can_be_listed(&*entries).await;
     a_race_for_a_seq_has_one_winner(&*entries).await;
 }
 
@@ -117,22 +118,56 @@ async fn the_tail_names_what_lies_behind_a_cursor(entries: &dyn EntryLog) {
         left.extend(read_tail(entries, shard, Some(middle.clone())).await);
     }
     assert!(logs.iter().all(|log| left.contains(&(log.clone(), Seq(2)))), "released too much: {left:?}");
+    a_tail_is_whole_or_forgotten(entries, &logs).await;
     assert_eq!(ok(entries.range(&logs[0], Seq(1), 10, 10_000).await).len(), 2, "only the order may be forgotten");
+}
+
+/// From before what was released it may still be there, whole; it is never there in part and passed off as whole.
+async fn a_tail_is_whole_or_forgotten(entries: &dyn EntryLog, logs: &[LogId]) {
+    for log in logs {
+        match ok(entries.tail(Shard::of(log), None, 1_000_000).await) {
+            Tail::Forgotten => {}
+            Tail::Named { entries, .. } => assert!(entries.contains(&(log.clone(), Seq(1))), "{log} is left out"),
+        }
+    }
+}
+
+async fn the_logs_of_a_shard_can_be_listed(entries: &dyn EntryLog) {
+    let logs: BTreeSet<LogId> = (0..40).map(|n| log(&format!("listed-{n}"))).collect();
+    for log in &logs {
+        all_stored(&entries.append(vec![entry(log, 1), entry(log, 2)]).await, 2);
+    }
+    for shard in Shard::all() {
+        let (mut after, mut all) = (None, BTreeSet::new());
+        loop {
+            let page = ok(entries.logs(shard, after.as_ref(), 2).await);
+            assert!(page.len() <= 2 && page.is_sorted());
+            let Some(last) = page.last().cloned() else { break };
+            assert!(after.is_none_or(|after| page[0] > after));
+            all.extend(page);
+            after = Some(last);
+        }
+        assert!(all.iter().all(|log| Shard::of(log) == shard), "{all:?}");
+        let expected: BTreeSet<_> = logs.iter().filter(|log| Shard::of(log) == shard).cloned().collect();
+        assert!(all.is_superset(&expected), "{shard:?}: {all:?}");
+    }
 }
 
 /// The whole tail, in small pages; the entries of a log must rise.
 async fn read_tail(entries: &dyn EntryLog, shard: Shard, mut after: Option<crate::ports::Cursor>) -> Vec<(LogId, Seq)> {
     let mut all: Vec<(LogId, Seq)> = Vec::new();
     loop {
-        let tail = ok(entries.tail(shard, after.as_ref(), 3).await);
-        if tail.entries.is_empty() {
+        let Tail::Named { entries: named, next } = ok(entries.tail(shard, after.as_ref(), 3).await) else {
+            panic!("the order behind {after:?} is gone")
+        };
+        if named.is_empty() {
             return all;
         }
-        for (log, seq) in tail.entries {
+        for (log, seq) in named {
             assert!(all.iter().all(|(other, earlier)| *other != log || *earlier < seq), "{log} {seq} out of order");
             all.push((log, seq));
         }
-        after = Some(tail.next);
+        after = Some(next);
     }
 }
 

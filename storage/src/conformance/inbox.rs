@@ -1,7 +1,8 @@
 //! The promises of the inbox.
 
-use super::{Ports, Stores, entry, log, ok, user};
-use crate::ports::{Inbox, Move, ReadCursor, Shard};
+use super::projection::{a_cover_counts_while_its_claim_stands, cover, covered};
+use super::{Stores, entry, log, ok, user};
+use crate::ports::{Inbox, Move, ReadCursor, Shard, Tail};
 use im_proto::{InboxVersion, Ordinal, Seq};
 
 /// A move of `name` in `of`: head 0 or read 0 leaves it.
@@ -42,7 +43,7 @@ pub async fn inbox(stores: &dyn Stores) {
     heads_and_cursors_never_fall(&*ports.inbox).await;
     a_touch_moves_the_version_alone(&*ports.inbox).await;
     rows_are_paged_by_version(&*ports.inbox).await;
-    a_cover_is_remembered_and_never_goes_back(&ports).await;
+    a_cover_counts_while_its_claim_stands(&*ports.inbox, &*ports.directory, &ports, "inbox-claims").await;
 }
 
 async fn every_move_gives_a_higher_version(inbox: &dyn Inbox) {
@@ -70,7 +71,7 @@ async fn heads_and_cursors_never_fall(inbox: &dyn Inbox) {
     }
     ok(inbox.bump(vec![moved("fall", "fa", 2, 4), moved("fall", "fa", 6, 1)]).await);
     assert_eq!(rows(inbox, "fall", 0).await.0, [row("fa", 6, 4)]);
-    let reads = ok(inbox.reads(&log("fa"), &[user("nobody"), user("fall")]).await);
+    let reads = ok(inbox.reads(&[(log("fa"), user("nobody")), (log("fa"), user("fall"))]).await);
     assert_eq!(reads, [ReadCursor::default(), ReadCursor { seq: Seq(4), ordinal: Ordinal(40) }]);
 }
 
@@ -100,41 +101,28 @@ async fn rows_are_paged_by_version(inbox: &dyn Inbox) {
     assert!(ahead.rows.is_empty() && ahead.version.0 < u64::MAX, "a token of another history can be told");
 }
 
-async fn a_cover_is_remembered_and_never_goes_back(ports: &Ports) {
-    let of = log("cover");
-    let shard = Shard::of(&of);
-    let before = ok(ports.entry_log.end().await);
-    let appended = ports.entry_log.append(vec![entry(&of, 1)]).await;
-    assert!(appended.stop.is_none());
-    let behind = ok(ports.entry_log.end().await);
-    ok(ports.inbox.cover(&[shard], &behind).await);
-    assert_eq!(ok(ports.inbox.covered(shard).await), Some(behind.clone()));
-    assert_eq!(ok(ports.entry_log.tail(shard, Some(&behind), 10).await).entries, []);
-    ok(ports.inbox.cover(&[shard], &before).await);
-    assert_eq!(ok(ports.inbox.covered(shard).await), Some(behind));
-    assert_eq!(ok(ports.directory.covered(shard).await), None, "one projection's cover says nothing of the other");
-}
-
 /// What a cover covered is there after a crash; a version that was given is not given again; what was lost can be
 /// replayed.
 pub async fn inbox_after_a_crash(stores: &dyn Stores) {
     let ports = stores.empty().await;
     let of = log("crashed");
     let shards: Vec<_> = Shard::all().collect();
-    assert_eq!(ok(ports.inbox.covered(Shard::of(&of)).await), None);
+    assert_eq!(covered(&*ports.inbox, Shard::of(&of)).await, None);
     assert!(ports.entry_log.append(vec![entry(&of, 1)]).await.stop.is_none());
     let kept = ok(ports.inbox.bump(vec![moved("crash", "crashed", 1, 0)]).await)[0];
     let end = ok(ports.entry_log.end().await);
-    ok(ports.inbox.cover(&shards, &end).await);
+    cover(&*ports.inbox, &shards, &end).await;
     assert!(ports.entry_log.append(vec![entry(&of, 2)]).await.stop.is_none());
     let lost = ok(ports.inbox.bump(vec![moved("crash", "crashed", 2, 1)]).await)[0];
 
     let ports = stores.crash(ports).await;
-    assert_eq!(ok(ports.inbox.covered(Shard::of(&of)).await), Some(end.clone()));
+    assert_eq!(covered(&*ports.inbox, Shard::of(&of)).await, Some(end.clone()));
     let (rows_left, version) = rows(&*ports.inbox, "crash", 0).await;
     assert!(rows_left[0].1 >= 1 && version >= kept.version.0);
-    let tail = ok(ports.entry_log.tail(Shard::of(&of), Some(&end), 10).await);
-    assert!(tail.entries.contains(&(of, Seq(2))), "what no cover covered is named");
+    let Tail::Named { entries, .. } = ok(ports.entry_log.tail(Shard::of(&of), Some(&end), 10).await) else {
+        panic!("nothing was released")
+    };
+    assert!(entries.contains(&(of, Seq(2))), "what no cover covered is named");
     let replayed = ok(ports.inbox.bump(vec![moved("crash", "crashed", 2, 1), moved("crash", "crashed", 3, 0)]).await);
     assert!(replayed[1].version > lost.version, "a version was given twice");
     assert_eq!(rows(&*ports.inbox, "crash", 0).await.0, [row("crashed", 3, 1)]);

@@ -1,7 +1,7 @@
 //! The promises of the routes.
 
 use super::{device, ok, user};
-use crate::ports::{GatewayBoot, Login, Registered, Routes};
+use crate::ports::{Gateway, GatewayBoot, Login, Registered, Routes};
 use im_proto::{ConnectionId, Generation};
 use std::time::Duration;
 
@@ -30,11 +30,56 @@ async fn look_up(routes: &dyn Routes, name: &str) -> Vec<Login> {
 
 /// `advance` lets time pass for the adapter.
 pub async fn routes(routes: &dyn Routes, advance: impl AsyncFn(Duration)) {
-    ok(routes.renew_lease(GATEWAY, LEASE_MS).await);
+    renew(routes, GATEWAY).await;
     a_later_login_replaces_an_earlier_one(routes).await;
     an_old_login_takes_nothing_from_a_newer_one(routes).await;
     devices_and_users_are_answered_in_the_order_asked(routes).await;
+    a_heartbeat_repairs_what_the_table_lost(routes).await;
+    living_gateways_are_listed_with_their_endpoints(routes).await;
     a_gateway_without_a_lease_has_no_logins(routes, advance).await;
+}
+
+async fn renew(routes: &dyn Routes, boot: GatewayBoot) {
+    let gateway = Gateway { boot, endpoint: format!("http://gateway-{}", boot.0) };
+    ok(routes.renew_lease(&gateway, LEASE_MS).await);
+}
+
+async fn a_heartbeat_repairs_what_the_table_lost(routes: &dyn Routes) {
+    let old = register(routes, "fay", 1, NOW_MS).await;
+    let new = register(routes, "fay", 2, NOW_MS).await;
+    let (old, new) = (login("fay", 1, old.generation), login("fay", 2, new.generation));
+    let lost = login("gus", 3, Generation(5));
+    let confirmed = ok(routes.confirm(&[old.clone(), new.clone(), lost.clone()]).await);
+    assert_eq!(confirmed, [false, true, true], "an old login learns that it was replaced");
+    assert_eq!(look_up(routes, "fay").await, std::slice::from_ref(&new));
+    assert_eq!(look_up(routes, "gus").await, std::slice::from_ref(&lost), "a lost login is put back");
+    let next = register(routes, "gus", 4, 0).await;
+    assert!(next.generation > lost.generation, "and counts");
+    assert_eq!(next.replaced, Some(lost.clone()));
+    assert_eq!(ok(routes.confirm(&[lost]).await), [false]);
+    // The question was on its way while the device signed out.
+    ok(routes.unregister(&new).await);
+    ok(routes.confirm(&[new]).await);
+    assert_eq!(look_up(routes, "fay").await, []);
+    assert_eq!(ok(routes.confirm(&[]).await), [true; 0]);
+}
+
+async fn living_gateways_are_listed_with_their_endpoints(routes: &dyn Routes) {
+    let going = GatewayBoot(9);
+    renew(routes, going).await;
+    ok(routes.register(&user("hal"), &device("web"), going, ConnectionId::new(0, 1), NOW_MS).await);
+    let listed = async || {
+        let mut boots: Vec<_> = ok(routes.gateways().await).into_iter().map(|of| (of.boot.0, of.endpoint)).collect();
+        boots.sort_unstable();
+        boots
+    };
+    let of = |boot: u64| (boot, format!("http://gateway-{boot}"));
+    assert_eq!(listed().await, [of(7), of(9)]);
+    assert_eq!(look_up(routes, "hal").await.len(), 1);
+    ok(routes.end_lease(going).await);
+    ok(routes.end_lease(going).await);
+    assert_eq!(listed().await, [of(7)]);
+    assert_eq!(look_up(routes, "hal").await, [], "who is going holds nobody online");
 }
 
 async fn a_later_login_replaces_an_earlier_one(routes: &dyn Routes) {
@@ -80,15 +125,15 @@ async fn a_gateway_without_a_lease_has_no_logins(routes: &dyn Routes, advance: i
     let connection = ConnectionId::new(0, 1);
     ok(routes.register(&user("eve"), &device("web"), away, connection, NOW_MS).await);
     assert_eq!(look_up(routes, "eve").await, [], "no lease was ever taken");
-    ok(routes.renew_lease(away, LEASE_MS).await);
+    renew(routes, away).await;
     assert_eq!(look_up(routes, "eve").await.len(), 1);
     advance(Duration::from_millis(u64::from(LEASE_MS) / 2)).await;
-    ok(routes.renew_lease(away, LEASE_MS).await);
+    renew(routes, away).await;
     advance(Duration::from_millis(u64::from(LEASE_MS) * 3 / 4)).await;
     assert_eq!(look_up(routes, "eve").await.len(), 1, "the lease was renewed");
     assert_eq!(look_up(routes, "ann").await, [], "the other one was not");
     advance(Duration::from_millis(u64::from(LEASE_MS) / 2)).await;
     assert_eq!(look_up(routes, "eve").await, []);
-    ok(routes.renew_lease(away, LEASE_MS).await);
+    renew(routes, away).await;
     assert_eq!(look_up(routes, "eve").await.len(), 1, "its logins are still known");
 }

@@ -5,13 +5,14 @@
 //! commit carries it.
 
 use super::{
+    claims::Claims,
     engine::Engine,
-    journal,
     tables::{self, Parts, Place, Tables, meta, open_to_read, put_id, put_text, second_of_pair, store_error},
     writer::{Sync, WriteError, Writer},
 };
 use crate::ports::{
-    Conversation, Cursor, Device, Directory, MemberRow, Membership, MembershipChange, Shard, StoreError,
+    Claim, Conversation, Covered, Created, Cursor, Device, Directory, Header, MemberRow, Membership, MembershipChange,
+    Projection, ReadCursor, ReadMark, Shard, StoreError,
 };
 use async_trait::async_trait;
 use im_proto::{DeviceId, LogId, Ordinal, Seq, UserId};
@@ -21,11 +22,12 @@ use std::{ops::Bound, sync::Arc};
 pub struct EmbeddedDirectory {
     engine: Arc<Engine>,
     writer: Writer,
+    claims: Claims,
 }
 
 impl EmbeddedDirectory {
     pub fn new(engine: Arc<Engine>, writer: Writer) -> Self {
-        Self { engine, writer }
+        Self { engine, writer, claims: Claims::new(meta::COVERED_BY_DIRECTORY) }
     }
 }
 
@@ -33,25 +35,26 @@ impl EmbeddedDirectory {
 impl Directory for EmbeddedDirectory {
     async fn conversation(&self, log: &LogId) -> Result<Option<Conversation>, StoreError> {
         let txn = self.engine.read()?;
-        let row = tables::read_row(&txn, Place::Conversations, log.as_str().as_bytes()).map_err(store_error)?;
-        let Some(row) = row else { return Ok(None) };
-        let head = Head::decode(&row)?;
+        let Some(header) = read_header(&txn, log)? else { return Ok(None) };
         let members = read_members(&txn, log, None, |_| true, usize::MAX)?;
-        Ok(Some(Conversation { name: head.name, creator: head.creator, applied_seq: head.applied_seq, members }))
+        Ok(Some(Conversation { header, members }))
     }
 
-    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<Membership>, StoreError> {
-        let key = tables::pair(log.as_str(), user.as_str());
+    async fn memberships(&self, user: &UserId, logs: &[LogId]) -> Result<Vec<Option<Membership>>, StoreError> {
         let txn = self.engine.read()?;
-        let Some(row) = tables::read_row(&txn, Place::Members, &key).map_err(store_error)? else { return Ok(None) };
-        let head = tables::read_row(&txn, Place::Conversations, log.as_str().as_bytes()).map_err(store_error)?;
-        let head = head.ok_or_else(|| StoreError::Damaged(format!("log {log} has members and no conversation")))?;
-        let applied_seq = Head::decode(&head)?.applied_seq;
-        Ok(Some(Membership { row: decode_member(user.clone(), &row)?, applied_seq }))
+        logs.iter().map(|log| read_membership(&txn, log, user)).collect()
     }
 
-    async fn members(&self, log: &LogId, after: Option<&UserId>, limit: usize) -> Result<Vec<MemberRow>, StoreError> {
-        read_members(&self.engine.read()?, log, after, |member| member.left_seq.is_none(), limit)
+    async fn members(
+        &self,
+        log: &LogId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Option<Conversation>, StoreError> {
+        let txn = self.engine.read()?;
+        let Some(header) = read_header(&txn, log)? else { return Ok(None) };
+        let members = read_members(&txn, log, after, |row| row.left_seq.is_none(), limit)?;
+        Ok(Some(Conversation { header, members }))
     }
 
     async fn conversations_of(
@@ -80,6 +83,37 @@ impl Directory for EmbeddedDirectory {
         self.writer.write(Sync::Later, rows, apply).await
     }
 
+    async fn record_reads(&self, reads: Vec<ReadMark>) -> Result<(), StoreError> {
+        if reads.is_empty() {
+            return Ok(());
+        }
+        let rows = reads.len();
+        let record = move |tables: &mut Tables<'_>, _: &mut _| {
+            let table = tables.open(Place::Reads)?;
+            for ReadMark { log, user, read } in &reads {
+                let key = tables::pair(log.as_str(), user.as_str());
+                let known = table.get(key.as_slice())?.map(|row| decode_read(row.value())).transpose()?;
+                if known.is_none_or(|known| known.seq < read.seq) {
+                    table.insert(
+                        key.as_slice(),
+                        [read.seq.0, read.ordinal.0].map(u64::to_le_bytes).concat().as_slice(),
+                    )?;
+                }
+            }
+            Ok(())
+        };
+        self.writer.write(Sync::Later, rows, record).await
+    }
+
+    async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError> {
+        let txn = self.engine.read()?;
+        let read = |(log, user): &(LogId, UserId)| {
+            let row = tables::read_row(&txn, Place::Reads, &tables::pair(log.as_str(), user.as_str()));
+            Ok(row.map_err(store_error)?.map(|row| decode_read(&row)).transpose()?.unwrap_or_default())
+        };
+        of.iter().map(read).collect()
+    }
+
     async fn record_device(&self, user: &UserId, device: Device) -> Result<(), StoreError> {
         let key = tables::pair(user.as_str(), device.id.as_str());
         let known = tables::read_row(&self.engine.read()?, Place::Devices, &key).map_err(store_error)?;
@@ -102,19 +136,30 @@ impl Directory for EmbeddedDirectory {
         })?;
         Ok(devices)
     }
+}
 
-    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError> {
-        journal::covered(&self.engine.read()?, meta::COVERED_BY_DIRECTORY, shard)
+#[async_trait]
+impl Projection for EmbeddedDirectory {
+    async fn claim(&self, shards: &[Shard]) -> Result<Claim, StoreError> {
+        self.claims.claim(shards, &self.engine.read()?)
     }
 
-    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
-        let position = journal::position(cursor)?;
-        let shards = shards.to_vec();
-        let cover = move |tables: &mut Tables<'_>, _: &mut _| {
-            journal::cover(tables, meta::COVERED_BY_DIRECTORY, &shards, position)
-        };
-        self.writer.write(Sync::Durable, 1, cover).await
+    async fn cover(&self, claim: &Claim, cursor: &Cursor) -> Result<Covered, StoreError> {
+        self.claims.cover(claim, cursor, &self.writer).await
     }
+}
+
+fn read_header(txn: &ReadTransaction, log: &LogId) -> Result<Option<Header>, StoreError> {
+    let row = tables::read_row(txn, Place::Conversations, log.as_str().as_bytes()).map_err(store_error)?;
+    row.map(|row| decode_header(&row)).transpose()
+}
+
+fn read_membership(txn: &ReadTransaction, log: &LogId, user: &UserId) -> Result<Option<Membership>, StoreError> {
+    let key = tables::pair(log.as_str(), user.as_str());
+    let Some(row) = tables::read_row(txn, Place::Members, &key).map_err(store_error)? else { return Ok(None) };
+    let header = read_header(txn, log)?;
+    let header = header.ok_or_else(|| StoreError::Damaged(format!("log {log} has members and no conversation")))?;
+    Ok(Some(Membership { header, row: decode_member(user.clone(), &row)? }))
 }
 
 /// Shows `each` the rows whose key begins with `first`, those behind (`first`, `after`), until it answers false.
@@ -161,19 +206,19 @@ fn read_members(
 
 fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), WriteError> {
     let log = change.log.as_str();
-    let known = tables.open(Place::Conversations)?.get(log.as_bytes())?.map(|row| Head::decode(row.value()));
-    let mut head = match (known.transpose()?, &change.created) {
-        (Some(head), _) => head,
-        (None, Some((name, creator))) => Head { name: name.clone(), creator: creator.clone(), applied_seq: Seq(0) },
+    let known = tables.open(Place::Conversations)?.get(log.as_bytes())?.map(|row| decode_header(row.value()));
+    let mut header = match (known.transpose()?, &change.created) {
+        (Some(header), _) => header,
+        (None, Some(created)) => Header { created: created.clone(), applied_seq: Seq(0) },
         (None, None) => {
             return Err(StoreError::Damaged(format!("log {log} changes its members and was never created")).into());
         }
     };
-    if change.seq <= head.applied_seq {
+    if change.seq <= header.applied_seq {
         return Ok(());
     }
-    head.applied_seq = change.seq;
-    tables.open(Place::Conversations)?.insert(log.as_bytes(), head.encode().as_slice())?;
+    header.applied_seq = change.seq;
+    tables.open(Place::Conversations)?.insert(log.as_bytes(), encode_header(&header).as_slice())?;
     for user in &change.joined {
         let key = tables::pair(log, user.as_str());
         let members = tables.open(Place::Members)?;
@@ -200,26 +245,25 @@ fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), Write
     Ok(())
 }
 
-/// The row of a conversation.
-struct Head {
-    name: String,
-    creator: UserId,
-    applied_seq: Seq,
+/// An empty id stands for "no peer".
+fn encode_header(header: &Header) -> Vec<u8> {
+    let mut row = header.applied_seq.0.to_le_bytes().to_vec();
+    put_id(&mut row, header.created.creator.as_str());
+    put_id(&mut row, header.created.peer.as_ref().map(UserId::as_str).unwrap_or_default());
+    put_text(&mut row, &header.created.name);
+    row
 }
 
-impl Head {
-    fn encode(&self) -> Vec<u8> {
-        let mut row = self.applied_seq.0.to_le_bytes().to_vec();
-        put_id(&mut row, self.creator.as_str());
-        put_text(&mut row, &self.name);
-        row
-    }
+fn decode_header(row: &[u8]) -> Result<Header, StoreError> {
+    let mut parts = Parts::new(row, Place::Conversations);
+    let (applied_seq, creator) = (Seq(parts.u64()?), parts.id(UserId::parse)?);
+    let peer = parts.id(|text| if text.is_empty() { Ok(None) } else { UserId::parse(text).map(Some) })?;
+    Ok(Header { created: Created { name: parts.text()?.to_owned(), creator, peer }, applied_seq })
+}
 
-    fn decode(row: &[u8]) -> Result<Self, StoreError> {
-        let mut parts = Parts::new(row, Place::Conversations);
-        let (applied_seq, creator, name) = (Seq(parts.u64()?), parts.id(UserId::parse)?, parts.text()?.to_owned());
-        Ok(Self { name, creator, applied_seq })
-    }
+fn decode_read(row: &[u8]) -> Result<ReadCursor, StoreError> {
+    let mut parts = Parts::new(row, Place::Reads);
+    Ok(ReadCursor { seq: Seq(parts.u64()?), ordinal: Ordinal(parts.u64()?) })
 }
 
 /// 0 stands for "has not left": no entry has that seq.

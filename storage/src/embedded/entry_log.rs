@@ -20,7 +20,7 @@ use bytes::Bytes;
 use im_proto::{ClientId, Epoch, LogId, Seq, UserId};
 use redb::ReadableTable;
 use siphasher::sip128::{Hasher128, SipHasher13};
-use std::{hash::Hasher, sync::Arc};
+use std::{collections::BTreeSet, hash::Hasher, sync::Arc};
 
 /// The checksum stands before the entry's bytes.
 pub const CHECKSUM_BYTES: usize = 4;
@@ -158,6 +158,30 @@ impl EntryLog for EmbeddedEntryLog {
         journal::tail(&self.engine.read()?, shard, from, end, entries_max)
     }
 
+    async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError> {
+        // Before the snapshot: what leaves memory in between is in the tables by then.
+        let mut logs: BTreeSet<LogId> =
+            self.engine.recent().logs().filter(|log| Shard::of(log) == shard).cloned().collect();
+        let txn = self.engine.read()?;
+        if let Some(table) = open_to_read(&txn, Place::Entries).map_err(store_error)? {
+            let mut from = after.map(|log| tables::prefix_end(log.as_str())).unwrap_or_default();
+            let mut found = 0;
+            // From log to log, not from entry to entry.
+            while found < limit
+                && let Some(row) = table.range(from.as_slice()..).map_err(engine)?.next()
+            {
+                let (key, _) = row.map_err(engine)?;
+                let log = log_of_key(key.value())?;
+                from = tables::prefix_end(log.as_str());
+                if Shard::of(&log) == shard {
+                    found += 1;
+                    logs.insert(log);
+                }
+            }
+        }
+        Ok(logs.into_iter().filter(|log| after.is_none_or(|after| log > after)).take(limit).collect())
+    }
+
     async fn release(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
         let position = journal::position(cursor)?;
         let shards = shards.to_vec();
@@ -267,6 +291,12 @@ fn is_known(tables: &mut Tables<'_>, memory: &Memory, client_key: &[u8; 16]) -> 
     Ok(memory.fresh_ids.contains(client_key)
         || memory.engine.recent().seq_of(client_key).is_some()
         || tables.open(Place::ClientIds)?.get(client_key.as_slice())?.is_some())
+}
+
+fn log_of_key(key: &[u8]) -> Result<LogId, StoreError> {
+    let id = key.len().checked_sub(9).and_then(|end| std::str::from_utf8(&key[..end]).ok());
+    let log = id.and_then(|id| LogId::parse(id).ok());
+    log.ok_or_else(|| StoreError::Damaged("a key of table entries does not decode".to_owned()))
 }
 
 fn seq_of_key(key: &[u8]) -> Result<Seq, StoreError> {

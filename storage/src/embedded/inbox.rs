@@ -4,14 +4,16 @@
 //! and the mover that passes the bound writes it; durable with `cover`.
 
 use super::{
+    claims::Claims,
     engine::Engine,
     inbox_rows::{Row, Stripe},
-    journal,
-    tables::{self, Place, Tables, meta, open_to_read, second_of_pair, store_error},
+    tables::{self, Place, meta, open_to_read, second_of_pair, store_error},
     versions::Versions,
     writer::{Sync, Writer},
 };
-use crate::ports::{Cursor, Inbox, InboxPage, InboxRow, Move, Moved, ReadCursor, Shard, StoreError};
+use crate::ports::{
+    Claim, Covered, Cursor, Inbox, InboxPage, InboxRow, Move, Moved, Projection, ReadCursor, Shard, StoreError,
+};
 use async_trait::async_trait;
 use im_proto::{InboxVersion, LogId, UserId};
 use redb::ReadTransaction;
@@ -42,6 +44,7 @@ pub struct EmbeddedInbox {
     /// Rows that wait in all stripes. Below zero for a moment when a flush takes rows that their mover has yet to count.
     changed: AtomicI64,
     flushing: tokio::sync::Mutex<()>,
+    claims: Claims,
 }
 
 impl EmbeddedInbox {
@@ -54,6 +57,7 @@ impl EmbeddedInbox {
             hasher: RandomState::new(),
             changed: AtomicI64::new(0),
             flushing: tokio::sync::Mutex::default(),
+            claims: Claims::new(meta::COVERED_BY_INBOX),
         }
     }
 
@@ -131,26 +135,25 @@ impl Inbox for EmbeddedInbox {
         users.iter().map(|user| self.stripe(user).version(&self.engine, user)).collect()
     }
 
-    async fn reads(&self, log: &LogId, users: &[UserId]) -> Result<Vec<ReadCursor>, StoreError> {
-        let read = |user| {
+    async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError> {
+        let read = |(log, user): &(LogId, UserId)| {
             let held = self.stripe(user).held_row(user, log);
             // A row leaves memory only once the table has it, so a later snapshot shows it.
             Ok(held.map_or_else(|| Row::read(&self.engine, user, log), Ok)?.read)
         };
-        users.iter().map(read).collect()
+        of.iter().map(read).collect()
+    }
+}
+
+#[async_trait]
+impl Projection for EmbeddedInbox {
+    async fn claim(&self, shards: &[Shard]) -> Result<Claim, StoreError> {
+        self.claims.claim(shards, &self.engine.read()?)
     }
 
-    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError> {
-        journal::covered(&self.engine.read()?, meta::COVERED_BY_INBOX, shard)
-    }
-
-    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError> {
-        let position = journal::position(cursor)?;
+    async fn cover(&self, claim: &Claim, cursor: &Cursor) -> Result<Covered, StoreError> {
         self.flush().await?;
-        let shards = shards.to_vec();
-        let cover =
-            move |tables: &mut Tables<'_>, _: &mut _| journal::cover(tables, meta::COVERED_BY_INBOX, &shards, position);
-        self.writer.write(Sync::Durable, 1, cover).await
+        self.claims.cover(claim, cursor, &self.writer).await
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     tables::{Parts, Place, Tables, meta, open_to_read, put_id, read_row, store_error},
     writer::{Memory, WriteError},
 };
-use crate::ports::{Cursor, Shard, StoreError, Tail};
+use crate::ports::{Claim, Cursor, Shard, StoreError, Tail};
 use im_proto::{LogId, Seq};
 use redb::{ReadTransaction, ReadableTable};
 
@@ -42,9 +42,12 @@ pub fn position(cursor: &Cursor) -> Result<u64, StoreError> {
 
 /// The entries of `shard` from `from` on, before `end`: the place up to which all readers see them.
 pub fn tail(txn: &ReadTransaction, shard: Shard, from: u64, end: u64, entries_max: usize) -> Result<Tail, StoreError> {
+    if from + 1 < positions(txn, meta::RELEASED)?.of(shard) {
+        return Ok(Tail::Forgotten);
+    }
     let mut entries = Vec::new();
     let Some(table) = open_to_read(txn, Place::Journal).map_err(store_error)? else {
-        return Ok(Tail { entries, next: cursor(end) });
+        return Ok(Tail::Named { entries, next: cursor(end) });
     };
     let engine = |error: redb::StorageError| store_error(error.into());
     let start = from.to_be_bytes();
@@ -59,14 +62,14 @@ pub fn tail(txn: &ReadTransaction, shard: Shard, from: u64, end: u64, entries_ma
                 let log_bytes = parts.u8()?;
                 parts.bytes(usize::from(log_bytes) + 8)?;
             } else if entries.len() == entries_max {
-                return Ok(Tail { entries, next: cursor(position) });
+                return Ok(Tail::Named { entries, next: cursor(position) });
             } else {
                 entries.push((parts.id(LogId::parse)?, Seq(parts.u64()?)));
             }
             position += 1;
         }
     }
-    Ok(Tail { entries, next: cursor(end.max(from)) })
+    Ok(Tail::Named { entries, next: cursor(end.max(from)) })
 }
 
 fn position_of_key(key: &[u8]) -> Result<u64, StoreError> {
@@ -75,13 +78,13 @@ fn position_of_key(key: &[u8]) -> Result<u64, StoreError> {
 }
 
 /// Notes under `row` that a projection covers `shards` up to `position`. A cover never goes back.
-pub fn cover(tables: &mut Tables<'_>, row: &[u8], shards: &[Shard], position: u64) -> Result<(), WriteError> {
-    raise(tables, row, shards, position).map(drop)
+pub fn cover(tables: &mut Tables<'_>, row: &[u8], claim: &Claim, position: u64) -> Result<(), WriteError> {
+    raise(tables, row, claim.shards(), position).map(drop)
 }
 
 /// Notes that nothing before `position` will be asked of `shards`, and forgets what is asked of no shard.
 pub fn release(tables: &mut Tables<'_>, shards: &[Shard], position: u64) -> Result<(), WriteError> {
-    let released = raise(tables, meta::RELEASED, shards, position)?;
+    let released = raise(tables, meta::RELEASED, shards.iter().copied(), position)?;
     let Some(least) = released.0.iter().min().and_then(|least| least.checked_sub(1)) else { return Ok(()) };
     // The row that holds `least` itself stays whole.
     let journal = tables.open(Place::Journal)?;
@@ -92,29 +95,49 @@ pub fn release(tables: &mut Tables<'_>, shards: &[Shard], position: u64) -> Resu
     Ok(())
 }
 
-fn raise(tables: &mut Tables<'_>, row: &[u8], shards: &[Shard], position: u64) -> Result<Positions, WriteError> {
+fn raise(
+    tables: &mut Tables<'_>,
+    row: &[u8],
+    shards: impl Iterator<Item = Shard>,
+    position: u64,
+) -> Result<Positions, WriteError> {
     let meta = tables.open(Place::Meta)?;
     let mut positions = Positions::decode(meta.get(row)?.map(|row| row.value().to_vec()))?;
-    for shard in shards {
-        let known = &mut positions.0[usize::from(shard.index())];
-        *known = (position + 1).max(*known);
-    }
+    shards.for_each(|shard| positions.raise(shard, position + 1));
     meta.insert(row, positions.encode().as_slice())?;
     Ok(positions)
 }
 
-/// The cursor of the last cover of `shard` under `row`.
-pub fn covered(txn: &ReadTransaction, row: &[u8], shard: Shard) -> Result<Option<Cursor>, StoreError> {
-    let positions = Positions::decode(read_row(txn, Place::Meta, row).map_err(store_error)?)?;
-    Ok(positions.0[usize::from(shard.index())].checked_sub(1).map(cursor))
+/// What is covered or released under `row`.
+pub fn positions(txn: &ReadTransaction, row: &[u8]) -> Result<Positions, StoreError> {
+    Positions::decode(read_row(txn, Place::Meta, row).map_err(store_error)?)
 }
 
-/// A row of covers or releases.
-struct Positions([u64; Shard::COUNT as usize]);
+/// A row of covers or releases: for each shard 0, or one more than its position.
+pub struct Positions([u64; Shard::COUNT as usize]);
+
+impl Default for Positions {
+    fn default() -> Self {
+        Self([0; Shard::COUNT as usize])
+    }
+}
 
 impl Positions {
+    pub fn of(&self, shard: Shard) -> u64 {
+        self.0[usize::from(shard.index())]
+    }
+
+    pub fn cursor(&self, shard: Shard) -> Option<Cursor> {
+        self.of(shard).checked_sub(1).map(cursor)
+    }
+
+    pub fn raise(&mut self, shard: Shard, to: u64) {
+        let known = &mut self.0[usize::from(shard.index())];
+        *known = to.max(*known);
+    }
+
     fn decode(row: Option<Vec<u8>>) -> Result<Self, StoreError> {
-        let mut positions = Self([0; Shard::COUNT as usize]);
+        let mut positions = Self::default();
         if let Some(row) = row {
             let mut parts = Parts::new(&row, Place::Meta);
             for known in &mut positions.0 {

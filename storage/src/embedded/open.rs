@@ -22,7 +22,7 @@ use std::{
 };
 
 /// The layout of the tables. A store of a higher one was written by a newer program.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const LOCK_FILE: &str = "lock";
 const DATA_FILE: &str = "store.redb";
@@ -49,6 +49,8 @@ pub enum OpenError {
     NotWritable(PathBuf),
     #[error("the store has format {found} and this program knows up to {known}; run the newer program")]
     NewerFormat { found: u32, known: u32 },
+    #[error("the store has format {found}, of before the first release; this program reads format {known}")]
+    OlderFormat { found: u32, known: u32 },
     #[error("the store is damaged: {0}; restore a backup")]
     Damaged(String),
     #[error("{0}: {1}")]
@@ -189,6 +191,9 @@ fn facts(database: &Database, witness: &Witness, acked: u64, options: &OpenOptio
     let found = format.try_into().map(u32::from_le_bytes).map_err(|_| missing("its format"))?;
     if found > FORMAT {
         return Err(OpenError::NewerFormat { found, known: FORMAT });
+    }
+    if found < FORMAT {
+        return Err(OpenError::OlderFormat { found, known: FORMAT });
     }
     let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
     let state = row(meta::STATE)?.ok_or_else(|| missing("the state"))?;

@@ -5,7 +5,7 @@
 
 use crate::{
     planted::planted,
-    ports::{Batch, Consumed, Consumer, Partition, Queue, Record, Shard, StoreError},
+    ports::{Batch, Consumed, Consumer, Offset, Partition, Queue, Record, Shard, StoreError},
 };
 use async_trait::async_trait;
 use std::{
@@ -73,7 +73,7 @@ impl EmbeddedQueue {
         let consumer = |(number, lane): (usize, &Arc<Lane>)| EmbeddedConsumer {
             partition: Partition(number as u32),
             lane: lane.clone(),
-            taken_over: true,
+            gained: false,
             uncommitted: None,
         };
         let consumers = lanes.iter().enumerate().map(consumer).collect();
@@ -145,12 +145,12 @@ impl Queue for EmbeddedQueue {
     }
 }
 
-/// The consumer of one partition. Its first batch is empty and says that the partition was taken over, so that the
-/// worker repeats what the projections lack before anything new.
+/// The consumer of one partition, from its first call to the end of the queue.
 pub struct EmbeddedConsumer {
     partition: Partition,
     lane: Arc<Lane>,
-    taken_over: bool,
+    /// The worker was told that the partition is its own.
+    gained: bool,
     /// The last offset of the batch that is under way; nothing comes before it is committed.
     uncommitted: Option<u64>,
 }
@@ -163,9 +163,9 @@ impl EmbeddedConsumer {
 
 #[async_trait]
 impl Consumer for EmbeddedConsumer {
-    async fn next(&mut self, records_max: usize) -> Result<Option<Batch>, StoreError> {
-        if std::mem::take(&mut self.taken_over) {
-            return Ok(Some(Batch { partition: self.partition, taken_over: true, records: Vec::new() }));
+    async fn next(&mut self, records_max: usize) -> Result<Option<Consumed>, StoreError> {
+        if !std::mem::replace(&mut self.gained, true) {
+            return Ok(Some(Consumed::Gained(self.partition)));
         }
         loop {
             let filled = self.lane.filled.notified();
@@ -177,11 +177,10 @@ impl Consumer for EmbeddedConsumer {
                     let first = state.offset;
                     state.offset += count as u64;
                     self.uncommitted = Some(state.offset - 1);
-                    let records = (first..).zip(state.records.drain(..count));
-                    let records = records.map(|(offset, record)| Consumed { offset, record }).collect();
+                    let records = (first..).map(Offset).zip(state.records.drain(..count)).collect();
                     drop(state);
                     self.lane.drained.notify_waiters();
-                    return Ok(Some(Batch { partition: self.partition, taken_over: false, records }));
+                    return Ok(Some(Consumed::Records(Batch { partition: self.partition, records })));
                 }
                 if state.closed && count == 0 {
                     state.ended = true;
@@ -193,9 +192,9 @@ impl Consumer for EmbeddedConsumer {
         }
     }
 
-    async fn commit(&mut self, partition: Partition, offset: u64) -> Result<(), StoreError> {
+    async fn commit(&mut self, partition: Partition, offset: Offset) -> Result<(), StoreError> {
         // Nothing else is kept: the queue dies with its consumers, so nothing of it comes again.
-        self.uncommitted = self.uncommitted.filter(|last| partition != self.partition || *last > offset);
+        self.uncommitted = self.uncommitted.filter(|last| partition != self.partition || *last > offset.0);
         Ok(())
     }
 }

@@ -93,6 +93,11 @@ impl Recent {
         frozen.iter().chain(self.live.log(log))
     }
 
+    /// Every log with an entry here, some twice.
+    pub fn logs(&self) -> impl Iterator<Item = &LogId> {
+        self.generations().flat_map(|generation| generation.logs.keys())
+    }
+
     pub fn head(&self, log: &LogId) -> Option<&Fresh> {
         self.log(log).next_back()
     }

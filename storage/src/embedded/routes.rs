@@ -4,7 +4,7 @@
 //! generation; only its own end removes a login. Nothing survives a restart; devices register again.
 
 use crate::planted::planted;
-use crate::ports::{GatewayBoot, Login, Registered, Routes, StoreError};
+use crate::ports::{Gateway, GatewayBoot, Login, Registered, Routes, StoreError};
 use async_trait::async_trait;
 use dashmap::DashMap;
 use im_proto::{ConnectionId, DeviceId, Generation, UserId};
@@ -23,8 +23,13 @@ const DEVICES_PER_USER_MAX: usize = 32;
 #[derive(Default)]
 pub struct EmbeddedRoutes {
     users: DashMap<UserId, Vec<Device>>,
-    leases: DashMap<GatewayBoot, Instant>,
+    leases: DashMap<GatewayBoot, Lease>,
     departed: AtomicUsize,
+}
+
+struct Lease {
+    endpoint: String,
+    until: Instant,
 }
 
 struct Device {
@@ -47,7 +52,28 @@ impl EmbeddedRoutes {
     }
 
     fn has_lease(&self, gateway: GatewayBoot) -> bool {
-        self.leases.get(&gateway).is_some_and(|until| *until > Instant::now())
+        self.leases.get(&gateway).is_some_and(|lease| lease.until > Instant::now())
+    }
+
+    fn confirm_one(&self, login: &Login) -> bool {
+        let place = Some((login.gateway, login.connection));
+        let mut devices = self.users.entry(login.user.clone()).or_default();
+        match devices.iter_mut().find(|device| device.id == login.device) {
+            Some(device) if device.generation > login.generation => false,
+            // It signed out while the question was on its way: its route stays gone.
+            Some(device) if device.generation == login.generation => true,
+            Some(device) => {
+                if device.place.is_none() {
+                    self.departed.fetch_sub(1, Ordering::Relaxed);
+                }
+                (device.generation, device.place) = (login.generation, place);
+                true
+            }
+            None => {
+                devices.push(Device { id: login.device.clone(), generation: login.generation, place });
+                true
+            }
+        }
     }
 
     fn forget_departed(&self) {
@@ -131,10 +157,26 @@ impl Routes for EmbeddedRoutes {
         Ok(users.iter().map(&mut logins_of).collect())
     }
 
-    async fn renew_lease(&self, gateway: GatewayBoot, lease_ms: u32) -> Result<(), StoreError> {
+    async fn confirm(&self, logins: &[Login]) -> Result<Vec<bool>, StoreError> {
+        Ok(logins.iter().map(|login| self.confirm_one(login)).collect())
+    }
+
+    async fn renew_lease(&self, gateway: &Gateway, lease_ms: u32) -> Result<(), StoreError> {
         let now = Instant::now();
-        self.leases.retain(|known, until| *known == gateway || *until > now);
-        self.leases.insert(gateway, now + Duration::from_millis(lease_ms.into()));
+        self.leases.retain(|known, lease| *known == gateway.boot || lease.until > now);
+        let until = now + Duration::from_millis(lease_ms.into());
+        self.leases.insert(gateway.boot, Lease { endpoint: gateway.endpoint.clone(), until });
         Ok(())
+    }
+
+    async fn end_lease(&self, gateway: GatewayBoot) -> Result<(), StoreError> {
+        self.leases.remove(&gateway);
+        Ok(())
+    }
+
+    async fn gateways(&self) -> Result<Vec<Gateway>, StoreError> {
+        let now = Instant::now();
+        let living = self.leases.iter().filter(|lease| lease.until > now);
+        Ok(living.map(|lease| Gateway { boot: *lease.key(), endpoint: lease.endpoint.clone() }).collect())
     }
 }

@@ -19,12 +19,14 @@ pub enum Place {
     ClientIds,
     /// position → what was stored there, some entries a row.
     Journal,
-    /// log → name, creator, applied seq.
+    /// log → applied seq, creator, peer, name.
     Conversations,
     /// (log, user) → their time in it.
     Members,
     /// (user, log) → nothing: the other direction of `Members`.
     MemberOf,
+    /// (log, user) → how far the user has read.
+    Reads,
     /// (user, device) → platform.
     Devices,
     /// (user, log) → what moved; (user, nothing) → the user's version.
@@ -32,7 +34,7 @@ pub enum Place {
 }
 
 impl Place {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Pending,
         Self::Entries,
@@ -41,6 +43,7 @@ impl Place {
         Self::Conversations,
         Self::Members,
         Self::MemberOf,
+        Self::Reads,
         Self::Devices,
         Self::Inbox,
     ];
@@ -55,6 +58,7 @@ impl Place {
             Self::Conversations => "conversations",
             Self::Members => "members",
             Self::MemberOf => "member_of",
+            Self::Reads => "reads",
             Self::Devices => "devices",
             Self::Inbox => "inbox",
         }

@@ -2,23 +2,29 @@
 //!
 //! In: changes read off entries. Out: rows for authorisation, fan-out and lists. Always: a row carries the seq of the
 //! entry it shows; a change at or below it is ignored, so everything may be applied again. Visible when a call returns,
-//! durable when the next [`Directory::cover`] returns.
+//! durable when the next [`cover`](Projection::cover) returns.
 
-use super::{Cursor, Shard, StoreError};
+use super::{Projection, ReadCursor, StoreError};
 use async_trait::async_trait;
 use im_proto::{DeviceId, LogId, Ordinal, Seq, UserId};
 
 #[async_trait]
-pub trait Directory: Send + Sync + 'static {
-    /// The conversation with its present members and those who left; `None` if no entry of it was applied.
+pub trait Directory: Projection {
+    /// The conversation with all its members, present ones and those who left; `None` if no entry of it was applied.
     async fn conversation(&self, log: &LogId) -> Result<Option<Conversation>, StoreError>;
 
-    /// One row of it: what `authorize` needs. Left members have a row too. One consistent read: `applied_seq` is that of
-    /// the row.
-    async fn member(&self, log: &LogId, user: &UserId) -> Result<Option<Membership>, StoreError>;
+    /// What `user` is in each of `logs`, in the order asked, at most [`MEMBERSHIPS_MAX`] of them: what `authorize` and a
+    /// page of sync need. Left members have a row too. Row and header of a log are one consistent read.
+    async fn memberships(&self, user: &UserId, logs: &[LogId]) -> Result<Vec<Option<Membership>>, StoreError>;
 
-    /// Present members by rising user id, those behind `after`, at most `limit`.
-    async fn members(&self, log: &LogId, after: Option<&UserId>, limit: usize) -> Result<Vec<MemberRow>, StoreError>;
+    /// Present members by rising user id, those behind `after`, at most `limit`, with the header of the same moment; `None`
+    /// if no entry of the log was applied.
+    async fn members(
+        &self,
+        log: &LogId,
+        after: Option<&UserId>,
+        limit: usize,
+    ) -> Result<Option<Conversation>, StoreError>;
 
     /// The conversations that `user` is or was a member of, by rising id, those behind `after`, at most `limit`.
     async fn conversations_of(
@@ -31,39 +37,62 @@ pub trait Directory: Send + Sync + 'static {
     /// Applies changes in their order. A change whose `seq` is not above the conversation's `applied_seq` does nothing.
     async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError>;
 
+    /// Remembers how far users have read, so that it outlives the inbox. Max-merged; a cursor of a conversation or user
+    /// not known here is kept too. Not for showing: the inbox has them sooner.
+    async fn record_reads(&self, reads: Vec<ReadMark>) -> Result<(), StoreError>;
+
+    /// The cursors so remembered, in the order asked; the default where there is none.
+    async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError>;
+
     /// Remembers that the device exists. Repeating it changes nothing but the platform.
     async fn record_device(&self, user: &UserId, device: Device) -> Result<(), StoreError>;
 
     /// The user's devices by rising id.
     async fn devices(&self, user: &UserId) -> Result<Vec<Device>, StoreError>;
+}
 
-    /// The cursor of the last [`cover`](Directory::cover) of this shard that survived; `None` if none did. Whoever takes a
-    /// shard over applies everything the entry log names from there on.
-    async fn covered(&self, shard: Shard) -> Result<Option<Cursor>, StoreError>;
+/// Conversations asked for in one call.
+pub const MEMBERSHIPS_MAX: usize = 500;
 
-    /// Every entry of `shards` stored before `cursor` has been applied here. When the call returns, that is durable. A
-    /// cursor earlier than the one known changes nothing.
-    async fn cover(&self, shards: &[Shard], cursor: &Cursor) -> Result<(), StoreError>;
+/// A conversation without its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// What its first entry said.
+    pub created: Created,
+    /// The last entry whose membership change is in the rows: an entry with a higher `members_seq` may have changed them.
+    pub applied_seq: Seq,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conversation {
+pub struct Created {
     /// Groups; empty for a direct conversation.
     pub name: String,
     /// Groups: who created it. Direct: the sender of the first entry.
     pub creator: UserId,
-    /// The last entry whose membership change is in these rows.
-    pub applied_seq: Seq,
-    /// By rising user id; those who left included.
+    /// Direct: whom the creator wrote to, perhaps itself. `None` for a group.
+    pub peer: Option<UserId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    pub header: Header,
+    /// By rising user id.
     pub members: Vec<MemberRow>,
 }
 
-/// One user's row, and how much of the log it shows.
+/// One user's row in one conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
+    pub header: Header,
     pub row: MemberRow,
-    /// The last entry whose membership change is in the row: an entry with a higher `members_seq` may have changed it.
-    pub applied_seq: Seq,
+}
+
+/// How far a user has read in a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadMark {
+    pub log: LogId,
+    pub user: UserId,
+    pub read: ReadCursor,
 }
 
 /// A user's time in a conversation, the last one if there were several.
@@ -83,8 +112,8 @@ pub struct MemberRow {
 pub struct MembershipChange {
     pub log: LogId,
     pub seq: Seq,
-    /// The first entry of the log: `(name, creator)`.
-    pub created: Option<(String, UserId)>,
+    /// Of the first entry of the log.
+    pub created: Option<Created>,
     /// They join at `seq`; a former member begins a new time. `joined_ordinal` is the ordinal before `seq`.
     pub joined: Vec<UserId>,
     pub joined_ordinal: Ordinal,

@@ -48,10 +48,14 @@ pub trait EntryLog: Send + Sync + 'static {
     /// A place after every entry whose append was reported before the call.
     async fn end(&self) -> Result<Cursor, StoreError>;
 
-    /// Names the entries of one shard stored after `after` (`None`: from the oldest place still kept, which is never later
-    /// than what [`release`](EntryLog::release) was given). At least those, those of one log by rising seq; some from
-    /// before `after` may be named again. Empty when there are no more.
+    /// Names the entries of one shard stored after `after` (`None`: from the very first). At least those, those of one log
+    /// by rising seq; some from before `after` may be named again. Empty when there are no more. Where the order is no longer
+    /// kept from `after` on, the answer says so ([`Tail::Forgotten`]).
     async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError>;
+
+    /// The logs of a shard that have an entry, by rising id, those behind `after`, at most `limit`: for a projection that is
+    /// older than the order still kept. May name a log without an entry.
+    async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError>;
 
     /// No projection will ask for the order of what was stored in `shards` before `cursor` any more: it may be forgotten.
     /// The entries stay.
@@ -98,10 +102,14 @@ pub struct Cursor(pub Bytes);
 
 /// Entries stored behind a cursor.
 #[derive(Debug)]
-pub struct Tail {
-    pub entries: Vec<(LogId, Seq)>,
-    /// Where to go on; the end when `entries` is empty.
-    pub next: Cursor,
+pub enum Tail {
+    Named {
+        entries: Vec<(LogId, Seq)>,
+        /// Where to go on; the end when `entries` is empty.
+        next: Cursor,
+    },
+    /// The order in which they were stored was released: the projection is rebuilt from the logs themselves.
+    Forgotten,
 }
 
 /// One of [`Shard::COUNT`] fixed groups of logs. The unit of ownership: a queue partition is some of the shards, so

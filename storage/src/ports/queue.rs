@@ -45,28 +45,35 @@ pub trait Queue: Send + Sync + 'static {
 
 #[async_trait]
 pub trait Consumer: Send + 'static {
-    /// Waits for records of the partitions this consumer owns and returns those of one partition, in order, at most
-    /// `records_max`. A partition has at most one uncommitted batch: the next one comes after its commit, so a partition
-    /// whose store is away pauses by itself while others go on. `None` when the queue is closed and drained. Cancel-safe:
-    /// a dropped call takes nothing.
-    async fn next(&mut self, records_max: usize) -> Result<Option<Batch>, StoreError>;
+    /// Waits for what happens next to the partitions this consumer owns: one is gained or lost, or has records. A batch is
+    /// of one partition, in order, at most `records_max`. A partition has at most one uncommitted batch: the next one comes
+    /// after its commit, so a partition whose store is away pauses by itself while others go on. `None` when the queue is
+    /// closed and drained. Cancel-safe: a dropped call takes nothing.
+    async fn next(&mut self, records_max: usize) -> Result<Option<Consumed>, StoreError>;
 
     /// Everything of the partition up to and including `offset` is stored and handed on, and need not come again. Does
     /// nothing for a partition that this consumer no longer owns.
-    async fn commit(&mut self, partition: Partition, offset: u64) -> Result<(), StoreError>;
+    async fn commit(&mut self, partition: Partition, offset: Offset) -> Result<(), StoreError>;
 }
 
+#[derive(Debug)]
+pub enum Consumed {
+    /// Comes before any batch of the partition: the owner forgets what it knew of its logs and repeats what the projections
+    /// lack before it goes on.
+    Gained(Partition),
+    Records(Batch),
+    /// Another consumer has it, or will: what is under way of it may be finished (the store's keys make that harmless), its
+    /// commits do nothing, and nothing more of it may be covered.
+    Lost(Partition),
+}
+
+/// Records of one partition; never empty.
 #[derive(Debug)]
 pub struct Batch {
     pub partition: Partition,
-    /// True for the first batch after the partition was taken over, which comes at once and may be empty: the owner
-    /// forgets what it knew of its logs and repeats what the projections lack before it goes on.
-    pub taken_over: bool,
-    pub records: Vec<Consumed>,
+    pub records: Vec<(Offset, Record)>,
 }
 
-#[derive(Debug)]
-pub struct Consumed {
-    pub offset: u64,
-    pub record: Record,
-}
+/// The place of a record in its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Offset(pub u64);

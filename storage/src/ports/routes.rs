@@ -27,8 +27,29 @@ pub trait Routes: Send + Sync + 'static {
     /// The logins of each user, in the order asked. Those of a gateway without a lease are left out.
     async fn look_up(&self, users: &[UserId]) -> Result<Vec<Vec<Login>>, StoreError>;
 
-    /// The gateway is alive for `lease_ms` from now; its logins count as online for as long.
-    async fn renew_lease(&self, gateway: GatewayBoot, lease_ms: u32) -> Result<(), StoreError>;
+    /// Whether each of these is still its device's login, in the order asked. One that the table has lost is put back, one
+    /// that was unregistered is not; where a newer one stands, the answer is `false` and the asker's connection ends as
+    /// REPLACED. Asked with each heartbeat, so
+    /// a lost table and a lost kick are both repaired within one.
+    async fn confirm(&self, logins: &[Login]) -> Result<Vec<bool>, StoreError>;
+
+    /// The gateway is alive for `lease_ms` from now; its logins count as online for as long, and workers reach it at its
+    /// endpoint.
+    async fn renew_lease(&self, gateway: &Gateway, lease_ms: u32) -> Result<(), StoreError>;
+
+    /// The gateway is going: its logins are offline at once.
+    async fn end_lease(&self, gateway: GatewayBoot) -> Result<(), StoreError>;
+
+    /// The gateways with a lease.
+    async fn gateways(&self) -> Result<Vec<Gateway>, StoreError>;
+}
+
+/// A running gateway, and where workers reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    pub boot: GatewayBoot,
+    /// `http://host:port` or `https://…`; empty in standalone, where a delivery is a call.
+    pub endpoint: String,
 }
 
 /// One device, signed in on one connection.

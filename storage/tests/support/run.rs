@@ -7,8 +7,12 @@ use super::{client_id, disk::Disk, log, user};
 use bytes::Bytes;
 use im_proto::{InboxVersion, LogId, Ordinal, Seq};
 use im_storage::{
+    conformance,
     embedded::{EmbeddedStore, OpenError, OpenOptions},
-    ports::{Cursor, Directory, EntryLog, Inbox, MembershipChange, Move, NewEntry, ReadCursor, Shard, Stop},
+    ports::{
+        Created, Cursor, Directory, EntryLog, Inbox, MembershipChange, Move, NewEntry, Projection, ReadCursor, Shard,
+        Stop, Tail,
+    },
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::collections::{BTreeMap, BTreeSet};
@@ -177,7 +181,7 @@ impl Run {
         let change = MembershipChange {
             log: log_of(number),
             seq: Seq(head.max(1)),
-            created: Some(("a name".to_owned(), user("user-0"))),
+            created: Some(Created { name: "a name".to_owned(), creator: user("user-0"), peer: None }),
             joined,
             joined_ordinal: Ordinal(0),
             left: Vec::new(),
@@ -194,11 +198,19 @@ impl Run {
         let (begun, heads) = (self.disk.moment(), self.bumped.clone());
         let shards: Vec<_> = Shard::all().collect();
         let (directory, inbox) = (self.store.directory(), self.store.inbox());
-        let done = directory.cover(&shards, &cursor).await.is_ok() && inbox.cover(&shards, &cursor).await.is_ok();
+        let done = cover(&*directory, &shards, &cursor).await && cover(&*inbox, &shards, &cursor).await;
         let returned = done.then(|| self.disk.moment());
         let released = done && self.store.entry_log().release(&shards, &cursor).await.is_ok();
         self.history.failed |= !released;
         self.history.covers.push(Cover { begun, returned, appends, heads, cursor });
+    }
+}
+
+/// Takes the shards over and covers them. False: the disk has failed.
+async fn cover(projection: &dyn Projection, shards: &[Shard], cursor: &Cursor) -> bool {
+    match projection.claim(shards).await {
+        Ok(claim) => projection.cover(&claim, cursor).await.is_ok(),
+        Err(_) => false,
     }
 }
 
@@ -242,24 +254,25 @@ impl History {
     /// What a cover made durable is there; what none covered is named by the journal; no version comes again.
     async fn check_projections(&self, store: &EmbeddedStore, moment: usize, stored: &BTreeMap<u64, u64>) {
         let mut named = BTreeSet::new();
-        let covered = store.inbox().covered(Shard::of(&log_of(0))).await.unwrap();
+        let covered = conformance::covered(&*store.inbox(), Shard::of(&log_of(0))).await;
         for shard in Shard::all() {
-            let mut after = store.inbox().covered(shard).await.unwrap();
+            let mut after = conformance::covered(&*store.inbox(), shard).await;
             assert_eq!(after, covered, "one cover covers all shards alike");
             loop {
                 let tail = store.entry_log().tail(shard, after.as_ref(), 7).await.unwrap();
-                after = Some(tail.next);
-                if tail.entries.is_empty() {
+                let Tail::Named { entries, next } = tail else { panic!("released what no cover covers") };
+                after = Some(next);
+                if entries.is_empty() {
                     break;
                 }
-                assert!(tail.entries.iter().all(|(log, _)| Shard::of(log) == shard));
-                named.extend(tail.entries);
+                assert!(entries.iter().all(|(log, _)| Shard::of(log) == shard));
+                named.extend(entries);
             }
         }
         let last = self.covers.iter().rev().find(|cover| cover.returned.is_some_and(|at| at <= moment));
         if let Some(last) = last {
             assert!(covered.as_ref().map(|c| &c.0) >= Some(&last.cursor.0), "a cover was lost");
-            let by_directory = store.directory().covered(Shard::of(&log_of(0))).await.unwrap();
+            let by_directory = conformance::covered(&*store.directory(), Shard::of(&log_of(0))).await;
             assert!(by_directory.map(|c| c.0) >= Some(last.cursor.0.clone()), "a cover of the directory was lost");
             for ((reader, number), head) in &last.heads {
                 let page = store.inbox().since(&user(&format!("user-{reader}")), InboxVersion(0), 1_000).await.unwrap();
