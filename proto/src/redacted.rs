@@ -3,7 +3,7 @@
 //! In: messages whose derived `Debug` is left out in `tests/generated.rs`. Out: their ids and the length of the rest. Always:
 //! no token, body or encoded frame can reach a log by printing a message, however deep it lies in another.
 
-use crate::{client, internal};
+use crate::{client, internal, services};
 use std::fmt::{Debug, Formatter, Result};
 
 /// Shows fields by value, and bytes by their count alone.
@@ -35,6 +35,8 @@ redacted!(client::Message { to_user_id; body });
 redacted!(internal::Upstream { log_id, origin, received_at_ms; frame });
 redacted!(internal::Answer { connection_id, request_id, inbox; frame });
 redacted!(internal::Push { targets; frame });
+redacted!(services::ReadCall { user_id; frame });
+redacted!(services::ReadAnswer { inbox_version; frame });
 redacted!(internal::StoredEntry { members_seq; entry, content_hash });
 
 #[cfg(test)]
