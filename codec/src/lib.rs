@@ -13,6 +13,7 @@ pub mod limits;
 pub mod pending;
 pub mod rate;
 pub mod session;
+pub mod websocket;
 
 pub use error::{CloseReason, FrameError, Refused};
 pub use frame::{Deframer, HEARTBEAT, Incoming, encode_delimited};
