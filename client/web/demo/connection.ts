@@ -17,16 +17,9 @@ export class ConnectionView {
   #retry = found("connection-retry", HTMLButtonElement);
   #told = "";
 
-  /** `mend`: what to do about a connection that stays closed. */
-  constructor(state: State, mend: () => void) {
+  constructor(state: State) {
     this.#state = state;
-    this.#retry.addEventListener("click", () => {
-      if (state.connection.name === "closed") mend();
-      else state.client.reconnect();
-    });
-    addEventListener("online", () => {
-      if (state.connection.name === "waiting") state.client.reconnect();
-    });
+    this.#retry.addEventListener("click", () => state.client.reconnect());
     setInterval(() => {
       if (state.connection.name === "waiting") this.render();
     }, COUNTDOWN_MS);

@@ -39,7 +39,7 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
   const chat = new ChatView(state, history, people, () => members.show());
   const reading = new Reading(state, () => chat.scrolling.isAtEnd);
   const list = new ConversationList(state, people, go);
-  const connection = new ConnectionView(state, () => client.reconnect());
+  const connection = new ConnectionView(state);
   new NewGroup(client, people, (conversation) => go({ conversation }));
 
   function render(): void {

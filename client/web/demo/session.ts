@@ -1,8 +1,8 @@
 // One signed-in person in this tab.
 //
-// In: an identity. Out: the client, its storage, a fresh token when one is needed. Always: unsent messages outlive a reload
-// (IndexedDB, one database per device); what a restarted server gave out anew is fetched anew.
-import { CloseCode, connect, indexedDbStorage, type Client } from "@im-server/client";
+// In: an identity. Out: the client, with its storage and its tokens. Always: unsent messages outlive a reload (IndexedDB, one
+// database per device); a server that was set up anew in the meantime, and so refuses the old token, is asked for its own.
+import { type Client, CloseCode, connect, indexedDbStorage } from "@im-server/client";
 import { fetchDemo } from "./demo-users.js";
 import { deviceOf } from "./device.js";
 import type { Identity } from "./sign-in.js";
@@ -10,30 +10,42 @@ import type { Identity } from "./sign-in.js";
 export async function startSession(identity: Identity): Promise<Client> {
   const { user, websocket } = identity;
   const device = identity.device ?? (await deviceOf(user));
-  const token = identity.isDemoUser ? demoToken(identity) : identity.token;
   const storage = indexedDbStorage(`im-demo/${user}/${device}`);
-  return connect({ url: websocket, user, device, token, storage, history: "from-now" });
+  const tokens = new Tokens(identity);
+  const client = connect({ url: websocket, user, device, token: tokens.source, storage, history: "from-now" });
+  client.on("state", ({ name, code }) => {
+    if (name === "closed" && code === CloseCode.BAD_TOKEN) void tokens.mend(client);
+  });
+  return client;
 }
 
-/** Mends a connection that stays closed as far as this page can: by signing in again. */
-export function signInAgain(client: Client): void {
-  client.reconnect();
-}
+class Tokens {
+  #identity: Identity;
+  /** The last one that was handed to the client. */
+  #used = "";
 
-/** True where a server that was set up anew would not know the token any more, and gives out a new one. */
-export function needsFreshToken(code: number | undefined): boolean {
-  return code === CloseCode.BAD_TOKEN || code === CloseCode.TOKEN_EXPIRED;
-}
+  constructor(identity: Identity) {
+    this.#identity = identity;
+  }
 
-/** The token that came with the page first; after that, whatever the server gives out now. */
-function demoToken(identity: Identity): () => Promise<string> {
-  let isFirst = true;
-  return async () => {
-    if (isFirst) {
-      isFirst = false;
-      return identity.token;
-    }
-    const demo = await fetchDemo();
-    return demo?.users.find(({ user }) => user === identity.user)?.token ?? identity.token;
+  /** The token that came with the page first; after that, what the server gives out now. */
+  readonly source = async (): Promise<string> => {
+    this.#used = this.#used === "" ? this.#identity.token : await this.#fresh();
+    return this.#used;
   };
+
+  /** Signs in again if the server gives out another token than the one it refused. */
+  async mend(client: Client): Promise<void> {
+    const refused = this.#used;
+    const fresh = await this.#fresh().catch(() => refused);
+    if (fresh === refused) return;
+    this.#used = fresh;
+    client.reconnect(fresh);
+  }
+
+  async #fresh(): Promise<string> {
+    if (!this.#identity.isDemoUser) return this.#identity.token;
+    const demo = await fetchDemo();
+    return demo?.users.find(({ user }) => user === this.#identity.user)?.token ?? this.#identity.token;
+  }
 }
