@@ -11,6 +11,10 @@ export type {
   WebSocketLike,
 } from "./api.js";
 export type { ClientEvents, ClientState, Conversation, PendingSend, Sent, StateName } from "./events.js";
+export { connect } from "./client.js";
+export { encodeBody, messageBody } from "./body.js";
+export { directConversationId } from "./ids.js";
+export { indexedDbStorage } from "./indexeddb.js";
 export { ClosedError, FullError, RefusedError, UnknownAnswerError } from "./errors.js";
 export type {
   Storage,
@@ -21,6 +25,7 @@ export type {
   StoredSend,
   StoredState,
 } from "./storage.js";
+export { memoryStorage } from "./storage.js";
 export { CloseCode, ErrorCode, Kicked_Reason } from "./gen/client_pb.js";
 export type {
   CommandAck,

@@ -70,3 +70,53 @@ export interface Storage {
   entries(conversation: string, below: bigint | undefined, limit: number): Promise<StoredEntry[]>;
   close(): void;
 }
+
+const ENTRIES_KEPT_DEFAULT = 200;
+
+/** In memory: gone with the page. `entriesKept` a conversation, 200 by default. */
+export function memoryStorage({ entriesKept = ENTRIES_KEPT_DEFAULT }: { entriesKept?: number } = {}): Storage {
+  return new MemoryStorage(entriesKept);
+}
+
+class MemoryStorage implements Storage {
+  readonly entriesKept: number;
+  #device: StoredDevice | undefined;
+  readonly #conversations = new Map<string, StoredConversation>();
+  readonly #outbox = new Map<string, StoredSend>();
+  readonly #entries = new Map<string, StoredEntry[]>();
+
+  constructor(entriesKept: number) {
+    this.entriesKept = entriesKept;
+  }
+
+  async load(): Promise<StoredState | undefined> {
+    if (this.#device === undefined) return undefined;
+    const [conversations, outbox] = [[...this.#conversations.values()], [...this.#outbox.values()]];
+    return { device: this.#device, conversations, outbox };
+  }
+
+  async save(changes: StorageChanges): Promise<void> {
+    if (changes.forget !== "nothing") {
+      this.#conversations.clear();
+      this.#entries.clear();
+    }
+    if (changes.forget === "all") this.#outbox.clear();
+    this.#device = changes.device;
+    for (const conversation of changes.conversations) this.#conversations.set(conversation.conversation, conversation);
+    for (const send of changes.outboxAdded) this.#outbox.set(`${send.conversation} ${send.clientMessageId}`, send);
+    for (const send of changes.outboxRemoved) this.#outbox.delete(`${send.conversation} ${send.clientMessageId}`);
+    for (const entry of changes.entries) {
+      const kept = this.#entries.get(entry.conversation) ?? [];
+      kept.push(entry);
+      if (kept.length > this.entriesKept) kept.shift();
+      this.#entries.set(entry.conversation, kept);
+    }
+  }
+
+  async entries(conversation: string, below: bigint | undefined, limit: number): Promise<StoredEntry[]> {
+    const kept = this.#entries.get(conversation) ?? [];
+    return kept.filter(({ seq }) => below === undefined || seq < below).slice(-limit);
+  }
+
+  close(): void {}
+}
