@@ -4,10 +4,11 @@
 //! a sign-in is looked at before sign-in; every command is answered once; a connection that is closing does nothing more.
 //!
 //! The states: awaiting sign-in → signing in → signed in → closing. `receive` and the parsing are here, what the logic
-//! answers is in `answers`, what time brings in `deadlines`.
+//! answers is in `answers`, what time brings in `deadlines`, what WebSocket adds in `messages`.
 
 mod answers;
 mod deadlines;
+mod messages;
 
 use crate::command::{self, Route};
 use crate::error::{CloseReason, Refused};
@@ -38,6 +39,10 @@ pub enum Action {
     Write(Bytes),
     /// Write what waits, then close. `login`: the login that ended, if there was one.
     Close { code: CloseCode, login: Option<Box<Login>> },
+    /// The client left in an orderly way: write what waits, then close.
+    Left { login: Option<Box<Login>> },
+    /// The transport has an answer of its own for a client that it does not take: write it, then close.
+    Refused,
 }
 
 /// Without tokens and bodies: it may come into a log.
@@ -50,6 +55,8 @@ impl fmt::Debug for Action {
             Self::Heartbeat => f.write_str("Heartbeat"),
             Self::Write(frame) => write!(f, "Write({} B)", frame.len()),
             Self::Close { code, .. } => write!(f, "Close({})", code.as_str_name()),
+            Self::Left { .. } => f.write_str("Left"),
+            Self::Refused => f.write_str("Refused"),
         }
     }
 }
@@ -72,6 +79,12 @@ pub struct Session {
     deframer: Deframer,
     /// Received and not yet parsed: the session waits for room or for the sign-in.
     held: Bytes,
+    /// What is held is the end of a message: there a frame must end too.
+    held_ends_message: bool,
+    message_has_bytes: bool,
+    is_inside_message: bool,
+    /// The rate of heartbeats and of a transport's own control frames.
+    heartbeats: Bucket,
     /// The caller does not read from the socket for reasons of its own.
     paused: bool,
     opened_at_ms: u64,
@@ -99,7 +112,6 @@ struct SignedIn {
     given: Given,
     pending: Pending,
     commands: Bucket,
-    heartbeats: Bucket,
     /// Heartbeats without an answer, and when the first must have one.
     heartbeats_waiting: u32,
     heartbeat_deadline_ms: u64,
@@ -119,6 +131,10 @@ impl Session {
             state: State::AwaitingSignIn,
             deframer: Deframer::default(),
             held: Bytes::new(),
+            held_ends_message: false,
+            message_has_bytes: false,
+            is_inside_message: false,
+            heartbeats: Bucket::full(HEARTBEATS_BURST, now_ms),
             paused: false,
             opened_at_ms: now_ms,
             heard_at_ms: now_ms,
@@ -194,7 +210,7 @@ impl Session {
 
     /// Parses what is held for as long as the state allows.
     fn parse(&mut self, now_ms: u64, out: &mut Vec<Action>) {
-        let was_inside = self.deframer.is_inside_frame();
+        let was_inside = self.is_inside();
         let mut any_whole = false;
         while self.wants_bytes() && !self.is_closing() {
             let frame_bytes_max = match self.state {
@@ -206,7 +222,12 @@ impl Session {
                     any_whole = true;
                     self.incoming(incoming, now_ms, out);
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    if std::mem::take(&mut self.held_ends_message) && self.deframer.is_inside_frame() {
+                        return self.protocol_error("a message that ends inside a frame", out);
+                    }
+                    break;
+                }
                 Err(error) => return self.close(error.into(), out),
             }
         }
@@ -216,9 +237,14 @@ impl Session {
             // What waits must not keep a whole shared read buffer alive.
             self.held = Bytes::copy_from_slice(&self.held);
         }
-        if self.deframer.is_inside_frame() && (any_whole || !was_inside) {
+        if self.is_inside() && (any_whole || !was_inside) {
             self.frame_started_at_ms = now_ms;
         }
+    }
+
+    /// True between the first byte of a frame or of a message, and its last.
+    fn is_inside(&self) -> bool {
+        self.deframer.is_inside_frame() || self.is_inside_message
     }
 
     fn incoming(&mut self, incoming: Incoming, now_ms: u64, out: &mut Vec<Action>) {
@@ -229,7 +255,7 @@ impl Session {
                 Err(error) => self.protocol_error(format!("not a ClientFrame: {error}"), out),
             },
             (State::SignedIn(signed_in), Incoming::Heartbeat) => {
-                if signed_in.heartbeats.take(HEARTBEATS_PER_S_MAX, HEARTBEATS_BURST, now_ms).is_err() {
+                if self.heartbeats.take(HEARTBEATS_PER_S_MAX, HEARTBEATS_BURST, now_ms).is_err() {
                     return self.close(CloseReason::new(CloseCode::Overloaded, "too many heartbeats"), out);
                 }
                 signed_in.heartbeat(now_ms, out);

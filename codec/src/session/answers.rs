@@ -7,7 +7,7 @@ use super::{Action, Kicked, Login, Session, SignedIn, State, answer, push};
 use crate::error::CloseReason;
 use crate::frame::HEARTBEAT;
 use crate::given::{Given, Move};
-use crate::limits::{HEARTBEATS_BURST, PENDING_WRITES_MAX, SessionLimits, VERSIONS_TIMEOUT_MS};
+use crate::limits::{PENDING_WRITES_MAX, SessionLimits, VERSIONS_TIMEOUT_MS};
 use crate::pending::Pending;
 use crate::rate::Bucket;
 use bytes::Bytes;
@@ -35,7 +35,6 @@ impl Session {
             login,
             pending: Pending::default(),
             commands: Bucket::full(self.limits.command_burst, now_ms),
-            heartbeats: Bucket::full(HEARTBEATS_BURST, now_ms),
             heartbeats_waiting: 0,
             heartbeat_deadline_ms: 0,
             stalled: None,

@@ -98,6 +98,6 @@ impl Session {
     }
 
     fn frame_deadline_ms(&self) -> Option<u64> {
-        self.deframer.is_inside_frame().then(|| self.frame_started_at_ms + self.limits.frame_timeout_ms)
+        self.is_inside().then(|| self.frame_started_at_ms + self.limits.frame_timeout_ms)
     }
 }
