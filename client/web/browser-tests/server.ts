@@ -1,0 +1,96 @@
+// A real server for one test file.
+//
+// In: IM_SERVER_BIN, or target/release/im-server. Out: a running process on ports and a data folder of its own; kill -9 and
+// restart on the same. Always: the process and the folder are gone when the tests have ended.
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+
+const START_TIMEOUT_MS = 20_000;
+const PROBE_PAUSE_MS = 30;
+
+const binary = resolve(process.env.IM_SERVER_BIN ?? join(import.meta.dirname, "../../../../target/release/im-server"));
+
+export class Server {
+  readonly url: string;
+  readonly websocket: string;
+  #environment: NodeJS.ProcessEnv;
+  #folder: string;
+  #process: ChildProcess | undefined;
+
+  private constructor(folder: string, ports: readonly [number, number, number]) {
+    const [tcp, websocket, http] = ports.map((port) => `127.0.0.1:${port}`);
+    this.#folder = folder;
+    this.url = `http://${http}/`;
+    this.websocket = `ws://${websocket}/ws`;
+    this.#environment = {
+      ...process.env,
+      IM_STORE__FOLDER: join(folder, "data"),
+      IM_LISTEN__TCP: tcp,
+      IM_LISTEN__WEBSOCKET: websocket,
+      IM_LISTEN__HTTP: http,
+      IM_LOG__LEVEL: "warn",
+    };
+  }
+
+  static async start(): Promise<Server> {
+    const folder = await mkdtemp(join(tmpdir(), "im-browser-test-"));
+    const server = new Server(folder, [await freePort(), await freePort(), await freePort()]);
+    await server.start();
+    return server;
+  }
+
+  async start(): Promise<void> {
+    this.#process = spawn(binary, [], { env: this.#environment, stdio: ["ignore", "ignore", "inherit"] });
+    const until = Date.now() + START_TIMEOUT_MS;
+    while (!(await this.#isReady())) {
+      if (this.#process.exitCode !== null || Date.now() > until) throw new Error(`${binary} did not become ready`);
+      await pause(PROBE_PAUSE_MS);
+    }
+  }
+
+  /** As a power cut would, for the process. */
+  async kill(): Promise<void> {
+    await this.#end("SIGKILL");
+  }
+
+  async stop(): Promise<void> {
+    await this.#end("SIGKILL");
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  token(user: string): string {
+    return execFileSync(binary, ["token", "--user", user], { env: this.#environment, encoding: "utf8" }).trim();
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    const running = this.#process;
+    this.#process = undefined;
+    if (running === undefined || running.exitCode !== null) return;
+    const ended = once(running, "exit");
+    running.kill(signal);
+    await ended;
+  }
+
+  async #isReady(): Promise<boolean> {
+    return fetch(`${this.url}readyz`).then(
+      (response) => response.ok,
+      () => false,
+    );
+  }
+}
+
+/** Free a moment ago; nobody else on this machine is expected to take it. */
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const address = probe.address();
+  probe.close();
+  await once(probe, "close");
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}

@@ -1,0 +1,103 @@
+// The browser of one test file, and the judge of its consoles.
+//
+// In: a server. Out: people, each in a browser profile of their own. Always: after each test every console error, warning and
+// uncaught error that was not expected fails it. Expected is one thing only: while the network or the server is away, Chromium
+// itself prints an error for each WebSocket that could not be opened; no page can keep it from doing so. It is filtered by its
+// exact text and address, and only inside `away`.
+import assert from "node:assert/strict";
+import { after, afterEach, before } from "node:test";
+import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { Person } from "./person.js";
+import { Server } from "./server.js";
+
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+export class Stage {
+  #server: Server | undefined;
+  #browser: Browser | undefined;
+  #contexts: BrowserContext[] = [];
+  #complaints: string[] = [];
+  #foreign = new Set<string>();
+  #isAway = false;
+
+  get server(): Server {
+    assert(this.#server !== undefined);
+    return this.#server;
+  }
+
+  async open(): Promise<void> {
+    this.#server = await Server.start();
+    // A fresh profile in a temporary folder; contexts share nothing with each other.
+    this.#browser = await chromium.launch({ executablePath: process.env.CHROMIUM_BIN ?? "/usr/bin/chromium", args: FLAGS });
+  }
+
+  async close(): Promise<void> {
+    await this.#browser?.close();
+    await this.#server?.stop();
+  }
+
+  /** A person in a browser profile of their own, signed in. */
+  async person(name: string, options: BrowserContextOptions = {}): Promise<Person> {
+    const person = new Person(name, await this.page(options));
+    await person.page.goto(`${this.server.url}#${name}`);
+    await person.isLive();
+    return person;
+  }
+
+  /** An empty page in a profile of its own. */
+  async page(options: BrowserContextOptions = {}): Promise<Page> {
+    assert(this.#browser !== undefined);
+    const context = await this.#browser.newContext({ viewport: { width: 1100, height: 720 }, locale: "en-GB", ...options });
+    this.#contexts.push(context);
+    context.on("request", (request) => {
+      if (!request.url().startsWith(this.server.url)) this.#foreign.add(request.url());
+    });
+    context.on("weberror", (error) => this.#complaints.push(`uncaught: ${error.error().stack ?? error.error().message}`));
+    context.on("console", (message) => {
+      const isComplaint = message.type() === "error" || message.type() === "warning";
+      if (isComplaint && !(this.#isAway && this.#isFailedWebSocket(message.text()))) {
+        this.#complaints.push(`${message.type()}: ${message.text()}`);
+      }
+    });
+    return context.newPage();
+  }
+
+  /** While `during` runs, WebSockets may fail to open. It ends with everyone live again. */
+  async away(during: () => Promise<void>): Promise<void> {
+    this.#isAway = true;
+    await during();
+    // What Chromium printed before comes before the answer to this.
+    for (const context of this.#contexts) for (const page of context.pages()) await page.evaluate(() => document.title);
+    this.#isAway = false;
+  }
+
+  async judge(): Promise<void> {
+    for (const context of this.#contexts) await context.close();
+    this.#contexts = [];
+    const complaints = this.#complaints;
+    this.#complaints = [];
+    assert.deepEqual(complaints, [], "the console stays silent");
+    assert.deepEqual([...this.#foreign], [], "nothing is asked of another host");
+  }
+
+  #isFailedWebSocket(text: string): boolean {
+    return text.startsWith(`WebSocket connection to '${this.server.websocket}' failed: `);
+  }
+}
+
+/** A stage for the tests of a file: opened before the first, judged after each, closed behind the last. */
+export function stage(): Stage {
+  const made = new Stage();
+  before(() => made.open());
+  afterEach(() => made.judge());
+  after(() => made.close());
+  return made;
+}

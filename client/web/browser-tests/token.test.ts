@@ -1,0 +1,41 @@
+// A server that gives out no demo users.
+//
+// In: a page whose /demo.json is absent, as it is on a server that other machines can reach. Out: claims on signing in by token.
+import { test } from "node:test";
+import { Person } from "./person.js";
+import { stage } from "./stage.js";
+
+const on = stage();
+
+test("without_demo_users_the_page_says_so_and_takes_a_token", async () => {
+  const page = await on.page();
+  // Answered as the page's own absence check expects it; a 404 by the network would be an error in Chromium's console.
+  await page.addInitScript(() => {
+    const network = globalThis.fetch;
+    globalThis.fetch = (input, init) =>
+      String(input) === "demo.json" ? Promise.resolve(new Response("", { status: 404 })) : network(input, init);
+  });
+  await page.goto(on.server.url);
+  await page.getByText("This server gives out no demo users").waitFor();
+  await page.getByRole("textbox", { name: "Token" }).fill(on.server.token("erin"));
+  await page.getByRole("textbox", { name: "WebSocket address" }).fill(on.server.websocket);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  const erin = new Person("erin", page);
+  await erin.isLive();
+  await erin.writeTo("alice");
+  await erin.type("by token");
+  await erin.seesStatus("by token", "stored");
+  await page.reload();
+  await erin.isLive();
+});
+
+test("a_token_the_server_refuses_is_told_as_such", async () => {
+  const page = await on.page();
+  await page.goto(on.server.url);
+  await page.getByText("Sign in with a token of your own").click();
+  await page.getByRole("textbox", { name: "Token" }).fill("not-a-token");
+  await page.getByRole("textbox", { name: "User id", exact: true }).fill("mallory");
+  await page.getByRole("textbox", { name: "WebSocket address" }).fill(on.server.websocket);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await new Person("mallory", page).connection("token refused");
+});
