@@ -14,7 +14,7 @@ pub use directory::{directory, directory_after_a_crash};
 pub use entry_log::{entry_log, entry_log_after_a_crash};
 pub use inbox::{inbox, inbox_after_a_crash};
 pub use projection::{cover, covered};
-pub use queue::queue;
+pub use queue::{queue, queue_in_memory};
 pub use routes::routes;
 
 use crate::ports::{Directory, EntryLog, Inbox};

@@ -5,6 +5,8 @@
 //! ports. This crate alone names a database driver.
 
 pub mod embedded;
+#[cfg(feature = "distributed")]
+pub mod kafka;
 pub mod ports;
 
 #[cfg(feature = "conformance")]

@@ -75,7 +75,8 @@ async fn the_routes_keep_their_promises() {
 #[tokio::test]
 async fn the_queue_keeps_its_promises() {
     const RECORDS_MAX: usize = 8;
-    conformance::queue(|| EmbeddedQueue::new(4, RECORDS_MAX), RECORDS_MAX, EmbeddedQueue::close).await;
+    conformance::queue(async || EmbeddedQueue::new(4, RECORDS_MAX)).await;
+    conformance::queue_in_memory(|| EmbeddedQueue::new(4, RECORDS_MAX), RECORDS_MAX, EmbeddedQueue::close).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,216 @@
+//! Records out of the topic, for one worker.
+//!
+//! In: what librdkafka fetches. Out: batches, and which partitions came and went. Always: one thread polls, whatever the
+//! worker does, so a slow store never looks like a dead worker; offsets move only by [`Consumer::commit`]; of a partition
+//! that is taken away, what was handed on is committed first.
+
+use super::inbound::Inbound;
+use super::{KafkaError, KafkaOptions};
+use crate::ports::{Consumed, Consumer, Offset, Partition, Record, StoreError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use im_proto::LogId;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// The longest that the polling thread sleeps; then it looks for commits and for partitions to resume.
+const POLL: Duration = Duration::from_millis(50);
+/// Commits are gathered for so long: a lost one costs repeated records, which is harmless.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
+/// Messages taken up before the worker is woken.
+const MESSAGES_PER_TURN_MAX: usize = 1_024;
+/// A worker that does not poll for so long loses its partitions. The thread polls always, so this means a stopped process.
+const SESSION_TIMEOUT_MS: &str = "10000";
+
+/// Stands for a key that is no id: no log has it, so the worker turns the record away.
+const UNREADABLE: &str = "unreadable";
+
+struct Shared {
+    topic: String,
+    inbound: Mutex<Inbound>,
+    /// Something came, or the consumer is closed.
+    changed: Notify,
+}
+
+impl Shared {
+    fn inbound(&self) -> MutexGuard<'_, Inbound> {
+        self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn list(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, partition.0 as i32);
+        }
+        list
+    }
+
+    /// Tells Kafka where to go on: behind what was handed on.
+    fn commit(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        done: Vec<(Partition, Offset)>,
+        mode: CommitMode,
+    ) -> Result<(), ClientError> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in done {
+            list.add_partition_offset(&self.topic, partition.0 as i32, Place::Offset(offset.0 as i64 + 1))?;
+        }
+        if list.count() == 0 { Ok(()) } else { consumer.commit(&list, mode) }
+    }
+}
+
+/// Hears of assignments, on the polling thread.
+struct Context(Arc<Shared>);
+
+impl ClientContext for Context {}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Revoke(list) = rebalance {
+            for partition in partitions(list) {
+                let done = self.0.inbound().take_commits(Some(partition));
+                if let Err(error) = self.0.commit(consumer, done, CommitMode::Sync) {
+                    tracing::warn!(%error, partition = partition.0, "the next owner repeats what was done");
+                }
+                self.0.inbound().lost(partition);
+            }
+            self.0.changed.notify_one();
+        }
+    }
+
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                partitions(list).for_each(|partition| self.0.inbound().gained(partition));
+                self.0.changed.notify_one();
+            }
+            Rebalance::Revoke(_) => {}
+            Rebalance::Error(error) => tracing::warn!(%error, "kafka could not share out the partitions"),
+        }
+    }
+}
+
+fn partitions(list: &TopicPartitionList) -> impl Iterator<Item = Partition> {
+    let numbers: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+    numbers.into_iter().filter_map(|number| u32::try_from(number).ok().map(Partition))
+}
+
+pub struct KafkaConsumer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl KafkaConsumer {
+    /// Joins the group. Partitions come as [`Consumed::Gained`].
+    pub fn open(options: &KafkaOptions) -> Result<Self, KafkaError> {
+        let mut config = options.client()?;
+        config
+            .set("group.id", &options.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", SESSION_TIMEOUT_MS)
+            .set("queued.max.messages.kbytes", "16384");
+        let shared =
+            Arc::new(Shared { topic: options.topic.clone(), inbound: Mutex::default(), changed: Notify::new() });
+        let consumer: BaseConsumer<Context> = config.create_with_context(Context(shared.clone()))?;
+        consumer.subscribe(&[&options.topic])?;
+        let of_thread = shared.clone();
+        let thread = std::thread::Builder::new().name("im-kafka".to_owned());
+        let thread = thread.spawn(move || poll(&consumer, &of_thread))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for KafkaConsumer {
+    /// Leaves the group, so that the partitions go to others at once. What was handed on is committed.
+    fn drop(&mut self) {
+        self.shared.inbound().is_closed = true;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has told its own story.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
+    let mut commit_at = Instant::now() + COMMIT_INTERVAL;
+    while !shared.inbound().is_closed {
+        let mut wait = POLL;
+        let mut came = false;
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            match consumer.poll(std::mem::take(&mut wait)) {
+                Some(Ok(message)) => {
+                    take_up(consumer, shared, &message);
+                    came = true;
+                }
+                Some(Err(error)) => tracing::warn!(%error, "kafka"),
+                None => break,
+            }
+        }
+        if came {
+            shared.changed.notify_one();
+        }
+        let resumed = shared.inbound().take_resumed();
+        if !resumed.is_empty()
+            && let Err(error) = consumer.resume(&shared.list(resumed))
+        {
+            tracing::debug!(%error, "a partition went away before it was resumed");
+        }
+        if Instant::now() >= commit_at {
+            commit(consumer, shared, CommitMode::Async);
+            commit_at = Instant::now() + COMMIT_INTERVAL;
+        }
+    }
+    commit(consumer, shared, CommitMode::Sync);
+}
+
+fn commit(consumer: &BaseConsumer<Context>, shared: &Shared, mode: CommitMode) {
+    let done = shared.inbound().take_commits(None);
+    if let Err(error) = shared.commit(consumer, done, mode) {
+        tracing::warn!(%error, "offsets not committed; the records come again");
+    }
+}
+
+fn take_up(consumer: &BaseConsumer<Context>, shared: &Shared, message: &BorrowedMessage<'_>) {
+    let (Ok(partition), Ok(offset)) = (u32::try_from(message.partition()), u64::try_from(message.offset())) else {
+        return;
+    };
+    let key = message.key().and_then(|key| std::str::from_utf8(key).ok());
+    // A key that is no log's makes an empty record, which the worker turns away and counts: its offset must move too.
+    let log = key.and_then(|key| LogId::parse(key).ok());
+    let Some(log) = log.or_else(|| LogId::parse(UNREADABLE).ok()) else { return };
+    let upstream = Bytes::copy_from_slice(message.payload().unwrap_or_default());
+    if shared.inbound().arrived(Partition(partition), Offset(offset), Record { log, upstream })
+        && let Err(error) = consumer.pause(&shared.list([Partition(partition)]))
+    {
+        tracing::debug!(%error, "a partition went away before it was paused");
+    }
+}
+
+#[async_trait]
+impl Consumer for KafkaConsumer {
+    async fn next(&mut self, records_max: usize) -> Result<Option<Consumed>, StoreError> {
+        loop {
+            let changed = self.shared.changed.notified();
+            // Taken and returned without an await in between: a dropped call has taken nothing.
+            if let Some(consumed) = self.shared.inbound().next(records_max) {
+                return Ok(Some(consumed));
+            }
+            changed.await;
+        }
+    }
+
+    async fn commit(&mut self, partition: Partition, offset: Offset) -> Result<(), StoreError> {
+        self.shared.inbound().commit(partition, offset);
+        Ok(())
+    }
+}

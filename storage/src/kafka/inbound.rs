@@ -1,0 +1,167 @@
+//! What lies between the thread that polls Kafka and the worker that decides.
+//!
+//! In: messages and assignments, from the one side; batches asked for and commits, from the other. Out: what happens next.
+//! Always: pure; a partition that was lost leaves nothing behind; a partition has at most one
+//! batch under way; what waits of a partition is bounded, and a full one is told to pause.
+
+use crate::ports::{Batch, Consumed, Offset, Partition, Record};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Records of one partition that wait for the worker. At the bound the partition is paused, at half of it resumed.
+pub const WAITING_MAX: usize = 4_096;
+
+#[derive(Default)]
+pub struct Inbound {
+    /// Gained and lost, in the order in which it happened.
+    assignments: VecDeque<Consumed>,
+    partitions: BTreeMap<Partition, Waiting>,
+    /// Where the next look for records begins, so that a busy partition starves no other.
+    next: u32,
+    pub is_closed: bool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    records: VecDeque<(Offset, Record)>,
+    /// The last offset of the batch under way.
+    under_way: Option<Offset>,
+    /// Behind everything that was handed on, if Kafka has not been told yet.
+    commit: Option<Offset>,
+    is_paused: bool,
+}
+
+impl Inbound {
+    pub fn gained(&mut self, partition: Partition) {
+        self.partitions.insert(partition, Waiting::default());
+        self.assignments.push_back(Consumed::Gained(partition));
+    }
+
+    pub fn lost(&mut self, partition: Partition) {
+        if self.partitions.remove(&partition).is_some() {
+            self.assignments.push_back(Consumed::Lost(partition));
+        }
+    }
+
+    /// True: it is full and must be paused.
+    pub fn arrived(&mut self, partition: Partition, offset: Offset, record: Record) -> bool {
+        // Of a partition that was just lost nothing is wanted.
+        let Some(waiting) = self.partitions.get_mut(&partition) else { return false };
+        waiting.records.push_back((offset, record));
+        let is_full = waiting.records.len() >= WAITING_MAX && !waiting.is_paused;
+        waiting.is_paused |= is_full;
+        is_full
+    }
+
+    /// Paused partitions that have room again.
+    pub fn take_resumed(&mut self) -> Vec<Partition> {
+        let has_room = |waiting: &Waiting| waiting.is_paused && waiting.records.len() <= WAITING_MAX / 2;
+        let resumed = self.partitions.iter_mut().filter(|(_, waiting)| has_room(waiting));
+        resumed
+            .map(|(partition, waiting)| {
+                waiting.is_paused = false;
+                *partition
+            })
+            .collect()
+    }
+
+    /// What the worker is given next, if there is anything.
+    pub fn next(&mut self, records_max: usize) -> Option<Consumed> {
+        if let Some(assignment) = self.assignments.pop_front() {
+            return Some(assignment);
+        }
+        let is_ready = |waiting: &Waiting| waiting.under_way.is_none() && !waiting.records.is_empty();
+        let behind = self.partitions.range(Partition(self.next)..).chain(self.partitions.range(..Partition(self.next)));
+        let partition = behind.filter(|(_, waiting)| is_ready(waiting)).map(|(partition, _)| *partition).next()?;
+        self.next = partition.0 + 1;
+        let waiting = self.partitions.get_mut(&partition)?;
+        let count = waiting.records.len().min(records_max.max(1));
+        let records: Vec<_> = waiting.records.drain(..count).collect();
+        waiting.under_way = records.last().map(|(offset, _)| *offset);
+        Some(Consumed::Records(Batch { partition, records }))
+    }
+
+    /// Everything up to `offset` is handed on. Nothing for a partition that is not ours any more.
+    pub fn commit(&mut self, partition: Partition, offset: Offset) {
+        if let Some(waiting) = self.partitions.get_mut(&partition) {
+            waiting.under_way = waiting.under_way.filter(|last| *last > offset);
+            waiting.commit = waiting.commit.max(Some(offset));
+        }
+    }
+
+    /// What Kafka has yet to be told, of one partition or of all: the last offset that is done.
+    pub fn take_commits(&mut self, of: Option<Partition>) -> Vec<(Partition, Offset)> {
+        let wanted = self.partitions.iter_mut().filter(|(partition, _)| of.is_none_or(|of| of == **partition));
+        wanted.filter_map(|(partition, waiting)| Some((*partition, waiting.commit.take()?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use im_proto::LogId;
+
+    fn record(number: u64) -> Record {
+        Record { log: LogId::parse("x").unwrap(), upstream: number.to_string().into() }
+    }
+
+    fn offsets(consumed: Option<Consumed>) -> (u32, Vec<u64>) {
+        let Some(Consumed::Records(batch)) = consumed else { panic!("{consumed:?} is no batch") };
+        (batch.partition.0, batch.records.iter().map(|(offset, _)| offset.0).collect())
+    }
+
+    fn with_partitions(numbers: &[u32]) -> Inbound {
+        let mut inbound = Inbound::default();
+        for number in numbers {
+            inbound.gained(Partition(*number));
+            assert!(matches!(inbound.next(1), Some(Consumed::Gained(Partition(known))) if known == *number));
+        }
+        inbound
+    }
+
+    #[test]
+    fn a_partition_has_one_batch_under_way_and_others_go_on() {
+        let mut inbound = with_partitions(&[0, 1]);
+        for (partition, offset) in [(0, 5), (0, 6), (1, 9)] {
+            inbound.arrived(Partition(partition), Offset(offset), record(offset));
+        }
+        assert_eq!(offsets(inbound.next(1)), (0, vec![5]));
+        assert_eq!(offsets(inbound.next(1)), (1, vec![9]));
+        assert!(inbound.next(1).is_none(), "both wait for their commits");
+        inbound.commit(Partition(0), Offset(5));
+        assert_eq!(offsets(inbound.next(1)), (0, vec![6]));
+        inbound.commit(Partition(0), Offset(6));
+        inbound.commit(Partition(1), Offset(9));
+        assert_eq!(inbound.take_commits(None), [(Partition(0), Offset(6)), (Partition(1), Offset(9))]);
+        assert_eq!(inbound.take_commits(None), []);
+    }
+
+    #[test]
+    fn a_lost_partition_leaves_nothing_behind() {
+        let mut inbound = with_partitions(&[0]);
+        inbound.arrived(Partition(0), Offset(1), record(1));
+        inbound.lost(Partition(0));
+        inbound.lost(Partition(0));
+        inbound.commit(Partition(0), Offset(1));
+        assert!(!inbound.arrived(Partition(0), Offset(2), record(2)));
+        assert!(matches!(inbound.next(9), Some(Consumed::Lost(Partition(0)))));
+        assert!(inbound.next(9).is_none());
+        assert_eq!(inbound.take_commits(None), []);
+        // Gained again, it begins anew.
+        inbound.gained(Partition(0));
+        inbound.arrived(Partition(0), Offset(1), record(1));
+        assert!(matches!(inbound.next(9), Some(Consumed::Gained(_))));
+        assert_eq!(offsets(inbound.next(9)), (0, vec![1]));
+    }
+
+    #[test]
+    fn a_full_partition_pauses_once_and_resumes_at_half() {
+        let mut inbound = with_partitions(&[0]);
+        let pauses = (0..WAITING_MAX as u64 + 5).filter(|n| inbound.arrived(Partition(0), Offset(*n), record(*n)));
+        assert_eq!(pauses.count(), 1);
+        assert_eq!(inbound.take_resumed(), []);
+        let (_, taken) = offsets(inbound.next(WAITING_MAX / 2 + 5));
+        assert_eq!(taken.len(), WAITING_MAX / 2 + 5);
+        assert_eq!(inbound.take_resumed(), [Partition(0)]);
+        assert_eq!(inbound.take_resumed(), []);
+    }
+}
