@@ -7,25 +7,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Our own packages that each of ours may name.
-const MAY_NAME: [(&str, &[&str]); 8] = [
+const MAY_NAME: [(&str, &[&str]); 9] = [
     ("im-proto", &[]),
     ("im-codec", &["im-proto"]),
     ("im-gateway", &["im-proto", "im-codec"]),
     ("im-storage", &["im-proto"]),
     ("im-logic", &["im-proto", "im-storage"]),
+    ("im-rpc", &["im-proto"]),
     ("im-client", &["im-proto", "im-codec"]),
     ("im-bench", &["im-proto", "im-codec", "im-client"]),
-    ("im-server", &["im-proto", "im-codec", "im-gateway", "im-storage", "im-logic"]),
+    ("im-server", &["im-proto", "im-codec", "im-gateway", "im-storage", "im-logic", "im-rpc"]),
 ];
 
 /// Foreign packages and the only ones of ours that may name them.
-const ONLY_IN: [(&str, &[&str]); 7] = [
+const ONLY_IN: [(&str, &[&str]); 8] = [
     ("redb", &["im-storage"]),
     ("redis", &["im-storage"]),
     ("rdkafka", &["im-storage"]),
     ("sqlx", &["im-storage"]),
     ("mongodb", &["im-storage"]),
     ("monoio", &["im-gateway", "im-client", "im-bench"]),
+    ("tonic", &["im-rpc"]),
     ("hyper", &["im-server"]),
 ];
 

@@ -1,0 +1,44 @@
+//! What an operator sets of a gRPC server or client.
+//!
+//! In: values of the configuration file. Out: values checked before anything is connected. Always: a certificate is read
+//! once, at start; a private key is never printed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a service is reached.
+#[derive(Debug, Clone)]
+pub struct CallOptions {
+    /// `http://host:port` or, with TLS, `https://host:port`. Calls go to all of them by turns; one that is away is passed
+    /// over.
+    pub endpoints: Vec<String>,
+    /// Of one attempt.
+    pub timeout: Duration,
+    /// A call that got no answer is repeated, at another endpoint where there is one.
+    pub attempts: u32,
+    pub tls: Option<TlsOptions>,
+}
+
+/// Mutual TLS: both ends show a certificate of the same authority.
+#[derive(Debug, Clone)]
+pub struct TlsOptions {
+    /// PEM: who signs.
+    pub authority: PathBuf,
+    /// PEM: this end's certificate and key.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// The DNS names of which the other end's certificate must carry one, exactly.
+    pub peer_names: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{what} {path}: {error}")]
+    File { what: &'static str, path: PathBuf, error: std::io::Error },
+    #[error("{0:?} is no address like http://host:port")]
+    Endpoint(String),
+    #[error("peer_names is empty: nobody could connect")]
+    NoPeerNames,
+    #[error("tls: {0}")]
+    Tls(String),
+}

@@ -1,0 +1,32 @@
+//! What the roles ask each other over gRPC: logins and reads from gateways to logic, deliveries from workers to gateways.
+//!
+//! In: traits that a role implements, addresses and certificates. Out: servers and clients of `proto/services.proto`.
+//! Always: every call has a deadline; every call may be repeated; nothing of a role's own is known here, so standalone needs
+//! none of it.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `config`, `tls` | addresses, deadlines, certificates and the names they must carry |
+//! | `serve` | a server of one role, with the standard health service |
+//! | `logic_service`, `logic_client` | sign-in, sign-out, heartbeats, reads, devices |
+//! | `delivery_service`, `delivery_streams` | numbered batches from workers to gateways |
+#![forbid(unsafe_code)]
+
+mod config;
+mod delivery_service;
+mod delivery_streams;
+#[allow(clippy::all, clippy::unwrap_used)]
+#[rustfmt::skip]
+#[path = "generated/im.services.v1.rs"]
+mod generated;
+mod logic_client;
+mod logic_service;
+mod serve;
+mod tls;
+
+pub use config::{CallOptions, ConfigError, TlsOptions};
+pub use delivery_service::{DeliverySink, delivery_service};
+pub use delivery_streams::{DeliveryCounts, DeliveryStreams, LANE_BATCHES_MAX, LANE_BYTES_MAX};
+pub use logic_client::{CallError, LogicClient};
+pub use logic_service::{LogicHandler, Refused, logic_service};
+pub use serve::{Served, Stop, serve};

@@ -1,0 +1,78 @@
+//! Calls to the logic: answered, repeated, refused, or known to have no answer.
+
+use crate::logic::{Logic, client, options, read, serve_logic};
+use im_proto::services::*;
+use im_rpc::{CallError, LogicClient};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+#[tokio::test]
+async fn every_call_is_answered_by_its_handler() {
+    let served = serve_logic(Arc::default(), None).await;
+    let client = client(&[&served]);
+    assert_eq!(client.read(read(b"pull")).await.unwrap(), ReadAnswer { frame: "pull".into(), inbox_version: Some(3) });
+    let sign_in = im_proto::client::SignIn { device_id: "phone".to_owned(), ..Default::default() };
+    let answer =
+        client.sign_in(SignInCall { gateway_boot: 1, connection_id: 2, sign_in: Some(sign_in) }).await.unwrap();
+    let Some(sign_in_answer::Outcome::SignedIn(signed_in)) = answer.outcome else { panic!() };
+    assert_eq!((signed_in.device_id.as_str(), signed_in.generation), ("phone", 9));
+    let login = HeldLogin { connection_id: 2, user_id: "ann".into(), device_id: "phone".into(), generation: 9 };
+    client.sign_out(SignOutCall { gateway_boot: 1, login: Some(login.clone()) }).await.unwrap();
+    let heartbeats = HeartbeatsCall { gateway_boot: 1, logins: vec![login; 2] };
+    assert_eq!(client.heartbeats(heartbeats).await.unwrap().answers.len(), 2);
+    let devices = client.devices(ListDevicesCall { user_id: "bob".into() }).await.unwrap().devices;
+    assert_eq!(devices[0].device_id, "bob");
+    let out = SignOutDeviceCall { user_id: "bob".into(), device_id: "web".into() };
+    assert!(client.sign_out_device(out).await.unwrap().was_online);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_is_repeated_until_its_attempts_are_used_up() {
+    let logic = Arc::new(Logic { away: AtomicU32::new(2), ..Default::default() });
+    let served = serve_logic(logic.clone(), None).await;
+    let client = client(&[&served]);
+    assert!(client.read(read(b"x")).await.is_ok(), "the third attempt");
+    logic.away.store(3, Ordering::SeqCst);
+    assert!(matches!(client.read(read(b"x")).await, Err(CallError::NoAnswer(_))));
+    assert_eq!(logic.reads.load(Ordering::SeqCst), 6);
+}
+
+#[tokio::test]
+async fn what_is_no_id_is_refused_and_not_repeated() {
+    let logic = Arc::new(Logic::default());
+    let served = serve_logic(logic.clone(), None).await;
+    let client = client(&[&served]);
+    let call = ReadCall { user_id: "no id".to_owned(), frame: Default::default() };
+    assert!(matches!(client.read(call).await, Err(CallError::Refused(_))));
+    assert!(matches!(client.sign_in(SignInCall::default()).await, Err(CallError::Refused(_))));
+    let many = HeartbeatsCall { gateway_boot: 1, logins: vec![HeldLogin::default(); 1_001] };
+    assert!(matches!(client.heartbeats(many).await, Err(CallError::Refused(_))));
+    assert_eq!(logic.reads.load(Ordering::SeqCst), 0, "the handler hears of none of it");
+}
+
+#[tokio::test]
+async fn a_silent_logic_costs_the_deadline_of_each_attempt_and_no_more() {
+    let logic = Arc::new(Logic { is_silent: true, ..Default::default() });
+    let served = serve_logic(logic.clone(), None).await;
+    let mut options = options(vec![format!("http://{}", served.address)]);
+    (options.timeout, options.attempts) = (Duration::from_millis(50), 2);
+    let outcome = LogicClient::new(&options).unwrap().read(read(b"x")).await;
+    assert!(matches!(outcome, Err(CallError::NoAnswer(_))));
+    assert_eq!(logic.reads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn calls_go_on_when_one_of_two_logics_is_gone_and_when_it_is_back() {
+    let (first, second) = (Arc::new(Logic::default()), Arc::new(Logic::default()));
+    let (one, two) = (serve_logic(first.clone(), None).await, serve_logic(second.clone(), None).await);
+    let client = client(&[&one, &two]);
+    while first.reads.load(Ordering::SeqCst) == 0 || second.reads.load(Ordering::SeqCst) == 0 {
+        client.read(read(b"x")).await.unwrap();
+    }
+    one.stop().await;
+    for _ in 0..50 {
+        client.read(read(b"x")).await.unwrap();
+    }
+}

@@ -1,0 +1,75 @@
+//! Mutual TLS lets in by exact name.
+
+use crate::logic::{Logic, options, read, serve_logic};
+use im_rpc::{CallError, ConfigError, LogicClient, TlsOptions};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+struct Authority {
+    folder: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(folder.path().join("authority.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    /// What an end named `name` is configured with, which lets in `peers`.
+    fn end(&self, name: &str, peers: &[&str]) -> TlsOptions {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let path = |what: &str| self.folder.path().join(format!("{name}.{what}.pem"));
+        std::fs::write(path("certificate"), certificate.pem()).unwrap();
+        std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        TlsOptions {
+            authority: self.folder.path().join("authority.pem"),
+            certificate: path("certificate"),
+            key: path("key"),
+            peer_names: peers.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+}
+
+async fn ask(address: &str, tls: Option<TlsOptions>) -> Result<(), CallError> {
+    let mut options = options(vec![address.to_owned()]);
+    (options.tls, options.attempts) = (tls, 1);
+    LogicClient::new(&options).unwrap().read(read(b"x")).await.map(drop)
+}
+
+#[tokio::test]
+async fn only_a_certificate_of_the_right_authority_with_the_right_name_is_let_in() {
+    let (authority, foreign) = (Authority::new(), Authority::new());
+    let logic = Arc::new(Logic::default());
+    let served = serve_logic(logic.clone(), Some(&authority.end("logic.im", &["gateway.im"]))).await;
+    let https = format!("https://localhost:{}", served.address.port());
+    ask(&https, Some(authority.end("gateway.im", &["logic.im"]))).await.unwrap();
+    assert_eq!(logic.reads.load(Ordering::SeqCst), 1);
+    let refused = ask(&https, Some(authority.end("other.im", &["logic.im"]))).await;
+    assert!(matches!(refused, Err(CallError::Refused(_))), "{refused:?}");
+    // The server's name is wrong; the client's authority is another; there is no TLS at all.
+    assert!(ask(&https, Some(authority.end("gateway.im", &["other.im"]))).await.is_err());
+    assert!(ask(&https, Some(foreign.end("gateway.im", &["logic.im"]))).await.is_err());
+    assert!(ask(&format!("http://{}", served.address), None).await.is_err());
+    assert_eq!(logic.reads.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn mistakes_are_told_before_anything_is_connected() {
+    let authority = Authority::new();
+    let mut options = options(vec!["no address".to_owned()]);
+    assert!(matches!(LogicClient::new(&options), Err(ConfigError::Endpoint(_))));
+    options.endpoints = vec!["https://localhost:1".to_owned()];
+    options.tls = Some(authority.end("a", &[]));
+    assert!(matches!(LogicClient::new(&options), Err(ConfigError::NoPeerNames)));
+    let missing = TlsOptions { key: Path::new("/nowhere/key.pem").to_owned(), ..authority.end("a", &["b"]) };
+    options.tls = Some(missing);
+    assert!(matches!(LogicClient::new(&options), Err(ConfigError::File { what: "key", .. })));
+}

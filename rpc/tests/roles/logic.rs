@@ -1,0 +1,77 @@
+//! A logic role that answers what a test put into it.
+
+use async_trait::async_trait;
+use im_proto::services::*;
+use im_proto::{DeviceId, UserId};
+use im_rpc::{CallOptions, LogicClient, LogicHandler, Refused, Served, Stop, TlsOptions, logic_service, serve};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+#[derive(Default)]
+pub struct Logic {
+    /// So many reads are answered UNAVAILABLE before one succeeds.
+    pub away: AtomicU32,
+    /// Reads are never answered.
+    pub is_silent: bool,
+    pub reads: AtomicU32,
+}
+
+#[async_trait]
+impl LogicHandler for Logic {
+    async fn sign_in(&self, call: SignInCall) -> Result<SignInAnswer, Refused> {
+        let sign_in = call.sign_in.ok_or_else(|| Refused::Invalid("unreachable".to_owned()))?;
+        let signed_in = SignedIn { device_id: sign_in.device_id, generation: 9, ..Default::default() };
+        Ok(SignInAnswer { outcome: Some(sign_in_answer::Outcome::SignedIn(signed_in)) })
+    }
+
+    async fn sign_out(&self, _: SignOutCall) -> Result<(), Refused> {
+        Ok(())
+    }
+
+    async fn heartbeats(&self, call: HeartbeatsCall) -> Result<HeartbeatsAnswer, Refused> {
+        let answer = |login: &HeldLogin| HeartbeatAnswer { stands: true, inbox_version: login.generation };
+        Ok(HeartbeatsAnswer { answers: call.logins.iter().map(answer).collect() })
+    }
+
+    async fn read(&self, call: ReadCall) -> Result<ReadAnswer, Refused> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.is_silent {
+            std::future::pending::<()>().await;
+        }
+        if self.away.load(Ordering::SeqCst) > 0 {
+            self.away.fetch_sub(1, Ordering::SeqCst);
+            return Err(Refused::Unavailable("a store is away".to_owned()));
+        }
+        Ok(ReadAnswer { frame: call.frame, inbox_version: Some(3) })
+    }
+
+    async fn devices(&self, user: UserId) -> Result<ListDevicesAnswer, Refused> {
+        let device = Device { device_id: user.as_str().to_owned(), ..Default::default() };
+        Ok(ListDevicesAnswer { devices: vec![device] })
+    }
+
+    async fn sign_out_device(&self, _: UserId, _: DeviceId) -> Result<SignOutDeviceAnswer, Refused> {
+        Ok(SignOutDeviceAnswer { was_online: true })
+    }
+}
+
+pub async fn serve_logic(logic: Arc<Logic>, tls: Option<&TlsOptions>) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let served = serve(listener, tls, logic_service(logic, tls).unwrap(), Stop::default()).await.unwrap();
+    served.ready(true).await;
+    served
+}
+
+pub fn options(endpoints: Vec<String>) -> CallOptions {
+    CallOptions { endpoints, timeout: Duration::from_secs(5), attempts: 3, tls: None }
+}
+
+pub fn client(served: &[&Served]) -> LogicClient {
+    LogicClient::new(&options(served.iter().map(|served| format!("http://{}", served.address)).collect())).unwrap()
+}
+
+pub fn read(frame: &'static [u8]) -> ReadCall {
+    ReadCall { user_id: "ann".to_owned(), frame: frame.into() }
+}
