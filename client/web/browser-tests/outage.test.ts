@@ -67,3 +67,24 @@ test("while_away_the_page_says_so_and_counts_down", async () => {
   });
   await alice.page.getByRole("button", { name: "Try now" }).waitFor({ state: "hidden" });
 });
+
+test("a_server_that_was_set_up_anew_is_met_with_a_fresh_token_and_an_empty_list", async () => {
+  const [alice, bob] = [await on.person("alice"), await on.person("bob")];
+  await alice.writeTo("bob");
+  await alice.type("of the old days");
+  await bob.row("alice").waitFor();
+  await on.away(async () => {
+    await on.server.kill();
+    await Promise.all([alice.connection("reconnecting"), bob.connection("reconnecting")]);
+    await on.server.wipe();
+    await on.server.start();
+    await Promise.all([alice.isLive(), bob.isLive()]);
+  });
+  await alice.page.getByText("The server's history was replaced").waitFor();
+  await bob.row("alice").waitFor({ state: "detached" });
+  assert.deepEqual(await alice.texts(), []);
+  await alice.type("of the new days");
+  await bob.openRow("alice");
+  await bob.sees("of the new days");
+  assert.deepEqual(await bob.texts(), ["of the new days"]);
+});

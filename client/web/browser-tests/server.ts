@@ -58,6 +58,11 @@ export class Server {
     await this.#end("SIGKILL");
   }
 
+  /** As if it were set up anew: another store, another key. */
+  async wipe(): Promise<void> {
+    await rm(join(this.#folder, "data"), { recursive: true });
+  }
+
   async stop(): Promise<void> {
     await this.#end("SIGKILL");
     await rm(this.#folder, { recursive: true, force: true });

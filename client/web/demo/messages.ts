@@ -22,8 +22,8 @@ export interface Shown {
   readonly readers: ReadonlyMap<string, bigint>;
   /** Everyone else who should read: all members, or the other user. */
   readonly others: readonly string[];
-  /** The line "new" stands in front of the first message of others above it. */
-  readonly newAfter: bigint;
+  /** The line "new" stands in front of the first message of others in there. */
+  readonly unreadAtOpening: { readonly read: bigint; readonly head: bigint };
   readonly nowMs: number;
   readonly edit: (message: Outgoing) => void;
   readonly dismiss: (message: Outgoing) => void;
@@ -59,7 +59,7 @@ export function messageItems(shown: Shown): Item[] {
       items.push(line("day", dayWords(timeMs, shown.nowMs), `day-${new Date(timeMs).toDateString()}`));
       before = undefined;
     }
-    if (!isNewShown && shown.newAfter > 0n && entry.seq > shown.newAfter && entry.senderUserId !== shown.me) {
+    if (!isNewShown && wasUnread(shown, entry)) {
       isNewShown = true;
       items.push(line("new-line", "New", "new"));
       before = undefined;
@@ -80,6 +80,11 @@ export function messageItems(shown: Shown): Item[] {
     before = { sender: shown.me, timeMs: shown.nowMs };
   }
   return items;
+}
+
+/** In a conversation that is new as a whole the line would say nothing. */
+function wasUnread({ me, unreadAtOpening: { read, head } }: Shown, entry: Entry): boolean {
+  return read > 0n && entry.seq > read && entry.seq <= head && entry.senderUserId !== me;
 }
 
 /** Under which message each reader stands: the last one shown that they read. */
@@ -198,7 +203,7 @@ function under(bubble: Bubble, shown: Shown): HTMLElement[] {
     edit.addEventListener("click", () => shown.edit(failed));
     const dismiss = element("button", { class: "quiet" }, "Dismiss");
     dismiss.addEventListener("click", () => shown.dismiss(failed));
-    made.push(edit, dismiss);
+    made.push(element("span", { class: "choices" }, edit, dismiss));
   }
   return made;
 }
