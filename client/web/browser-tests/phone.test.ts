@@ -49,6 +49,23 @@ test("nothing_is_wider_than_the_phone_and_every_target_is_large_enough", async (
   await fits(alice.page);
 });
 
+test("while_reconnecting_nothing_in_the_bar_covers_anything_else", async () => {
+  const alice = await on.person("alice", PHONE);
+  await on.away(async () => {
+    await on.server.kill();
+    await alice.connection(/reconnecting in \d+ s/);
+    const boxes = await alice.page.locator(".bar > :visible").evaluateAll((parts) =>
+      parts
+        .filter((part) => !part.classList.contains("spoken"))
+        .map((part) => ({ left: part.getBoundingClientRect().left, right: part.getBoundingClientRect().left + part.scrollWidth })),
+    );
+    for (const [index, box] of boxes.slice(1).entries()) assert(box.left >= boxes[index]!.right, JSON.stringify(boxes));
+    await fits(alice.page);
+    await on.server.start();
+    await alice.isLive();
+  });
+});
+
 /** No sideways scrolling; what is to be tapped is at least 24 points in both directions (WCAG 2.5.8). */
 async function fits(page: Page): Promise<void> {
   const found = await page.evaluate(() => {

@@ -7,7 +7,7 @@ import { ChatView } from "./chat.js";
 import { ConnectionView } from "./connection.js";
 import { ConversationList } from "./conversation-list.js";
 import { type Demo, fetchDemo } from "./demo-users.js";
-import { avatar, found } from "./element.js";
+import { avatar, element, found } from "./element.js";
 import { History } from "./history.js";
 import { MembersView } from "./members.js";
 import { NewGroup } from "./new-group.js";
@@ -57,7 +57,7 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${me} · im-server`;
   }
 
-  found("me", HTMLElement).replaceChildren(avatar(me), me);
+  found("me", HTMLElement).replaceChildren(avatar(me), element("span", { class: "name" }, me));
   showRoute(state, me);
   addEventListener("hashchange", () => showRoute(state, me));
   document.addEventListener("visibilitychange", () => state.change());

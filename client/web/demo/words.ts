@@ -61,9 +61,12 @@ function closedWords(code: number | undefined): string {
   }
 }
 
-/** "bob", "bob and carol", "bob, carol and dave". */
+const NAMES_MAX = 12;
+
+/** "bob", "bob and carol", "bob, carol and dave"; of many, the first. */
 export function nameList(names: readonly string[]): string {
   if (names.length < 2) return names.join("");
+  if (names.length > NAMES_MAX) return `${names.slice(0, NAMES_MAX).join(", ")} and ${names.length - NAMES_MAX} more`;
   return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }
 
