@@ -270,6 +270,58 @@ test("after close every call ends, and nothing is dialled again", async () => {
   assert.equal(server.sockets.length, dialled);
 });
 
+test("a client closed while its first token is fetched ends at once", async () => {
+  const client = open(new FakeServer(), { token: () => new Promise<string>(() => {}) });
+  const call = client.send({ user: "bob" }, "x");
+  await turn();
+  await Promise.all([assert.rejects(call, ClosedError), client.close()]);
+});
+
+test("a page that may not make a socket is told, and it is tried again", async () => {
+  const server = new FakeServer();
+  let refusals = 2;
+  const webSocket = class extends server.webSocket {
+    constructor(url: string) {
+      if (refusals-- > 0) throw new Error("the page's policy");
+      super(url);
+    }
+  };
+  const client = open(server, { webSocket });
+  assert.equal((await next(client, "error")).during, "connect");
+  await next(client, "state", isNamed("live"));
+});
+
+test("the browser's word that the network is back ends a wait", async () => {
+  const browser = new EventTarget();
+  const page = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+  const globals = globalThis as { addEventListener?: unknown; removeEventListener?: unknown; document?: unknown };
+  globals.addEventListener = browser.addEventListener.bind(browser);
+  globals.removeEventListener = browser.removeEventListener.bind(browser);
+  globals.document = page;
+  try {
+    const server = new FakeServer();
+    const client = open(server);
+    await next(client, "state", isNamed("live"));
+    const wakes = [
+      () => browser.dispatchEvent(new Event("online")),
+      () => {
+        page.visibilityState = "visible";
+        page.dispatchEvent(new Event("visibilitychange"));
+      },
+    ];
+    for (const wake of wakes) {
+      server.last.end(1006);
+      assert.equal(client.state.name, "waiting");
+      wake();
+      assert.equal(client.state.name, "connecting");
+      await next(client, "state", isNamed("live"));
+    }
+    await client.close();
+  } finally {
+    globals.addEventListener = globals.removeEventListener = globals.document = undefined;
+  }
+});
+
 test("what is no WebSocket address, or no WebSocket, is refused at once", () => {
   assert.throws(() => connect({ url: "http://host/", token: "t" }), TypeError);
   assert.throws(() => connect({ url: "no url", token: "t" }), TypeError);
