@@ -1,13 +1,14 @@
 //! New connections of one core.
 //!
-//! In: the core's listener. Out: a connection and its reading task each. Always: what is over a limit is told OVERLOADED
+//! In: the core's listeners. Out: a connection and its reading task each. Always: what is over a limit is told OVERLOADED
 //! and closed; without descriptors accepting pauses for a growing time and the connections that are open go on; a panic in
 //! a connection's task ends that connection alone.
 
 use crate::connection::Connection;
 use crate::core::{Core, yield_now};
-use crate::transport::{Transport, send_once};
+use crate::transport::{Kind, Transport, send_once};
 use futures_util::FutureExt as _;
+use im_codec::websocket::Refusal;
 use im_codec::{CloseReason, encode_delimited};
 use im_proto::client::{self, CloseCode, server_frame};
 use monoio::net::TcpListener;
@@ -26,12 +27,13 @@ const BACKOFF_MS_MIN: u64 = 20;
 const BACKOFF_MS_MAX: u64 = 1_000;
 
 pub struct Listener {
+    kind: Kind,
     listener: TcpListener,
 }
 
 impl Listener {
-    pub fn new(socket: Socket) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::from_std(socket.into())? })
+    pub fn new(kind: Kind, socket: Socket) -> io::Result<Self> {
+        Ok(Self { kind, listener: TcpListener::from_std(socket.into())? })
     }
 
     /// Whoever connects now is refused by the kernel or goes to another core.
@@ -76,7 +78,7 @@ fn accept_some(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
             Ok((socket, address)) => {
                 let address = address.as_socket().map(|a| a.ip());
                 if let (Some(address), false) = (address, core.is_draining.get()) {
-                    open(core, socket, address);
+                    open(core, listener.kind, socket, address);
                 }
             }
             Err(error) => match error.kind() {
@@ -90,21 +92,21 @@ fn accept_some(core: &Rc<Core>, listener: &Listener) -> io::Result<()> {
     Ok(())
 }
 
-fn open(core: &Rc<Core>, socket: Socket, address: IpAddr) {
+fn open(core: &Rc<Core>, kind: Kind, socket: Socket, address: IpAddr) {
     core.metrics().accepts.add(1);
     let permit = match core.shared.admission.admit(address, core.now_ms()) {
         Ok(permit) => permit,
         Err(refused) => {
             core.metrics().accepts_refused.add(1);
             tracing::debug!(%address, ?refused, "refused a connection");
-            return send_once(&socket, &overloaded());
+            return send_once(&socket, &overloaded(kind));
         }
     };
     if let Some(bytes) = core.shared.config.send_buffer_bytes {
         // The kernel's own size is as good when it refuses this one.
         let _ = socket.set_send_buffer_size(bytes);
     }
-    let transport = match Transport::tcp(socket) {
+    let transport = match Transport::new(kind, socket) {
         Ok(transport) => transport,
         Err(error) => return tracing::debug!(%error, "a connection ended while it was accepted"),
     };
@@ -112,6 +114,7 @@ fn open(core: &Rc<Core>, socket: Socket, address: IpAddr) {
     let connection = Connection::new(id, transport, permit, core);
     core.connections.borrow_mut().insert(id, connection.clone());
     core.metrics().connections.add(1);
+    core.metrics().websocket_connections.add(u64::from(kind == Kind::WebSocket));
     monoio::spawn(run(core.clone(), connection));
 }
 
@@ -127,7 +130,10 @@ async fn run(core: Rc<Core>, connection: Rc<Connection>) {
     connection.gone(&core);
 }
 
-fn overloaded() -> bytes::Bytes {
+fn overloaded(kind: Kind) -> bytes::Bytes {
+    if kind == Kind::WebSocket {
+        return Refusal::Overloaded.response().into();
+    }
     let CloseReason { code, reconnect_after_ms, detail } =
         CloseReason::new(CloseCode::Overloaded, "too many connections");
     let closing = client::Closing { code: code as i32, reconnect_after_ms, detail };

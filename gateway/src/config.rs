@@ -20,9 +20,20 @@ pub enum Driver {
     Epoll,
 }
 
+/// The second way in, for browsers.
+#[derive(Debug, Clone)]
+pub struct WebsocketConfig {
+    pub address: SocketAddr,
+    /// Origins whose pages may connect, as browsers write them (`http://127.0.0.1:6102`). A client that names none is no
+    /// browser and may.
+    pub origins: Vec<String>,
+}
+
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
     pub tcp: SocketAddr,
+    /// `None`: no WebSocket.
+    pub websocket: Option<WebsocketConfig>,
     /// Threads that hold connections; 0: one a processor.
     pub cores: usize,
     /// Each core keeps to one of the processors that this process may use.
@@ -51,6 +62,7 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             tcp: SocketAddr::from((Ipv4Addr::LOCALHOST, 6100)),
+            websocket: None,
             cores: 0,
             pin: true,
             driver: Driver::Auto,

@@ -11,8 +11,8 @@ use crate::planted::{Bug, planted};
 use crate::ports::{HeldLogin, Question};
 use crate::send::Output;
 use crate::timer::{Due, TICK_MS};
-use crate::transport::Transport;
-use bytes::Bytes;
+use crate::transport::{Kind, Transport};
+use bytes::BytesMut;
 use im_codec::{Action, CloseReason, Session};
 use im_proto::client::CloseCode;
 use im_proto::{ConnectionId, UserId};
@@ -67,13 +67,17 @@ impl Connection {
     pub async fn read(self: Rc<Self>, core: Rc<Core>) {
         self.arm(&core);
         while self.may_read(&core).await {
+            if self.transport.holds_input() {
+                self.take(&core, None);
+                continue;
+            }
             if self.transport.readable().await.is_err() {
                 break;
             }
             let received = self.transport.try_read(&mut core.read_buffer.borrow_mut());
             match received {
-                Ok(bytes) if bytes.is_empty() => break,
-                Ok(bytes) => self.receive(&core, bytes),
+                Ok(input) if input.is_empty() => break,
+                Ok(input) => self.receive(&core, input),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(_) => break,
             }
@@ -83,16 +87,27 @@ impl Connection {
         }
     }
 
-    fn receive(self: &Rc<Self>, core: &Rc<Core>, bytes: Bytes) {
-        core.metrics().bytes_in.add(bytes.len() as u64);
-        if faults::holds(&bytes, core.shared.config.faults.connection_panic_needle.as_ref()) {
+    fn receive(self: &Rc<Self>, core: &Rc<Core>, input: BytesMut) {
+        core.metrics().bytes_in.add(input.len() as u64);
+        if faults::holds(&input, core.shared.config.faults.connection_panic_needle.as_ref()) {
             panic!("a fault asked for by a test");
         }
-        let now_ms = core.now_ms();
-        if now_ms % TICK_MS < 4 && planted(Bug::ReadCancelLosesBytes) {
+        if core.now_ms() % TICK_MS < 4 && planted(Bug::ReadCancelLosesBytes) {
             return;
         }
-        self.with_session(core, |session, actions| session.receive(bytes, now_ms, actions));
+        self.take(core, Some(input));
+    }
+
+    /// Brings the session what was read, or what the transport held of it.
+    fn take(self: &Rc<Self>, core: &Rc<Core>, input: Option<BytesMut>) {
+        let now_ms = core.now_ms();
+        self.with_session(core, |session, actions| {
+            self.transport.bring(input, &core.shared.config, session, now_ms, actions);
+        });
+        if self.transport.has_own() {
+            self.output.borrow_mut().own_bytes_wait(now_ms);
+            core.mark_dirty(self);
+        }
     }
 
     /// Waits until the client may go on. False: the connection is over.
@@ -184,10 +199,30 @@ impl Connection {
                     core.metrics().signed_in.subtract(1);
                     core.sign_out(self.id, *login);
                 }
-                self.linger_until_ms.set(core.now_ms() + LINGER_MS);
-                core.mark_dirty(self);
+                if !self.transport.close(code) {
+                    self.output.borrow_mut().clear();
+                }
+                self.linger(core);
+            }
+            Action::Left { login } => {
+                core.metrics().closed_by_client.add(1);
+                if let Some(login) = login {
+                    core.metrics().signed_in.subtract(1);
+                    core.sign_out(self.id, *login);
+                }
+                self.linger(core);
+            }
+            Action::Refused => {
+                core.metrics().handshakes_refused.add(1);
+                self.linger(core);
             }
         }
+    }
+
+    /// Writes what waits, then ends the connection.
+    fn linger(self: &Rc<Self>, core: &Rc<Core>) {
+        self.linger_until_ms.set(core.now_ms() + LINGER_MS);
+        core.mark_dirty(self);
     }
 
     fn held_login(&self) -> Option<HeldLogin> {
@@ -253,6 +288,7 @@ impl Connection {
         self.end();
         core.connections.borrow_mut().remove(&self.id);
         core.metrics().connections.subtract(1);
+        core.metrics().websocket_connections.subtract(u64::from(self.transport.kind() == Kind::WebSocket));
         let was_closing = self.session.borrow().is_closing();
         if !was_closing {
             core.metrics().closed_by_client.add(1);

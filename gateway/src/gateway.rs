@@ -9,7 +9,7 @@ use crate::affinity;
 use crate::config::{CORES_MAX, GatewayConfig, StartError};
 use crate::driver::{self, Chosen};
 use crate::lane::{Command, CoreLane, LaneEvent};
-use crate::listen;
+use crate::listen::{self, Addresses, Listening};
 use crate::metrics::{CoreMetrics, Counter, Snapshot};
 use crate::ports::{AskLogic, Forward};
 use crate::supervise;
@@ -31,7 +31,7 @@ pub struct Shared {
     pub config: GatewayConfig,
     pub session_limits: Arc<SessionLimits>,
     pub boot: u64,
-    pub address: SocketAddr,
+    pub addresses: Addresses,
     pub driver: Chosen,
     pub lanes: Vec<CoreLane>,
     pub metrics: Vec<CoreMetrics>,
@@ -65,12 +65,12 @@ impl Gateway {
             cores => cores,
         };
         let driver = driver::choose(config.driver)?;
-        let (listeners, address) = listen::listen(config.tcp, cores)?;
+        let (listening, addresses) = listen::listen_all(&config, cores)?;
         let pin = config.pin && cores <= processors.len();
         let shared = Arc::new(Shared {
             session_limits: Arc::new(config.session.clone()),
             boot: random_boot(),
-            address,
+            addresses,
             driver,
             lanes: (0..cores).map(|_| CoreLane::new()).collect(),
             metrics: (0..cores).map(|_| CoreMetrics::default()).collect(),
@@ -82,15 +82,16 @@ impl Gateway {
             config,
         });
         let handle = GatewayHandle(Arc::new(Handle { shared, threads: Mutex::default(), workers: Mutex::default() }));
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for (index, listening) in listening.into_iter().enumerate() {
             let processor = if pin { processors.get(index).copied() } else { None };
-            if let Err(error) = handle.start_core(index as u16, listener, processor) {
+            if let Err(error) = handle.start_core(index as u16, listening, processor) {
                 handle.shutdown();
                 handle.join();
                 return Err(StartError::Thread(error));
             }
         }
-        tracing::info!(%address, cores, driver = driver.name(), "gateway listens");
+        let Addresses { tcp, websocket } = addresses;
+        tracing::info!(%tcp, ?websocket, cores, driver = driver.name(), "gateway listens");
         Ok(handle)
     }
 }
@@ -119,7 +120,12 @@ impl GatewayHandle {
     }
 
     pub fn tcp_address(&self) -> SocketAddr {
-        self.0.shared.address
+        self.0.shared.addresses.tcp
+    }
+
+    /// `None`: not configured.
+    pub fn websocket_address(&self) -> Option<SocketAddr> {
+        self.0.shared.addresses.websocket
     }
 
     /// `io_uring` or `epoll`.
@@ -196,11 +202,11 @@ impl GatewayHandle {
         }
     }
 
-    fn start_core(&self, index: u16, listener: socket2::Socket, processor: Option<usize>) -> std::io::Result<()> {
+    fn start_core(&self, index: u16, listening: Listening, processor: Option<usize>) -> std::io::Result<()> {
         let shared = self.0.shared.clone();
         let thread = std::thread::Builder::new()
             .name(format!("im-core-{index}"))
-            .spawn(move || supervise::run(index, shared, listener, processor))?;
+            .spawn(move || supervise::run(index, shared, listening, processor))?;
         self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
     }

@@ -30,7 +30,7 @@ mod sweep;
 mod timer;
 mod transport;
 
-pub use config::{Driver, GatewayConfig, StartError};
+pub use config::{Driver, GatewayConfig, StartError, WebsocketConfig};
 pub use faults::{DropPushes, Faults};
 pub use gateway::{Gateway, GatewayHandle};
 pub use lane::CoreLane;

@@ -85,6 +85,8 @@ macro_rules! counters {
 counters!(
     /// Gauge: open connections.
     connections,
+    /// Gauge: those of them over WebSocket; the others are over TCP.
+    websocket_connections,
     /// Gauge: those that are signed in.
     signed_in,
     accepts,
@@ -92,6 +94,8 @@ counters!(
     accepts_refused,
     /// `accept` failed: no descriptors or memory.
     accept_errors,
+    /// Requests that were no WebSocket handshake for here, or of a page that may not connect.
+    handshakes_refused,
     bytes_in,
     /// Commands and sign-ins taken from clients; refused ones are not counted.
     commands,

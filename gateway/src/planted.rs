@@ -21,6 +21,10 @@ pub enum Bug {
     SwapTwo,
     /// Bytes that arrive within 4 ms of a timer tick are gone, as those of a read that the tick cancelled.
     ReadCancelLosesBytes,
+    /// A WebSocket header before more than one frame counts one byte too few.
+    WebsocketHeaderShort,
+    /// A WebSocket connection that the server closes ends without a close frame.
+    WebsocketCloseMissing,
 }
 
 /// How often the three before the last strike.
@@ -39,6 +43,8 @@ pub fn planted(bug: Bug) -> bool {
         Ok("double_one") => Some(Bug::DoubleOne),
         Ok("swap_two") => Some(Bug::SwapTwo),
         Ok("read_cancel_loses_bytes") => Some(Bug::ReadCancelLosesBytes),
+        Ok("websocket_header_short") => Some(Bug::WebsocketHeaderShort),
+        Ok("websocket_close_missing") => Some(Bug::WebsocketCloseMissing),
         _ => None,
     });
     *planted == Some(bug)

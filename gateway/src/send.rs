@@ -10,11 +10,9 @@ use bytes::{Buf as _, Bytes};
 use im_codec::session::sync_hint;
 use im_proto::InboxVersion;
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::rc::Rc;
 
-/// Frames given to the kernel in one write.
-const WRITE_FRAMES_MAX: usize = 64;
 /// Writes to one connection before the others of the turn have theirs; what is left waits for the socket to be asked again.
 const WRITES_PER_TURN_MAX: usize = 16;
 /// An empty queue with a larger allocation gives it back.
@@ -73,6 +71,13 @@ impl Output {
     /// When a client that takes nothing is given up.
     pub fn stall_deadline_ms(&self, stall_timeout_ms: u64) -> Option<u64> {
         self.is_blocked.then_some(self.progress_at_ms + stall_timeout_ms)
+    }
+
+    /// The transport has bytes of its own to write: from now on the client has to take something.
+    pub fn own_bytes_wait(&mut self, now_ms: u64) {
+        if self.frames.is_empty() && !self.is_blocked {
+            self.progress_at_ms = now_ms;
+        }
     }
 
     pub fn clear(&mut self) {
@@ -151,10 +156,10 @@ impl Connection {
         let bytes_max = core.shared.config.output_bytes_max;
         output.holds_reader |= output.bytes > bytes_max;
         for _ in 0..WRITES_PER_TURN_MAX {
-            if output.frames.is_empty() {
+            if output.frames.is_empty() && !self.transport.has_own() {
                 break;
             }
-            let count = match write_once(self, &output.frames) {
+            let count = match self.transport.try_write(&output.frames) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -170,7 +175,7 @@ impl Connection {
             output.holds_reader = false;
             self.wake_reader();
         }
-        Ok(if output.frames.is_empty() { Written::All } else { Written::Rest })
+        Ok(if output.frames.is_empty() && !self.transport.has_own() { Written::All } else { Written::Rest })
     }
 
     fn all_written(self: &Rc<Self>, core: &Rc<Core>) {
@@ -189,16 +194,6 @@ impl Connection {
             core.mark_dirty(self);
         }
     }
-}
-
-fn write_once(connection: &Connection, frames: &VecDeque<Bytes>) -> io::Result<usize> {
-    let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
-    let mut count = 0;
-    for (slice, frame) in slices.iter_mut().zip(frames) {
-        *slice = IoSlice::new(frame);
-        count += 1;
-    }
-    connection.transport.try_write(&slices[..count])
 }
 
 #[cfg(test)]

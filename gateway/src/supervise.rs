@@ -1,7 +1,7 @@
 //! The thread of one core: runs it, and starts it again when it panics.
 //!
-//! In: a core's number and its first listener. Out: a thread. Always: after a panic every connection of the core is ended
-//! and its login signed out, the old listener takes nothing more, and a new core goes on with connection ids never used
+//! In: a core's number and its first listeners. Out: a thread. Always: after a panic every connection of the core is ended
+//! and its login signed out, the old listeners take nothing more, and a new core goes on with connection ids never used
 //! before; the other cores notice nothing.
 
 use crate::accept::{Listener, accept};
@@ -9,10 +9,10 @@ use crate::affinity;
 use crate::core::Core;
 use crate::driver;
 use crate::gateway::Shared;
-use crate::listen;
+use crate::listen::{self, Listening};
 use crate::receive::receive;
 use crate::timer::TICK_MS;
-use socket2::Socket;
+use crate::transport::Kind;
 use std::cell::RefCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,13 +28,13 @@ const SETTLE_ROUNDS: u32 = 3;
 const RESTART_PAUSE_MS: u64 = 100;
 
 /// The body of a core's thread.
-pub fn run(index: u16, shared: Arc<Shared>, first: Socket, processor: Option<usize>) {
+pub fn run(index: u16, shared: Arc<Shared>, first: Listening, processor: Option<usize>) {
     if let Some(processor) = processor {
         affinity::pin_to(processor);
     }
-    let mut listener = Some(first);
+    let mut listening = Some(first);
     loop {
-        match catch_unwind(AssertUnwindSafe(|| run_once(index, &shared, listener.take()))) {
+        match catch_unwind(AssertUnwindSafe(|| run_once(index, &shared, listening.take()))) {
             Ok(Ok(Ended::Stopped)) => return,
             Ok(Ok(Ended::Panicked)) | Err(_) => {
                 shared.metrics[usize::from(index)].core_restarts.add(1);
@@ -54,15 +54,15 @@ enum Ended {
     Panicked,
 }
 
-fn run_once(index: u16, shared: &Arc<Shared>, listener: Option<Socket>) -> io::Result<Ended> {
+fn run_once(index: u16, shared: &Arc<Shared>, listening: Option<Listening>) -> io::Result<Ended> {
     let mut runtime = driver::build(shared.driver)?;
-    let listener = match listener {
-        Some(listener) => listener,
-        None => listen::listener(shared.address)?,
+    let sockets = match listening {
+        Some(sockets) => sockets,
+        None => listen::listen_again(shared.addresses)?,
     };
     let core = Core::new(index, shared.clone());
-    let listening = RefCell::new(None);
-    let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve(&core, listener, &listening))));
+    let listening = RefCell::default();
+    let served = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve(&core, sockets, &listening))));
     // The same runtime goes on: its tasks are told to end, which gives their sockets back.
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(end(&core, &listening))));
     core.lane.forget_waker();
@@ -75,19 +75,24 @@ fn run_once(index: u16, shared: &Arc<Shared>, listener: Option<Socket>) -> io::R
     }
 }
 
-async fn serve(core: &Rc<Core>, listener: Socket, listening: &RefCell<Option<Rc<Listener>>>) -> io::Result<()> {
+/// The open listeners of a core.
+type Open = RefCell<Vec<Rc<Listener>>>;
+
+async fn serve(core: &Rc<Core>, sockets: Listening, listening: &Open) -> io::Result<()> {
     // Not held across a wait: after a panic this future stays behind, and a socket must be closed inside its runtime.
-    let listener = Rc::new(Listener::new(listener)?);
-    monoio::spawn(accept(core.clone(), listener.clone()));
-    *listening.borrow_mut() = Some(listener);
+    let Listening { tcp, websocket } = sockets;
+    let sockets = [(Kind::Tcp, Some(tcp)), (Kind::WebSocket, websocket)];
+    for (kind, socket) in sockets.into_iter().filter_map(|(kind, socket)| Some((kind, socket?))) {
+        let listener = Rc::new(Listener::new(kind, socket)?);
+        monoio::spawn(accept(core.clone(), listener.clone()));
+        listening.borrow_mut().push(listener);
+    }
     monoio::spawn(receive(core.clone()));
     let mut due = Vec::new();
     while !core.is_stopping.get() {
         monoio::time::sleep(Duration::from_millis(TICK_MS)).await;
-        if core.is_draining.get()
-            && let Some(listener) = listening.borrow_mut().take()
-        {
-            listener.close();
+        if core.is_draining.get() {
+            close_all(listening);
         }
         core.take_due(&mut due);
         for entry in due.drain(..) {
@@ -101,11 +106,9 @@ async fn serve(core: &Rc<Core>, listener: Socket, listening: &RefCell<Option<Rc<
 }
 
 /// Ends every task of the core, or gives up after a while.
-async fn end(core: &Rc<Core>, listening: &RefCell<Option<Rc<Listener>>>) {
+async fn end(core: &Rc<Core>, listening: &Open) {
     core.is_stopping.set(true);
-    if let Some(listener) = listening.borrow_mut().take() {
-        listener.close();
-    }
+    close_all(listening);
     let connections: Vec<_> = core.connections.borrow().values().cloned().collect();
     for connection in connections {
         connection.end();
@@ -122,6 +125,12 @@ async fn end(core: &Rc<Core>, listening: &RefCell<Option<Rc<Listener>>>) {
         connection.gone(core);
     }
     settle().await;
+}
+
+fn close_all(listening: &Open) {
+    for listener in listening.borrow_mut().drain(..) {
+        listener.close();
+    }
 }
 
 /// Lets the tasks that are ready finish, the closing of sockets among them.

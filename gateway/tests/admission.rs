@@ -4,40 +4,39 @@
 
 mod kit;
 
-use im_gateway::{Driver, Gateway, StartError};
+use im_gateway::{Gateway, StartError};
 use im_proto::client::CloseCode;
-use kit::{Server, config};
+use kit::{On, Server, config, listen_like};
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     a_second_gateway_on_the_port_is_told_so,
     connections_beyond_the_bound_are_told_to_come_back_later,
     an_address_that_connects_too_fast_is_refused,
 );
 
-fn a_second_gateway_on_the_port_is_told_so(driver: Driver) {
-    let server = Server::start(config(driver));
-    let mut config = config(driver);
-    config.tcp = server.handle.tcp_address();
+fn a_second_gateway_on_the_port_is_told_so(on: On) {
+    let server = Server::start(config(on));
+    let mut config = config(on);
+    listen_like(&server, &mut config);
     let second = Gateway::start(config, server.logic.clone(), server.logic.clone());
-    assert!(matches!(second, Err(StartError::AddressInUse { address }) if address == server.handle.tcp_address()));
+    assert!(matches!(second, Err(StartError::AddressInUse { address }) if address == server.address()));
 }
 
-fn connections_beyond_the_bound_are_told_to_come_back_later(driver: Driver) {
-    let mut config = config(driver);
+fn connections_beyond_the_bound_are_told_to_come_back_later(on: On) {
+    let mut config = config(on);
     config.connections_max = 3;
     let server = Server::start(config);
     let held: Vec<_> = (0..3).map(|n| server.sign_in(&format!("user{n}"))).collect();
-    let closing = server.connect().expect_closed(CloseCode::Overloaded);
-    assert!(closing.reconnect_after_ms > 0);
+    server.expect_turned_away(CloseCode::Overloaded, 503);
     drop(held);
     server.wait_for_metrics("the places are free", |m| m.sum(|c| c.connections) == 0);
     server.sign_in("alice");
 }
 
-fn an_address_that_connects_too_fast_is_refused(driver: Driver) {
-    let mut config = config(driver);
+fn an_address_that_connects_too_fast_is_refused(on: On) {
+    let mut config = config(on);
     (config.accept_rate_per_address_per_s, config.accept_burst_per_address) = (1, 2);
     let server = Server::start(config);
     let _held = [server.sign_in("alice"), server.sign_in("bob")];
-    server.connect().expect_closed(CloseCode::Overloaded);
+    server.expect_turned_away(CloseCode::Overloaded, 503);
 }

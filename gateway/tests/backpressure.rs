@@ -5,18 +5,17 @@
 mod kit;
 
 use im_codec::limits::PENDING_WRITES_MAX;
-use im_gateway::Driver;
-use kit::{QueueMode, Server, config, send_to, sync};
+use kit::{On, QueueMode, Server, config, send_to, sync};
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     the_33rd_unanswered_send_waits_in_the_socket_until_an_answer_makes_room,
     a_full_queue_loses_nothing_and_keeps_the_order,
     a_full_queue_holds_up_nobody_who_does_not_write,
     a_client_that_takes_no_answers_is_not_read_and_gets_them_all_later,
 );
 
-fn the_33rd_unanswered_send_waits_in_the_socket_until_an_answer_makes_room(driver: Driver) {
-    let mut config = config(driver);
+fn the_33rd_unanswered_send_waits_in_the_socket_until_an_answer_makes_room(on: On) {
+    let mut config = config(on);
     config.cores = 1;
     let server = Server::start(config);
     server.logic.set(|s| s.queue = QueueMode::Keep);
@@ -40,8 +39,8 @@ fn the_33rd_unanswered_send_waits_in_the_socket_until_an_answer_makes_room(drive
     }
 }
 
-fn a_full_queue_loses_nothing_and_keeps_the_order(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_full_queue_loses_nothing_and_keeps_the_order(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     server.logic.set(|s| s.queue = QueueMode::Full);
     for number in 2..=200 {
@@ -56,8 +55,8 @@ fn a_full_queue_loses_nothing_and_keeps_the_order(driver: Driver) {
     assert_eq!(order, (2..=200).collect::<Vec<_>>());
 }
 
-fn a_full_queue_holds_up_nobody_who_does_not_write(driver: Driver) {
-    let mut config = config(driver);
+fn a_full_queue_holds_up_nobody_who_does_not_write(on: On) {
+    let mut config = config(on);
     config.cores = 1;
     let server = Server::start(config);
     let mut alice = server.sign_in("alice");
@@ -71,13 +70,13 @@ fn a_full_queue_holds_up_nobody_who_does_not_write(driver: Driver) {
     assert_eq!(bob.next_frame().request_id, 2);
 }
 
-fn a_client_that_takes_no_answers_is_not_read_and_gets_them_all_later(driver: Driver) {
-    let mut config = config(driver);
+fn a_client_that_takes_no_answers_is_not_read_and_gets_them_all_later(on: On) {
+    let mut config = config(on);
     config.send_buffer_bytes = Some(16 * 1024);
     config.output_bytes_max = 64 * 1024;
     let server = Server::start(config);
     server.logic.set(|s| s.read_padding = 30_000);
-    let mut alice = server.sign_in_over(kit::Client::connect_narrow(server.handle.tcp_address()), "alice");
+    let mut alice = server.sign_in_over(server.connect_narrow(), "alice");
     for number in 2..=200 {
         alice.send(number, sync());
     }

@@ -5,11 +5,10 @@
 mod kit;
 
 use im_codec::encode_delimited;
-use im_gateway::Driver;
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode};
-use kit::{Server, config, send_to, sync};
+use kit::{On, Server, config, send_to, sync};
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     a_length_above_the_limit_is_refused_before_its_bytes,
     a_length_that_is_no_varint_of_32_bits_is_refused,
     the_limit_of_a_frame_is_small_before_sign_in,
@@ -22,16 +21,16 @@ on_both_drivers!(
     a_frame_in_single_bytes_is_read_once,
 );
 
-fn a_length_above_the_limit_is_refused_before_its_bytes(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_length_above_the_limit_is_refused_before_its_bytes(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     // 65,537
     alice.write(&[0x81, 0x80, 0x04]);
     alice.expect_closed(CloseCode::FrameTooLarge);
 }
 
-fn a_length_that_is_no_varint_of_32_bits_is_refused(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_length_that_is_no_varint_of_32_bits_is_refused(on: On) {
+    let server = Server::start(config(on));
     for bad in [&[0xff, 0xff, 0xff, 0xff, 0x1f][..], &[0x80, 0x00]] {
         let mut client = server.connect();
         client.write(bad);
@@ -39,16 +38,16 @@ fn a_length_that_is_no_varint_of_32_bits_is_refused(driver: Driver) {
     }
 }
 
-fn the_limit_of_a_frame_is_small_before_sign_in(driver: Driver) {
-    let server = Server::start(config(driver));
+fn the_limit_of_a_frame_is_small_before_sign_in(on: On) {
+    let server = Server::start(config(on));
     let mut client = server.connect();
     // 8,193
     client.write(&[0x81, 0x40]);
     client.expect_closed(CloseCode::FrameTooLarge);
 }
 
-fn anything_but_a_sign_in_first_is_refused(driver: Driver) {
-    let server = Server::start(config(driver));
+fn anything_but_a_sign_in_first_is_refused(on: On) {
+    let server = Server::start(config(on));
     let mut client = server.connect();
     client.send(1, sync());
     client.expect_closed(CloseCode::ProtocolError);
@@ -57,8 +56,8 @@ fn anything_but_a_sign_in_first_is_refused(driver: Driver) {
     client.expect_closed(CloseCode::ProtocolError);
 }
 
-fn a_second_sign_in_and_a_request_id_in_use_are_refused(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_second_sign_in_and_a_request_id_in_use_are_refused(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     alice.send_sign_in("alice");
     alice.expect_closed(CloseCode::ProtocolError);
@@ -69,16 +68,16 @@ fn a_second_sign_in_and_a_request_id_in_use_are_refused(driver: Driver) {
     bob.expect_closed(CloseCode::ProtocolError);
 }
 
-fn a_frame_that_is_no_message_is_refused(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_frame_that_is_no_message_is_refused(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     // Field 1 with a wire type that no field has.
     alice.write(&[1, 0x0f]);
     alice.expect_closed(CloseCode::ProtocolError);
 }
 
-fn an_unknown_command_is_answered_and_the_connection_goes_on(driver: Driver) {
-    let server = Server::start(config(driver));
+fn an_unknown_command_is_answered_and_the_connection_goes_on(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     alice.write(&encode_delimited(&client::ClientFrame { request_id: 9, command: None }));
     let (request_id, error) = alice.expect_error();
@@ -87,15 +86,15 @@ fn an_unknown_command_is_answered_and_the_connection_goes_on(driver: Driver) {
     alice.expect_heartbeat();
 }
 
-fn a_flood_of_heartbeats_is_closed(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_flood_of_heartbeats_is_closed(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     alice.write(&[0; 100]);
     alice.expect_closed(CloseCode::Overloaded);
 }
 
-fn a_flood_of_commands_is_answered_busy(driver: Driver) {
-    let mut config = config(driver);
+fn a_flood_of_commands_is_answered_busy(on: On) {
+    let mut config = config(on);
     (config.session.command_rate_per_s, config.session.command_burst) = (1, 5);
     let server = Server::start(config);
     let mut alice = server.sign_in("alice");
@@ -121,8 +120,8 @@ fn a_flood_of_commands_is_answered_busy(driver: Driver) {
     assert!(acks <= 5);
 }
 
-fn a_frame_in_single_bytes_is_read_once(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_frame_in_single_bytes_is_read_once(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     let command = Some(send_to("bob", "m1", b"x"));
     for byte in encode_delimited(&client::ClientFrame { request_id: 2, command }).iter() {

@@ -5,22 +5,21 @@
 
 mod kit;
 
-use im_gateway::Driver;
-use kit::{Client, Server, config, numbered_push, push_with, send_to, sync};
+use kit::{Client, EVERY, On, Server, config, numbered_push, push_with, send_to, sync};
 use std::time::Duration;
 
 const CLIENTS: usize = 400;
 
 #[test]
 fn nothing_is_left_behind_by_clients_or_by_a_core_that_panicked() {
-    for driver in [Driver::Uring, Driver::Epoll] {
-        whatever_a_client_does_everything_of_it_is_given_back(driver);
-        a_core_that_panicked_leaves_no_descriptor_open(driver);
+    for on in EVERY {
+        whatever_a_client_does_everything_of_it_is_given_back(on);
+        a_core_that_panicked_leaves_no_descriptor_open(on);
     }
 }
 
-fn whatever_a_client_does_everything_of_it_is_given_back(driver: Driver) {
-    let server = Server::start(config(driver));
+fn whatever_a_client_does_everything_of_it_is_given_back(on: On) {
+    let server = Server::start(config(on));
     // The first connection of a core may open descriptors that stay.
     for n in 0..8 {
         server.sign_in(&format!("warm{n}"));
@@ -47,8 +46,8 @@ fn whatever_a_client_does_everything_of_it_is_given_back(driver: Driver) {
     assert_eq!(metrics.sum(|c| c.connection_panics + c.core_restarts), 0);
 }
 
-fn a_core_that_panicked_leaves_no_descriptor_open(driver: Driver) {
-    let mut config = config(driver);
+fn a_core_that_panicked_leaves_no_descriptor_open(on: On) {
+    let mut config = config(on);
     config.cores = 1;
     config.faults.core_panic_needle = Some(vec![0x77; 12]);
     let server = Server::start(config);

@@ -4,12 +4,11 @@
 
 mod kit;
 
-use im_gateway::Driver;
 use im_proto::client::CloseCode;
-use kit::{Server, config};
+use kit::{On, Server, config};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     a_client_that_sends_nothing_is_closed,
     a_sign_in_that_comes_byte_by_byte_is_cut_off,
     a_silent_client_is_closed_as_idle,
@@ -18,16 +17,16 @@ on_both_drivers!(
     a_login_ends_with_its_token,
 );
 
-fn a_client_that_sends_nothing_is_closed(driver: Driver) {
-    let mut config = config(driver);
+fn a_client_that_sends_nothing_is_closed(on: On) {
+    let mut config = config(on);
     config.session.first_byte_timeout_ms = 200;
     config.session.sign_in_timeout_ms = 60_000;
     let server = Server::start(config);
-    server.connect().expect_closed(CloseCode::SignInTimeout);
+    server.expect_turned_away(CloseCode::SignInTimeout, 408);
 }
 
-fn a_sign_in_that_comes_byte_by_byte_is_cut_off(driver: Driver) {
-    let mut config = config(driver);
+fn a_sign_in_that_comes_byte_by_byte_is_cut_off(on: On) {
+    let mut config = config(on);
     config.session.sign_in_timeout_ms = 300;
     let server = Server::start(config);
     let mut client = server.connect();
@@ -35,16 +34,16 @@ fn a_sign_in_that_comes_byte_by_byte_is_cut_off(driver: Driver) {
     client.expect_closed(CloseCode::SignInTimeout);
 }
 
-fn a_silent_client_is_closed_as_idle(driver: Driver) {
-    let mut config = config(driver);
+fn a_silent_client_is_closed_as_idle(on: On) {
+    let mut config = config(on);
     (config.session.heartbeat_interval_ms, config.session.idle_timeout_ms) = (100, 300);
     let server = Server::start(config);
     server.sign_in("alice").expect_closed(CloseCode::IdleTimeout);
     server.logic.wait("a sign-out", |s| s.signed_out.pop());
 }
 
-fn a_client_with_heartbeats_is_not_idle(driver: Driver) {
-    let mut config = config(driver);
+fn a_client_with_heartbeats_is_not_idle(on: On) {
+    let mut config = config(on);
     (config.session.heartbeat_interval_ms, config.session.idle_timeout_ms) = (500, 3_000);
     let server = Server::start(config);
     let mut bob = server.sign_in("bob");
@@ -63,8 +62,8 @@ fn a_client_with_heartbeats_is_not_idle(driver: Driver) {
     alice.expect_heartbeat();
 }
 
-fn a_frame_that_stops_in_the_middle_is_cut_off(driver: Driver) {
-    let mut config = config(driver);
+fn a_frame_that_stops_in_the_middle_is_cut_off(on: On) {
+    let mut config = config(on);
     config.session.frame_timeout_ms = 300;
     let server = Server::start(config);
     let mut alice = server.sign_in("alice");
@@ -72,8 +71,8 @@ fn a_frame_that_stops_in_the_middle_is_cut_off(driver: Driver) {
     alice.expect_closed(CloseCode::ProtocolError);
 }
 
-fn a_login_ends_with_its_token(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_login_ends_with_its_token(on: On) {
+    let server = Server::start(config(on));
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
     server.logic.set(|s| s.token_expires_at_ms = Some(now_ms + 300));
     server.sign_in("alice").expect_closed(CloseCode::TokenExpired);

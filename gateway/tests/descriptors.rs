@@ -5,13 +5,12 @@
 
 mod kit;
 
-use im_gateway::Driver;
-use kit::{Client, Server, config};
+use kit::{EVERY, Server, config};
 
 #[test]
 fn a_gateway_without_descriptors_serves_those_it_has_and_accepts_again_later() {
-    for driver in [Driver::Uring, Driver::Epoll] {
-        let mut config = config(driver);
+    for on in EVERY {
+        let mut config = config(on);
         config.cores = 1;
         let server = Server::start(config);
         let mut alice = server.sign_in("alice");
@@ -20,12 +19,12 @@ fn a_gateway_without_descriptors_serves_those_it_has_and_accepts_again_later() {
         // The client's socket exists; the server's would be one too many.
         let used = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
         limit_descriptors(Some(used - 1));
-        waiting.connect(&server.handle.tcp_address().into()).unwrap();
+        waiting.connect(&server.address().into()).unwrap();
         server.wait_for_metrics("accept fails", |m| m.sum(|c| c.accept_errors) > 0);
         alice.heartbeat();
         alice.expect_heartbeat();
         limit_descriptors(Some(before));
-        server.sign_in_over(Client::over(waiting.into()), "bob");
+        server.sign_in_over(server.over(waiting.into()), "bob");
     }
 }
 

@@ -4,19 +4,18 @@
 
 mod kit;
 
-use im_gateway::Driver;
 use im_proto::client::CloseCode;
-use kit::{Client, QueueMode, Server, config, send_to};
+use kit::{On, QueueMode, Server, config, listen_like, send_to};
 use std::net::TcpStream;
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     every_client_is_told_to_come_back_and_no_new_one_is_taken,
     an_answer_that_waits_is_written_before_the_end,
     a_gateway_that_was_shut_down_frees_its_port,
 );
 
-fn every_client_is_told_to_come_back_and_no_new_one_is_taken(driver: Driver) {
-    let server = Server::start(config(driver));
+fn every_client_is_told_to_come_back_and_no_new_one_is_taken(on: On) {
+    let server = Server::start(config(on));
     let mut clients: Vec<_> = (0..30).map(|n| server.sign_in(&format!("user{n}"))).collect();
     server.handle.drain(300);
     for client in &mut clients {
@@ -24,13 +23,13 @@ fn every_client_is_told_to_come_back_and_no_new_one_is_taken(driver: Driver) {
     }
     server.wait_for_metrics("nobody is left", |_| server.handle.connections() == 0);
     server.logic.wait("every login is signed out", |s| (s.signed_out.len() == 30).then_some(()));
-    if let Ok(socket) = TcpStream::connect(server.handle.tcp_address()) {
-        assert_eq!(Client::over(socket).next(), None);
+    if let Ok(socket) = TcpStream::connect(server.address()) {
+        assert_eq!(kit::read_to_end(socket), "");
     }
 }
 
-fn an_answer_that_waits_is_written_before_the_end(driver: Driver) {
-    let server = Server::start(config(driver));
+fn an_answer_that_waits_is_written_before_the_end(on: On) {
+    let server = Server::start(config(on));
     server.logic.set(|s| s.queue = QueueMode::Keep);
     let mut alice = server.sign_in("alice");
     alice.send(2, send_to("bob", "m1", b"x"));
@@ -41,11 +40,11 @@ fn an_answer_that_waits_is_written_before_the_end(driver: Driver) {
     alice.expect_closed(CloseCode::GoingAway);
 }
 
-fn a_gateway_that_was_shut_down_frees_its_port(driver: Driver) {
-    let mut config = config(driver);
+fn a_gateway_that_was_shut_down_frees_its_port(on: On) {
+    let mut config = config(on);
     let server = Server::start(config.clone());
     let mut alice = server.sign_in("alice");
-    config.tcp = server.handle.tcp_address();
+    listen_like(&server, &mut config);
     server.handle.shutdown();
     server.handle.join();
     assert_eq!(alice.next(), None);

@@ -4,11 +4,11 @@
 
 mod kit;
 
-use im_gateway::{Driver, DropPushes};
+use im_gateway::DropPushes;
 use im_proto::internal;
-use kit::{Server, config, numbered_push, sync};
+use kit::{On, Server, config, numbered_push, sync};
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     a_heartbeat_is_answered_by_one_unless_the_inbox_moved,
     lost_pushes_are_hinted_by_the_next_heartbeat,
     a_push_that_does_not_join_is_not_given,
@@ -18,8 +18,8 @@ on_both_drivers!(
     a_login_whose_kick_was_lost_ends_with_its_heartbeat,
 );
 
-fn a_login_whose_kick_was_lost_ends_with_its_heartbeat(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_login_whose_kick_was_lost_ends_with_its_heartbeat(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     let mut bob = server.sign_in("bob");
     server.logic.set(|s| s.replaced.insert("alice".into()));
@@ -29,8 +29,8 @@ fn a_login_whose_kick_was_lost_ends_with_its_heartbeat(driver: Driver) {
     bob.expect_heartbeat();
 }
 
-fn a_heartbeat_is_answered_by_one_unless_the_inbox_moved(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_heartbeat_is_answered_by_one_unless_the_inbox_moved(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     server.push(&numbered_push(1, 0), &[("alice", Some((0, 1)))]);
     assert_eq!(alice.expect_push(), 1);
@@ -39,8 +39,8 @@ fn a_heartbeat_is_answered_by_one_unless_the_inbox_moved(driver: Driver) {
     alice.expect_heartbeat();
 }
 
-fn lost_pushes_are_hinted_by_the_next_heartbeat(driver: Driver) {
-    let mut config = config(driver);
+fn lost_pushes_are_hinted_by_the_next_heartbeat(on: On) {
+    let mut config = config(on);
     config.faults.drop_pushes = DropPushes::All;
     let server = Server::start(config);
     let mut alice = server.sign_in("alice");
@@ -50,8 +50,8 @@ fn lost_pushes_are_hinted_by_the_next_heartbeat(driver: Driver) {
     assert_eq!(alice.expect_hint(), 1);
 }
 
-fn a_push_that_does_not_join_is_not_given(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_push_that_does_not_join_is_not_given(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     server.push(&numbered_push(2, 0), &[("alice", Some((1, 2)))]);
     assert_eq!(alice.expect_push(), 2);
@@ -60,8 +60,8 @@ fn a_push_that_does_not_join_is_not_given(driver: Driver) {
     assert_eq!(alice.expect_hint(), 2);
 }
 
-fn a_sync_answer_gives_what_it_covers(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_sync_answer_gives_what_it_covers(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     server.logic.set(|s| s.versions.insert("alice".into(), 5));
     alice.heartbeat();
@@ -72,16 +72,16 @@ fn a_sync_answer_gives_what_it_covers(driver: Driver) {
     alice.expect_heartbeat();
 }
 
-fn a_heartbeat_is_answered_though_the_logic_is_silent(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_heartbeat_is_answered_though_the_logic_is_silent(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     server.logic.set(|s| s.answers_versions = false);
     alice.heartbeat();
     alice.expect_heartbeat();
 }
 
-fn a_break_in_the_batch_numbers_hints_every_connection(driver: Driver) {
-    let mut config = config(driver);
+fn a_break_in_the_batch_numbers_hints_every_connection(on: On) {
+    let mut config = config(on);
     config.hint_spread_ms = 100;
     let server = Server::start(config);
     let mut clients: Vec<_> = (0..20).map(|n| server.sign_in(&format!("user{n}"))).collect();

@@ -4,22 +4,23 @@
 
 mod kit;
 
-use im_gateway::Driver;
 use im_proto::client::CloseCode;
-use kit::{Server, config, numbered_push, send_to};
+use kit::{On, Server, config, numbered_push, send_to};
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     a_panicking_connection_is_closed_and_the_others_of_its_core_go_on,
     a_panicking_core_drops_its_connections_and_serves_again,
 );
 
-fn a_panicking_connection_is_closed_and_the_others_of_its_core_go_on(driver: Driver) {
-    let mut config = config(driver);
+fn a_panicking_connection_is_closed_and_the_others_of_its_core_go_on(on: On) {
+    let mut config = config(on);
     config.cores = 1;
     config.faults.connection_panic_needle = Some(b"panic-please".to_vec());
     let server = Server::start(config);
     let mut alice = server.sign_in("alice");
     let mut bob = server.sign_in("bob");
+    // The fault looks at the bytes on the wire.
+    alice.send_unmasked();
     alice.send(2, send_to("bob", "m1", b"panic-please"));
     alice.expect_closed(CloseCode::Internal);
     bob.send(2, send_to("alice", "m1", b"calm"));
@@ -30,8 +31,8 @@ fn a_panicking_connection_is_closed_and_the_others_of_its_core_go_on(driver: Dri
     assert_eq!(metrics.sum(|c| c.core_restarts), 0);
 }
 
-fn a_panicking_core_drops_its_connections_and_serves_again(driver: Driver) {
-    let mut config = config(driver);
+fn a_panicking_core_drops_its_connections_and_serves_again(on: On) {
+    let mut config = config(on);
     config.cores = 1;
     config.faults.core_panic_needle = Some(vec![0x77; 12]);
     let server = Server::start(config);

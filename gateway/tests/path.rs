@@ -5,12 +5,11 @@
 mod kit;
 
 use im_codec::Incoming;
-use im_gateway::Driver;
 use im_proto::client::{CloseCode, server_frame::Body};
 use im_proto::{LogId, UserId};
-use kit::{Server, config, numbered_push, send_to, sync};
+use kit::{On, Server, config, numbered_push, send_to, sync};
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     a_send_reaches_the_queue_keyed_by_its_log_and_its_ack_comes_back,
     a_push_reaches_every_connection_it_names,
     pipelined_sends_reach_the_queue_in_their_order,
@@ -21,8 +20,8 @@ on_both_drivers!(
     a_read_is_answered,
 );
 
-fn a_send_reaches_the_queue_keyed_by_its_log_and_its_ack_comes_back(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_send_reaches_the_queue_keyed_by_its_log_and_its_ack_comes_back(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     alice.send(2, send_to("bob", "m1", b"hello"));
     alice.expect_ack(2);
@@ -35,8 +34,8 @@ fn a_send_reaches_the_queue_keyed_by_its_log_and_its_ack_comes_back(driver: Driv
     assert_eq!(origin.connection_id, server.connection("alice").0);
 }
 
-fn a_push_reaches_every_connection_it_names(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_push_reaches_every_connection_it_names(on: On) {
+    let server = Server::start(config(on));
     let users: Vec<String> = (0..50).map(|n| format!("user{n}")).collect();
     let mut clients: Vec<_> = users.iter().map(|user| server.sign_in(user)).collect();
     let targets: Vec<_> = users.iter().map(|user| (user.as_str(), None)).collect();
@@ -50,8 +49,8 @@ fn a_push_reaches_every_connection_it_names(driver: Driver) {
     }
 }
 
-fn pipelined_sends_reach_the_queue_in_their_order(driver: Driver) {
-    let server = Server::start(config(driver));
+fn pipelined_sends_reach_the_queue_in_their_order(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     for number in 2..=250 {
         alice.send(number, send_to("bob", &format!("m{number}"), b"x"));
@@ -63,8 +62,8 @@ fn pipelined_sends_reach_the_queue_in_their_order(driver: Driver) {
     assert_eq!(order, (2..=250).collect::<Vec<_>>());
 }
 
-fn a_kick_ends_exactly_the_login_it_names(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_kick_ends_exactly_the_login_it_names(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     let connection = server.connection("alice");
     server.kick(connection, 99);
@@ -76,16 +75,16 @@ fn a_kick_ends_exactly_the_login_it_names(driver: Driver) {
     alice.expect_closed(CloseCode::ReplacedByNewer);
 }
 
-fn a_refused_token_closes_with_its_code(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_refused_token_closes_with_its_code(on: On) {
+    let server = Server::start(config(on));
     let mut nobody = server.connect();
     nobody.send_sign_in("nobody");
     nobody.expect_closed(CloseCode::BadToken);
     assert_eq!(server.handle.metrics().closes(CloseCode::BadToken), 1);
 }
 
-fn a_login_is_signed_out_when_its_connection_ends(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_login_is_signed_out_when_its_connection_ends(on: On) {
+    let server = Server::start(config(on));
     let alice = server.sign_in("alice");
     let connection = server.connection("alice");
     drop(alice);
@@ -94,8 +93,8 @@ fn a_login_is_signed_out_when_its_connection_ends(driver: Driver) {
     server.wait_for_metrics("no connection is left", |m| m.sum(|c| c.connections + c.signed_in) == 0);
 }
 
-fn a_login_that_stands_after_its_client_left_is_taken_back(driver: Driver) {
-    let mut config = config(driver);
+fn a_login_that_stands_after_its_client_left_is_taken_back(on: On) {
+    let mut config = config(on);
     config.session.sign_in_timeout_ms = 200;
     let server = Server::start(config);
     server.logic.set(|s| s.answers_sign_ins = false);
@@ -107,8 +106,8 @@ fn a_login_that_stands_after_its_client_left_is_taken_back(driver: Driver) {
     assert_eq!(server.logic.wait("a sign-out", |s| s.signed_out.pop()).0, connection);
 }
 
-fn a_read_is_answered(driver: Driver) {
-    let server = Server::start(config(driver));
+fn a_read_is_answered(on: On) {
+    let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     alice.send(2, sync());
     let frame = alice.next_frame();

@@ -5,18 +5,18 @@
 
 mod kit;
 
-use im_gateway::{Driver, GatewayConfig};
+use im_gateway::GatewayConfig;
 use im_proto::client::{CloseCode, server_frame::Body};
-use kit::{Client, Server, config, numbered_push};
+use kit::{On, Server, config, numbered_push};
 
-on_both_drivers!(
+on_every_transport_and_driver!(
     pushes_beyond_the_bound_are_left_out_and_one_hint_follows_the_rest,
     a_client_that_takes_nothing_is_closed_and_its_login_signed_out,
     a_dropped_push_is_not_given,
 );
 
-fn narrow(driver: Driver) -> GatewayConfig {
-    let mut config = config(driver);
+fn narrow(on: On) -> GatewayConfig {
+    let mut config = config(on);
     config.send_buffer_bytes = Some(8 * 1024);
     config.output_bytes_max = 32 * 1024;
     config
@@ -35,9 +35,9 @@ fn push_until_some_are_lost(server: &Server) -> u64 {
     pushed
 }
 
-fn pushes_beyond_the_bound_are_left_out_and_one_hint_follows_the_rest(driver: Driver) {
-    let server = Server::start(narrow(driver));
-    let mut alice = server.sign_in_over(Client::connect_narrow(server.handle.tcp_address()), "alice");
+fn pushes_beyond_the_bound_are_left_out_and_one_hint_follows_the_rest(on: On) {
+    let server = Server::start(narrow(on));
+    let mut alice = server.sign_in_over(server.connect_narrow(), "alice");
     let pushed = push_until_some_are_lost(&server);
     let mut last = 0;
     loop {
@@ -56,20 +56,20 @@ fn pushes_beyond_the_bound_are_left_out_and_one_hint_follows_the_rest(driver: Dr
     assert_eq!(alice.expect_push(), 7777);
 }
 
-fn a_client_that_takes_nothing_is_closed_and_its_login_signed_out(driver: Driver) {
-    let mut config = narrow(driver);
+fn a_client_that_takes_nothing_is_closed_and_its_login_signed_out(on: On) {
+    let mut config = narrow(on);
     config.stall_timeout_ms = 300;
     let server = Server::start(config);
-    let _alice = server.sign_in_over(Client::connect_narrow(server.handle.tcp_address()), "alice");
+    let _alice = server.sign_in_over(server.connect_narrow(), "alice");
     push_until_some_are_lost(&server);
     server.logic.wait("a sign-out", |s| s.signed_out.pop());
     server.wait_for_metrics("the connection is gone", |m| m.sum(|c| c.connections) == 0);
     assert_eq!(server.handle.metrics().closes(CloseCode::SlowConsumer), 1);
 }
 
-fn a_dropped_push_is_not_given(driver: Driver) {
-    let server = Server::start(narrow(driver));
-    let mut alice = server.sign_in_over(Client::connect_narrow(server.handle.tcp_address()), "alice");
+fn a_dropped_push_is_not_given(on: On) {
+    let server = Server::start(narrow(on));
+    let mut alice = server.sign_in_over(server.connect_narrow(), "alice");
     let pushed = push_until_some_are_lost(&server);
     while !matches!(alice.next_body(), Body::SyncHint(_)) {}
     server.logic.set(|s| s.versions.insert("alice".into(), pushed));

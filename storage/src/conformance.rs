@@ -15,7 +15,7 @@ pub use entry_log::{entry_log, entry_log_after_a_crash};
 pub use inbox::{inbox, inbox_after_a_crash};
 pub use projection::{cover, covered};
 pub use queue::{queue, queue_in_memory};
-pub use routes::routes;
+pub use routes::{routes, routes_with_leases};
 
 use crate::ports::{Directory, EntryLog, Inbox};
 use async_trait::async_trait;

@@ -8,6 +8,8 @@ pub mod embedded;
 #[cfg(feature = "distributed")]
 pub mod kafka;
 pub mod ports;
+#[cfg(feature = "distributed")]
+pub mod redis;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -61,8 +61,8 @@ for (const colorScheme of ["light", "dark"] as const) {
     await alice.type("x".repeat(17_000), "fine");
     await alice.page.getByText("Not sent: that is too long.").waitFor();
     await bob.writeTo("alice");
-    await bob.type("an answer");
-    await alice.sees("an answer");
+    await bob.type(`an answer in ${colorScheme}`);
+    await alice.sees(`an answer in ${colorScheme}`);
     assert.deepEqual(await contrastsTooLow(alice.page), []);
   });
 }

@@ -34,14 +34,14 @@ test("the_creator_adds_and_removes_and_anyone_leaves", async () => {
   await alice.page.getByRole("button", { name: "Members" }).click();
   await alice.page.getByRole("textbox", { name: "User id to add" }).fill("dave");
   await alice.page.getByRole("button", { name: "Add", exact: true }).click();
-  await bob.page.getByText("alice added dave").waitFor();
+  await bob.page.locator("#messages").getByText("alice added dave").waitFor();
   await dave.openRow("Choir");
   await dave.type("Here I am");
   await bob.sees("Here I am");
 
   await alice.page.getByRole("button", { name: "Remove bob" }).click();
   await bob.page.getByText("You are no longer a member of this group.").waitFor();
-  await dave.page.getByText("alice removed bob").waitFor();
+  await dave.page.locator("#messages").getByText("alice removed bob").waitFor();
 
   await dave.page.getByRole("button", { name: "Members" }).click();
   await dave.page.getByRole("button", { name: "Leave the group" }).click();

@@ -5,7 +5,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { stage } from "./stage.js";
 
-const on = stage();
+// So that a link gone silent is noticed soon: nothing closes the sockets of a browser that is taken offline.
+const on = stage({ IM_GATEWAY__HEARTBEAT_INTERVAL_MS: "1000", IM_GATEWAY__IDLE_TIMEOUT_MS: "4000" });
 
 test("a_kill_9_and_a_restart_lose_nothing_and_double_nothing", async () => {
   const [alice, bob] = [await on.person("alice"), await on.person("bob")];
@@ -41,6 +42,7 @@ test("after_being_offline_for_a_while_both_sides_have_everything", async () => {
   await dave.writeTo("carol");
   await on.away(async () => {
     await carol.context.setOffline(true);
+    await carol.connection("reconnecting");
     await carol.type("written offline 1", "written offline 2");
     await carol.seesStatus("written offline 2", "sending");
     await dave.type("meanwhile");
@@ -66,4 +68,27 @@ test("while_away_the_page_says_so_and_counts_down", async () => {
     await alice.isLive();
   });
   await alice.page.getByRole("button", { name: "Try now" }).waitFor({ state: "hidden" });
+});
+
+test("a_server_that_was_set_up_anew_is_met_with_a_fresh_token_and_an_empty_list", async () => {
+  const [alice, bob] = [await on.person("alice"), await on.person("bob")];
+  await alice.writeTo("bob");
+  await alice.type("of the old days");
+  await bob.row("alice").waitFor();
+  // Unanswered it would be sent again, to the new server.
+  await alice.everythingIsStored();
+  await on.away(async () => {
+    await on.server.kill();
+    await Promise.all([alice.connection("reconnecting"), bob.connection("reconnecting")]);
+    await on.server.wipe();
+    await on.server.start();
+    await Promise.all([alice.isLive(), bob.isLive()]);
+  });
+  await alice.page.getByText("The server's history was replaced").waitFor();
+  await bob.row("alice").waitFor({ state: "detached" });
+  assert.deepEqual(await alice.texts(), []);
+  await alice.type("of the new days");
+  await bob.openRow("alice");
+  await bob.sees("of the new days");
+  assert.deepEqual(await bob.texts(), ["of the new days"]);
 });

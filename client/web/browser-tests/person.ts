@@ -66,7 +66,7 @@ export class Person {
   }
 
   async sees(text: string): Promise<void> {
-    await this.message(text).waitFor();
+    await this.message(text).last().waitFor();
   }
 
   /** The status of an own message: sending, stored, read, failed. */

@@ -43,10 +43,27 @@ test("nothing_is_wider_than_the_phone_and_every_target_is_large_enough", async (
   await fits(first);
   const alice = await on.person("alice", PHONE);
   await fits(alice.page);
-  await alice.writeTo("a-user-id-that-is-as-long-as-a-user-id-may-be-which-is-64-letters");
+  await alice.writeTo("a-long-id-".repeat(6) + "1234");
   await alice.type(`a-word-without-an-end-${"x".repeat(300)}`);
   await alice.page.locator('#messages [data-status="stored"]').waitFor();
   await fits(alice.page);
+});
+
+test("while_reconnecting_nothing_in_the_bar_covers_anything_else", async () => {
+  const alice = await on.person("alice", PHONE);
+  await on.away(async () => {
+    await on.server.kill();
+    await alice.connection(/reconnecting in \d+ s/);
+    const boxes = await alice.page.locator(".bar > :visible").evaluateAll((parts) =>
+      parts
+        .filter((part) => !part.classList.contains("spoken"))
+        .map((part) => ({ left: part.getBoundingClientRect().left, right: part.getBoundingClientRect().left + part.scrollWidth })),
+    );
+    for (const [index, box] of boxes.slice(1).entries()) assert(box.left >= boxes[index]!.right, JSON.stringify(boxes));
+    await fits(alice.page);
+    await on.server.start();
+    await alice.isLive();
+  });
 });
 
 /** No sideways scrolling; what is to be tapped is at least 24 points in both directions (WCAG 2.5.8). */

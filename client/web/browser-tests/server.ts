@@ -15,6 +15,9 @@ const PROBE_PAUSE_MS = 30;
 
 const binary = resolve(process.env.IM_SERVER_BIN ?? join(import.meta.dirname, "../../../../target/release/im-server"));
 
+/** Environment variables that override the server's defaults. */
+export type Settings = Readonly<Record<string, string>>;
+
 export class Server {
   readonly url: string;
   readonly websocket: string;
@@ -22,13 +25,14 @@ export class Server {
   #folder: string;
   #process: ChildProcess | undefined;
 
-  private constructor(folder: string, ports: readonly [number, number, number]) {
+  private constructor(folder: string, settings: Settings, ports: readonly [number, number, number]) {
     const [tcp, websocket, http] = ports.map((port) => `127.0.0.1:${port}`);
     this.#folder = folder;
     this.url = `http://${http}/`;
     this.websocket = `ws://${websocket}/ws`;
     this.#environment = {
       ...process.env,
+      ...settings,
       IM_STORE__FOLDER: join(folder, "data"),
       IM_LISTEN__TCP: tcp,
       IM_LISTEN__WEBSOCKET: websocket,
@@ -37,9 +41,9 @@ export class Server {
     };
   }
 
-  static async start(): Promise<Server> {
+  static async start(settings: Settings): Promise<Server> {
     const folder = await mkdtemp(join(tmpdir(), "im-browser-test-"));
-    const server = new Server(folder, [await freePort(), await freePort(), await freePort()]);
+    const server = new Server(folder, settings, [await freePort(), await freePort(), await freePort()]);
     await server.start();
     return server;
   }
@@ -56,6 +60,11 @@ export class Server {
   /** As a power cut would, for the process. */
   async kill(): Promise<void> {
     await this.#end("SIGKILL");
+  }
+
+  /** As if it were set up anew: another store, another key. */
+  async wipe(): Promise<void> {
+    await rm(join(this.#folder, "data"), { recursive: true });
   }
 
   async stop(): Promise<void> {

@@ -8,7 +8,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before } from "node:test";
 import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { Person } from "./person.js";
-import { Server } from "./server.js";
+import { Server, type Settings } from "./server.js";
 
 const FLAGS = [
   "--no-sandbox",
@@ -21,6 +21,7 @@ const FLAGS = [
 ];
 
 export class Stage {
+  readonly #settings: Settings;
   #server: Server | undefined;
   #browser: Browser | undefined;
   #contexts: BrowserContext[] = [];
@@ -28,13 +29,17 @@ export class Stage {
   #foreign = new Set<string>();
   #isAway = false;
 
+  constructor(settings: Settings) {
+    this.#settings = settings;
+  }
+
   get server(): Server {
     assert(this.#server !== undefined);
     return this.#server;
   }
 
   async open(): Promise<void> {
-    this.#server = await Server.start();
+    this.#server = await Server.start(this.#settings);
     // A fresh profile in a temporary folder; contexts share nothing with each other.
     this.#browser = await chromium.launch({ executablePath: process.env.CHROMIUM_BIN ?? "/usr/bin/chromium", args: FLAGS });
   }
@@ -94,8 +99,8 @@ export class Stage {
 }
 
 /** A stage for the tests of a file: opened before the first, judged after each, closed behind the last. */
-export function stage(): Stage {
-  const made = new Stage();
+export function stage(settings: Settings = {}): Stage {
+  const made = new Stage(settings);
   before(() => made.open());
   afterEach(() => made.judge());
   after(() => made.close());

@@ -75,6 +75,20 @@ test("one_may_write_to_oneself_and_to_any_user_id", async () => {
   await alice.row("somebody-new_1").waitFor();
 });
 
+test("a_tab_can_become_somebody_else", async () => {
+  const alice = await on.person("alice");
+  await alice.page.getByRole("button", { name: "Switch" }).click();
+  await alice.page.getByText("Be alice in this tab, then open a second tab as bob").waitFor();
+  await alice.page.getByRole("button", { name: "carol" }).click();
+  await alice.page.locator("#me", { hasText: "carol" }).waitFor();
+  await alice.isLive();
+  const opened = alice.context.waitForEvent("page");
+  await alice.page.getByRole("link", { name: "Open a second tab as alice" }).click();
+  const second = await opened;
+  await second.locator("#me", { hasText: "alice" }).waitFor();
+  await second.locator("#chat-title", { hasText: "carol" }).waitFor();
+});
+
 test("the_page_follows_the_content_policy_it_is_served_with", async () => {
   const page = await on.page();
   const response = await page.goto(on.server.url);

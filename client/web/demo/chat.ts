@@ -111,7 +111,7 @@ export class ChatView {
       outgoing: this.#state.outgoing.of(conversation),
       readers: this.#state.readers(conversation),
       others: head.others,
-      newAfter: open.readSeqAtOpening,
+      unreadAtOpening: open.unreadAtOpening,
       nowMs: Date.now(),
       edit: (message) => {
         this.#composer.edit(message.text);
@@ -126,9 +126,11 @@ export class ChatView {
     // Nothing that was there before is news to a screen reader.
     const isLoading = this.#history.isLoading(conversation);
     this.#scroller.setAttribute("aria-busy", String(isLoading || isOther));
-    this.scrolling.keep(() => showItems(this.#messages, items));
-    this.#older.hidden = !this.#history.hasOlder(conversation);
-    this.#older.textContent = isLoading ? "Loading…" : "Earlier messages";
+    this.scrolling.keep(() => {
+      showItems(this.#messages, items);
+      this.#older.hidden = !this.#history.hasOlder(conversation);
+      this.#older.textContent = isLoading ? "Loading…" : "Earlier messages";
+    });
     this.scrolling.showButton(this.#state.client.conversation(conversation)?.unread ?? 0);
     if (this.scrolling.hasRoom && !isLoading) this.#loadOlder(false);
   }
@@ -138,14 +140,17 @@ export class ChatView {
     if (open !== undefined) void this.#history.older(open.conversation, asked);
   }
 
+  /** In the empty chat, and on a phone, where that is not in view, in the empty list. */
   #sayWhatToDo(people: readonly string[]): void {
     const { me } = this.#state;
     const other = people.find((person) => person !== me);
-    if (other === undefined) {
-      found("chat-empty-text", HTMLElement).textContent = "Write to somebody: type a user id on the left.";
-      return;
+    for (const place of [found("chat-empty-text", HTMLElement), found("list-hint", HTMLElement)]) {
+      if (other === undefined) {
+        place.textContent = "Write to somebody: type a user id.";
+        continue;
+      }
+      const link = element("a", { href: `#${other}/${me}`, target: "_blank", rel: "noopener" }, `Open a second tab as ${other}`);
+      place.replaceChildren(link, `, then write to ${other} here.`);
     }
-    const link = element("a", { href: `#${other}/${me}`, target: "_blank", rel: "noopener" }, `Open a second tab as ${other}`);
-    found("chat-empty-text", HTMLElement).replaceChildren(link, `, then write to ${other} here.`);
   }
 }

@@ -3,14 +3,19 @@
 // In: entries and unanswered sends of the client. Out: text. Always: a body that this page cannot show is told as such.
 import { messageBody, type Entry, type MessageBody } from "@im-server/client";
 
+/** Decoded once for each entry, not once for each time it is shown. */
+const texts = new WeakMap<Entry, string>();
+
 /** Undefined: the entry is no message that somebody wrote. */
 export function textOf(entry: Entry): string | undefined {
   if (entry.content.case === "tombstone") return "deleted";
   if (entry.content.case !== "message") return undefined;
-  return bodyText(messageBody(entry));
+  let text = texts.get(entry);
+  if (text === undefined) texts.set(entry, (text = bodyText(messageBody(entry))));
+  return text;
 }
 
-export function bodyText(body: MessageBody | undefined): string {
+function bodyText(body: MessageBody | undefined): string {
   if (body === undefined) return "(not readable)";
   return body.text !== "" || body.contentType === "" ? body.text : `(${body.contentType})`;
 }

@@ -22,6 +22,10 @@ export class History {
   constructor(state: State) {
     this.#state = state;
     this.#client = state.client;
+    this.#client.on("reset", () => {
+      this.#failed.clear();
+      this.#previewed.clear();
+    });
   }
 
   isLoading(conversation: string): boolean {

@@ -7,7 +7,7 @@ import { ChatView } from "./chat.js";
 import { ConnectionView } from "./connection.js";
 import { ConversationList } from "./conversation-list.js";
 import { type Demo, fetchDemo } from "./demo-users.js";
-import { avatar, found } from "./element.js";
+import { avatar, element, found } from "./element.js";
 import { History } from "./history.js";
 import { MembersView } from "./members.js";
 import { NewGroup } from "./new-group.js";
@@ -29,6 +29,7 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
   const people = (demo?.users ?? []).map(({ user }) => user);
   const app = found("app", HTMLElement);
   const notice = found("notice", HTMLElement);
+  const noticeText = found("notice-text", HTMLElement);
   const go = (target: Target) => {
     location.hash = writeRoute(me, target);
   };
@@ -45,7 +46,7 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
   function render(): void {
     app.dataset.view = state.open === undefined ? "list" : "chat";
     notice.hidden = state.notice === "";
-    if (notice.textContent !== state.notice) notice.textContent = state.notice;
+    if (noticeText.textContent !== state.notice) noticeText.textContent = state.notice;
     connection.render();
     chat.render();
     list.render(reading.current);
@@ -56,7 +57,7 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${me} · im-server`;
   }
 
-  found("me", HTMLElement).replaceChildren(avatar(me), me);
+  found("me", HTMLElement).replaceChildren(avatar(me), element("span", { class: "name" }, me));
   showRoute(state, me);
   addEventListener("hashchange", () => showRoute(state, me));
   document.addEventListener("visibilitychange", () => state.change());
@@ -69,7 +70,7 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
     forgetIdentity();
     location.assign(location.pathname);
   });
-  notice.addEventListener("click", () => state.tell(""));
+  found("notice-close", HTMLButtonElement).addEventListener("click", () => state.tell(""));
   for (const button of document.querySelectorAll("[data-closes]")) {
     button.addEventListener("click", () => button.closest("dialog")?.close());
   }

@@ -9,9 +9,13 @@ import { type Item, showItems } from "./keyed.js";
 import type { State } from "./state.js";
 import { errorWords } from "./words.js";
 
+/** A group may have thousands. */
+const MEMBERS_SHOWN_MAX = 200;
+
 export class MembersView {
   #state: State;
   #dialog = found("members-dialog", HTMLDialogElement);
+  #title = found("members-title", HTMLElement);
   #list = found("members", HTMLUListElement);
   #addForm = found("add-member", HTMLFormElement);
   #addUser = found("add-member-user", HTMLInputElement);
@@ -49,7 +53,10 @@ export class MembersView {
     const isCreator = isMember && members?.creatorUserId === me;
     this.#addForm.hidden = !isCreator;
     this.#leave.hidden = !isMember || (isCreator && (members?.members.length ?? 0) > 1);
-    showItems(this.#list, (members?.members ?? []).map(({ userId }) => this.#row(conversation, userId, isCreator, members)));
+    const shown = (members?.members ?? []).slice(0, MEMBERS_SHOWN_MAX);
+    const hidden = (members?.members.length ?? 0) - shown.length;
+    this.#title.textContent = hidden > 0 ? `Members, the first ${MEMBERS_SHOWN_MAX} of ${shown.length + hidden}` : "Members";
+    showItems(this.#list, shown.map(({ userId }) => this.#row(conversation, userId, isCreator, members)));
   }
 
   #row(conversation: string, user: string, isCreator: boolean, members: MemberList | undefined): Item {

@@ -12,6 +12,8 @@ import { clockWords, dayWords, eventWords, nameList, sameDay } from "./words.js"
 
 /** Messages of one sender that follow each other within this span are shown as one group. */
 const FOLLOWS_MS = 5 * 60_000;
+/** Readers drawn under one message; all are told in words up to the bound of `nameList`. */
+const FACES_MAX = 8;
 
 export interface Shown {
   readonly me: string;
@@ -22,8 +24,8 @@ export interface Shown {
   readonly readers: ReadonlyMap<string, bigint>;
   /** Everyone else who should read: all members, or the other user. */
   readonly others: readonly string[];
-  /** The line "new" stands in front of the first message of others above it. */
-  readonly newAfter: bigint;
+  /** The line "new" stands in front of the first message of others in there. */
+  readonly unreadAtOpening: { readonly read: bigint; readonly head: bigint };
   readonly nowMs: number;
   readonly edit: (message: Outgoing) => void;
   readonly dismiss: (message: Outgoing) => void;
@@ -59,7 +61,7 @@ export function messageItems(shown: Shown): Item[] {
       items.push(line("day", dayWords(timeMs, shown.nowMs), `day-${new Date(timeMs).toDateString()}`));
       before = undefined;
     }
-    if (!isNewShown && shown.newAfter > 0n && entry.seq > shown.newAfter && entry.senderUserId !== shown.me) {
+    if (!isNewShown && wasUnread(shown, entry)) {
       isNewShown = true;
       items.push(line("new-line", "New", "new"));
       before = undefined;
@@ -82,15 +84,35 @@ export function messageItems(shown: Shown): Item[] {
   return items;
 }
 
+/** In a conversation that is new as a whole the line would say nothing. */
+function wasUnread({ me, unreadAtOpening: { read, head } }: Shown, entry: Entry): boolean {
+  return read > 0n && entry.seq > read && entry.seq <= head && entry.senderUserId !== me;
+}
+
 /** Under which message each reader stands: the last one shown that they read. */
 function readersStanding({ entries, readers }: Shown): Map<bigint, string[]> {
+  const messages = entries.filter((entry) => textOf(entry) !== undefined);
   const standing = new Map<bigint, string[]>();
-  for (const [reader, seq] of readers) {
-    const at = entries.findLast((entry) => entry.seq <= seq && textOf(entry) !== undefined);
+  for (const [reader, seq] of [...readers].sort(([one], [other]) => (one < other ? -1 : 1))) {
+    const at = messages[countUpTo(messages, seq) - 1];
     // Under one's own message it would say nothing.
-    if (at !== undefined && at.senderUserId !== reader) standing.set(at.seq, [...(standing.get(at.seq) ?? []), reader].sort());
+    if (at === undefined || at.senderUserId === reader) continue;
+    const there = standing.get(at.seq);
+    if (there === undefined) standing.set(at.seq, [reader]);
+    else there.push(reader);
   }
   return standing;
+}
+
+/** How many of the messages, which rise by seq, have at most this one. */
+function countUpTo(messages: readonly Entry[], seq: bigint): number {
+  let [low, high] = [0, messages.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (messages[middle]!.seq <= seq) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function entryBubble(
@@ -189,7 +211,7 @@ function under(bubble: Bubble, shown: Shown): HTMLElement[] {
   if (bubble.words !== "") made.push(element("span", bubble.failed === undefined ? {} : { class: "failure" }, bubble.words));
   if (shown.group && bubble.readers.length > 0) {
     const words = `Read up to here by ${nameList(bubble.readers)}`;
-    const faces = bubble.readers.map((reader) => avatar(reader, "small"));
+    const faces = bubble.readers.slice(0, FACES_MAX).map((reader) => avatar(reader, "small"));
     made.push(element("span", { class: "readers", role: "img", "aria-label": words, title: words }, ...faces));
   }
   const { failed } = bubble;
@@ -198,7 +220,7 @@ function under(bubble: Bubble, shown: Shown): HTMLElement[] {
     edit.addEventListener("click", () => shown.edit(failed));
     const dismiss = element("button", { class: "quiet" }, "Dismiss");
     dismiss.addEventListener("click", () => shown.dismiss(failed));
-    made.push(edit, dismiss);
+    made.push(element("span", { class: "choices" }, edit, dismiss));
   }
   return made;
 }

@@ -17,6 +17,7 @@ export class Reading {
   constructor(state: State, newestInView: () => boolean) {
     this.#state = state;
     this.#newestInView = newestInView;
+    state.client.on("reset", () => this.#refused.clear());
   }
 
   /** The conversation whose newest message is before the person's eyes. */

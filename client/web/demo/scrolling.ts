@@ -57,9 +57,11 @@ export class Scrolling {
     return this.#box.clientHeight > 0 && this.#box.scrollHeight <= this.#box.clientHeight + EDGE_PX;
   }
 
+  /** The first message in view. The line of a day will not do: it stays on top of what is added above. */
   #anchor(): Element | undefined {
     const top = this.#box.getBoundingClientRect().top;
-    return [...this.#messages.children].find((child) => child.getBoundingClientRect().bottom > top);
+    const messages = [...this.#messages.querySelectorAll(".message, .system")];
+    return messages.find((message) => message.getBoundingClientRect().bottom > top);
   }
 
   #distanceToEnd(): number {

@@ -47,7 +47,7 @@ export function askIdentity(demo: Demo | undefined): Promise<Identity> {
   return new Promise((resolve) => {
     offerDemoUsers(demo);
     const form = found("token-form", HTMLFormElement);
-    offerToken(demo, form);
+    offerToken(demo);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       resolve(pastedIdentity());
@@ -96,7 +96,7 @@ function offerDemoUsers(demo: Demo | undefined): void {
   found("demo-users", HTMLUListElement).replaceChildren(...links);
 }
 
-function offerToken(demo: Demo | undefined, form: HTMLFormElement): void {
+function offerToken(demo: Demo | undefined): void {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   const websocket = demo?.websocket ?? `${scheme}://${location.hostname}:${WEBSOCKET_PORT}/ws`;
   found("token-websocket", HTMLInputElement).value = websocket;
@@ -104,7 +104,11 @@ function offerToken(demo: Demo | undefined, form: HTMLFormElement): void {
     const user = claimsOf(found("token", HTMLTextAreaElement).value.trim()).user;
     if (user !== undefined) found("token-user", HTMLInputElement).value = user;
   });
-  form.autocomplete = "off";
+  const named = readRoute(location.hash).user;
+  if (named === undefined) return;
+  // The address names somebody who is no demo user.
+  found("token-user", HTMLInputElement).value = named;
+  found("token-box", HTMLDetailsElement).open = true;
 }
 
 function pastedIdentity(): Identity {

@@ -14,8 +14,8 @@ import { errorWords } from "./words.js";
 export interface OpenChat {
   readonly conversation: string;
   readonly target: Target;
-  /** How far this user had read when it was opened: the line "new" stands behind it. */
-  readonly readSeqAtOpening: bigint;
+  /** What was unread when it was opened, from above `read` up to `head`: the line "new" stands in front of it. */
+  readonly unreadAtOpening: { readonly read: bigint; readonly head: bigint };
 }
 
 export class State {
@@ -77,8 +77,9 @@ export class State {
 
   openChat(target: Target): void {
     const conversation = "user" in target ? this.client.directConversation(target.user) : target.conversation;
-    const readSeqAtOpening = this.client.conversation(conversation)?.readSeq ?? 0n;
-    this.open = { conversation, target, readSeqAtOpening };
+    const known = this.client.conversation(conversation);
+    const unreadAtOpening = { read: known?.readSeq ?? 0n, head: known?.headSeq ?? 0n };
+    this.open = { conversation, target, unreadAtOpening };
     this.change();
   }
 
@@ -156,6 +157,7 @@ export class State {
       this.#timelines.clear();
       this.#readers.clear();
       this.#members.clear();
+      if (this.open !== undefined) this.openChat(this.open.target);
       this.tell("The server's history was replaced by an older copy; everything is loaded again.");
     });
     client.on("error", ({ during, error }) => {

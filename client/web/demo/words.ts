@@ -61,9 +61,12 @@ function closedWords(code: number | undefined): string {
   }
 }
 
-/** "bob", "bob and carol", "bob, carol and dave". */
+const NAMES_MAX = 12;
+
+/** "bob", "bob and carol", "bob, carol and dave"; of many, the first. */
 export function nameList(names: readonly string[]): string {
   if (names.length < 2) return names.join("");
+  if (names.length > NAMES_MAX) return `${names.slice(0, NAMES_MAX).join(", ")} and ${names.length - NAMES_MAX} more`;
   return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
 }
 
@@ -96,7 +99,7 @@ export function previewWords(entry: Entry, me: string, group: boolean): string {
   return group ? `${entry.senderUserId}: ${line}` : line;
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const weekday = new Intl.DateTimeFormat(undefined, { weekday: "short" });
 const date = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const longDate = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });

@@ -81,6 +81,7 @@ class ImClient implements Client {
     const transport = new Transport(core, this.#options.url, WebSocket, {
       event: (event) => this.#onEvent(event),
       fetchToken: () => this.#fetchToken(),
+      noSocket: (error) => failed("connect", error),
       settled: () => saver.poke(),
     });
     const sleep = onWake(() => transport.input((nowMs) => core.wake(nowMs)));

@@ -82,6 +82,6 @@ export interface ClientEvents {
   reset: Record<never, never>;
   /** Everything that had moved when sync was asked has been handed over. */
   synced: Record<never, never>;
-  /** The token callback, the storage or a handler of the app failed. The client goes on. */
-  error: { readonly during: "token" | "storage" | "handler"; readonly error: unknown };
+  /** The token callback, the storage, making a socket, or a handler of the app failed. The client goes on. */
+  error: { readonly during: "token" | "storage" | "connect" | "handler"; readonly error: unknown };
 }

@@ -44,18 +44,25 @@ class IndexedDbStorage implements Storage {
   async save(changes: StorageChanges): Promise<void> {
     const transaction = (await this.#database).transaction(STORES, "readwrite");
     const done = completed(transaction);
-    const [device, conversations, outbox, entries] = STORES.map((name) => transaction.objectStore(name)) as [
-      IDBObjectStore,
-      IDBObjectStore,
-      IDBObjectStore,
-      IDBObjectStore,
-    ];
+    try {
+      this.#write(changes, (name) => transaction.objectStore(name));
+    } catch (error) {
+      // What cannot be stored takes back what was put before it.
+      transaction.abort();
+      await done.catch(() => {});
+      throw error;
+    }
+    await done;
+  }
+
+  #write(changes: StorageChanges, store: (name: (typeof STORES)[number]) => IDBObjectStore): void {
+    const [conversations, outbox, entries] = [store("conversations"), store("outbox"), store("entries")];
     if (changes.forget !== "nothing") {
       conversations.clear();
       entries.clear();
     }
     if (changes.forget === "all") outbox.clear();
-    device.put(changes.device, 0);
+    store("device").put(changes.device, 0);
     for (const conversation of changes.conversations) conversations.put(conversation);
     for (const send of changes.outboxAdded) outbox.put(send);
     for (const send of changes.outboxRemoved) outbox.delete([send.conversation, send.clientMessageId]);
@@ -65,7 +72,6 @@ class IndexedDbStorage implements Storage {
     for (const conversation of new Set(changes.entries.map((entry) => entry.conversation))) {
       this.#trim(entries, conversation);
     }
-    await done;
   }
 
   async entries(conversation: string, below: bigint | undefined, limit: number): Promise<StoredEntry[]> {

@@ -5,6 +5,7 @@
 import type { ConnectOptions, TokenSource } from "./api.js";
 import { RECONNECT, delayMs } from "./core/backoff.js";
 import { Core, type CoreConfig } from "./core/core.js";
+import { TOKEN_TIMEOUT_MS } from "./core/link.js";
 import { type RandomBytes, newId } from "./core/random.js";
 import type { ClientEvents } from "./events.js";
 import { type Identity, identityOf } from "./identity.js";
@@ -55,7 +56,7 @@ async function identify(given: StartOptions, stored: StoredState | undefined) {
   let identity: Identity | undefined = identityOf({ user, device, token, stored }, newDevice);
   for (let failures = 0; identity === undefined; failures++) {
     try {
-      token = await fetchToken(options.token);
+      token = await within(TOKEN_TIMEOUT_MS, fetchToken(options.token), signal);
       identity = identityOf({ user, device, token, stored }, newDevice);
       if (identity === undefined) throw new TypeError("neither `user` nor the token names the user");
     } catch (error) {
@@ -87,11 +88,30 @@ function restored(
 }
 
 function passed(ms: number, signal: AbortSignal): Promise<void> {
+  return first(new Promise<void>(() => {}), ms, () => {}, signal);
+}
+
+function within<Value>(ms: number, value: Promise<Value>, signal: AbortSignal): Promise<Value> {
+  const late = () => {
+    throw new Error("took too long");
+  };
+  return first(value, ms, late, signal);
+}
+
+/** What comes first: the value, what `late` makes of the end of `ms`, or the exception that `signal` holds. */
+function first<Value>(value: Promise<Value>, ms: number, late: () => Value, signal: AbortSignal): Promise<Value> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => {
+    const aborted = () => end(Promise.reject(signal.reason));
+    const timer = setTimeout(() => end(Promise.resolve().then(late)), ms);
+    const end = (outcome: Promise<Value>) => {
       clearTimeout(timer);
-      reject(signal.reason);
-    });
+      signal.removeEventListener("abort", aborted);
+      outcome.then(resolve, reject);
+    };
+    signal.addEventListener("abort", aborted);
+    value.then(
+      () => end(value),
+      () => end(value),
+    );
   });
 }

@@ -9,6 +9,8 @@ import type { CoreEvent } from "./core/event.js";
 export interface TransportListener {
   event(event: CoreEvent): void;
   fetchToken(): void;
+  /** The platform refuses to make a socket; the core tries again as after any lost link. */
+  noSocket(error: unknown): void;
   /** An input was carried out and its events were told. */
   settled(): void;
 }
@@ -71,7 +73,8 @@ export class Transport {
 
   #openSocket(): void {
     this.#closeSocket();
-    const socket = new this.#WebSocket(this.#url);
+    const socket = this.#newSocket();
+    if (socket === undefined) return;
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
     const ifCurrent = (action: (nowMs: number) => void) => {
@@ -90,6 +93,17 @@ export class Transport {
     };
     // `close` follows, and tells as much.
     socket.onerror = () => {};
+  }
+
+  /** `undefined`: the page may not, as by its content policy. */
+  #newSocket(): WebSocketLike | undefined {
+    try {
+      return new this.#WebSocket(this.#url);
+    } catch (error) {
+      this.#listener.noSocket(error);
+      this.#core.disconnected(undefined, performance.now());
+      return undefined;
+    }
   }
 
   #closeSocket(): void {

@@ -3,14 +3,16 @@
 // In: `online` events, and the page being shown again. Out: calls of `wake`. Always: where there is no browser, none.
 
 export function onWake(wake: () => void): () => void {
-  if (typeof globalThis.addEventListener !== "function" || typeof document === "undefined") return () => {};
+  if (typeof globalThis.addEventListener !== "function") return () => {};
+  // A worker has no page to be shown.
+  const page = typeof document === "undefined" ? undefined : document;
   const shown = () => {
-    if (document.visibilityState === "visible") wake();
+    if (page?.visibilityState === "visible") wake();
   };
   globalThis.addEventListener("online", wake);
-  document.addEventListener("visibilitychange", shown);
+  page?.addEventListener("visibilitychange", shown);
   return () => {
     globalThis.removeEventListener("online", wake);
-    document.removeEventListener("visibilitychange", shown);
+    page?.removeEventListener("visibilitychange", shown);
   };
 }

@@ -3,9 +3,11 @@
 //! In: a connected socket. Out: its bytes. Always: the driver (io_uring or epoll) only tells when the socket is ready; the
 //! transfer itself is one system call that does not wait. So no buffer is lent to the kernel, and none can be lost.
 
+use super::{WRITE_FRAMES_MAX, gather};
 use bytes::{Bytes, BytesMut};
 use monoio::net::TcpStream;
 use socket2::{SockRef, Socket};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -32,7 +34,7 @@ impl Tcp {
         self.stream.writable(false).await
     }
 
-    pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<Bytes> {
+    pub fn try_read(&self, buffer: &mut BytesMut) -> io::Result<BytesMut> {
         if buffer.capacity() - buffer.len() < READ_BYTES_MIN {
             // Takes the same memory again when no slice of it is alive, which is the rule.
             buffer.reserve(READ_BYTES_MAX);
@@ -41,10 +43,16 @@ impl Tcp {
         let count = self.with_socket(|s| s.recv_with_flags(buffer.spare_capacity_mut(), libc::MSG_DONTWAIT))?;
         // SAFETY: the kernel has written `count` bytes to the spare capacity behind `start`.
         unsafe { buffer.set_len(start + count) };
-        Ok(buffer.split().freeze())
+        Ok(buffer.split())
     }
 
-    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn try_write(&self, frames: &VecDeque<Bytes>) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); WRITE_FRAMES_MAX];
+        let count = gather(&mut slices, frames, usize::MAX);
+        self.try_write_slices(&slices[..count])
+    }
+
+    pub fn try_write_slices(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         self.with_socket(|socket| match slices {
             [one] => socket.send_with_flags(one, flags),

@@ -1,49 +1,98 @@
 //! A real gateway with a small logic behind it, and a client on a real socket.
 //!
-//! In: what a test wants the logic and the queue to do. Out: frames as a client sees them. Always: nothing sleeps to wait
-//! for something; a read or a wait that gets nothing for [`PATIENCE`] fails the test.
+//! In: what a test wants the logic and the queue to do, and on which transport and driver. Out: frames as a client sees
+//! them. Always: nothing sleeps to wait for something; a read or a wait that gets nothing for [`PATIENCE`] fails the test.
 #![allow(dead_code, clippy::unwrap_used)]
 
+mod device;
+
 use bytes::Bytes;
-use im_codec::{Deframer, Incoming, encode_delimited};
+pub use device::{Client, read_to_end};
+use im_codec::encode_delimited;
 use im_gateway::{
     AskLogic, CoreLane, Driver, Forward, Gateway, GatewayConfig, GatewayHandle, HeldLogin, LogicAnswer, Question,
-    SignInRefused, SignedIn, Upstream,
+    SignInRefused, SignedIn, Upstream, WebsocketConfig,
 };
-use im_proto::client::{self, CloseCode, client_frame::Command, kicked::Reason, server_frame::Body};
+use im_proto::client::{self, CloseCode, client_frame::Command, server_frame::Body};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, UserId, internal};
 use prost::Message as _;
 use std::collections::{HashMap, HashSet};
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Makes a test of the same name for each driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    WebSocket,
+}
+
+/// What a test runs on.
+#[derive(Debug, Clone, Copy)]
+pub struct On {
+    pub transport: Transport,
+    pub driver: Driver,
+}
+
+pub const TCP_URING: On = On { transport: Transport::Tcp, driver: Driver::Uring };
+pub const TCP_EPOLL: On = On { transport: Transport::Tcp, driver: Driver::Epoll };
+pub const WEBSOCKET_URING: On = On { transport: Transport::WebSocket, driver: Driver::Uring };
+pub const WEBSOCKET_EPOLL: On = On { transport: Transport::WebSocket, driver: Driver::Epoll };
+pub const EVERY: [On; 4] = [TCP_URING, TCP_EPOLL, WEBSOCKET_URING, WEBSOCKET_EPOLL];
+
+/// Makes a test of the same name for each transport and driver.
 #[macro_export]
-macro_rules! on_both_drivers {
+macro_rules! on_every_transport_and_driver {
     ($($name:ident),* $(,)?) => {
-        mod io_uring {
-            $(#[test] fn $name() { super::$name(im_gateway::Driver::Uring) })*
+        mod tcp_io_uring {
+            $(#[test] fn $name() { super::$name($crate::kit::TCP_URING) })*
         }
-        mod epoll {
-            $(#[test] fn $name() { super::$name(im_gateway::Driver::Epoll) })*
+        mod tcp_epoll {
+            $(#[test] fn $name() { super::$name($crate::kit::TCP_EPOLL) })*
+        }
+        $crate::websocket_on_both_drivers!($($name),*);
+    };
+}
+
+/// Makes a test of the same name for each driver, over WebSocket.
+#[macro_export]
+macro_rules! websocket_on_both_drivers {
+    ($($name:ident),* $(,)?) => {
+        mod websocket_io_uring {
+            $(#[test] fn $name() { super::$name($crate::kit::WEBSOCKET_URING) })*
+        }
+        mod websocket_epoll {
+            $(#[test] fn $name() { super::$name($crate::kit::WEBSOCKET_EPOLL) })*
         }
     };
 }
 
-pub fn config(driver: Driver) -> GatewayConfig {
+/// The page that may connect.
+pub const ORIGIN: &str = "http://127.0.0.1:6102";
+
+pub fn config(on: On) -> GatewayConfig {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let websocket = WebsocketConfig { address, origins: vec![ORIGIN.into()] };
     GatewayConfig {
-        tcp: SocketAddr::from(([127, 0, 0, 1], 0)),
+        tcp: address,
+        websocket: (on.transport == Transport::WebSocket).then_some(websocket),
         cores: 2,
         pin: false,
-        driver,
+        driver: on.driver,
         accept_rate_per_address_per_s: 10_000,
         accept_burst_per_address: 10_000,
         unauthenticated_per_address_max: 10_000,
         ..GatewayConfig::default()
+    }
+}
+
+/// Has a further gateway listen where the tested transport of `server` does.
+pub fn listen_like(server: &Server, config: &mut GatewayConfig) {
+    match &mut config.websocket {
+        Some(websocket) => websocket.address = server.address(),
+        None => config.tcp = server.address(),
     }
 }
 
@@ -115,8 +164,44 @@ impl Server {
         Self { handle, logic }
     }
 
+    /// Where the tested transport listens.
+    pub fn address(&self) -> SocketAddr {
+        self.handle.websocket_address().unwrap_or(self.handle.tcp_address())
+    }
+
+    pub fn transport(&self) -> Transport {
+        if self.handle.websocket_address().is_some() { Transport::WebSocket } else { Transport::Tcp }
+    }
+
+    /// A client that can send frames.
     pub fn connect(&self) -> Client {
-        Client::connect(self.handle.tcp_address())
+        self.over(TcpStream::connect(self.address()).unwrap())
+    }
+
+    /// A client on a socket that is connected; over WebSocket the handshake is made.
+    pub fn over(&self, socket: TcpStream) -> Client {
+        Client::over(socket, self.transport()).expect("a handshake")
+    }
+
+    /// A client whose kernel takes little that it does not read.
+    pub fn connect_narrow(&self) -> Client {
+        use socket2::{Domain, Socket, Type};
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&self.address().into()).unwrap();
+        self.over(socket.into())
+    }
+
+    /// A client that says nothing is told `code`; over WebSocket, where there was no handshake, by this HTTP status.
+    pub fn expect_turned_away(&self, code: CloseCode, status: u16) {
+        let socket = TcpStream::connect(self.address()).unwrap();
+        match self.transport() {
+            Transport::Tcp => drop(self.over(socket).expect_closed(code)),
+            Transport::WebSocket => {
+                let answer = read_to_end(socket);
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            }
+        }
     }
 
     /// A client that is signed in as `user`.
@@ -134,13 +219,15 @@ impl Server {
     /// Like [`sign_in`](Self::sign_in), while a core that restarts may have no listener.
     pub fn sign_in_again(&self, user: &str) -> Client {
         loop {
-            match TcpStream::connect(self.handle.tcp_address()) {
-                Ok(socket) => return self.sign_in_over(Client::over(socket), user),
-                Err(error) => {
-                    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
-                    std::thread::sleep(Duration::from_millis(5));
+            match TcpStream::connect(self.address()) {
+                Ok(socket) => {
+                    if let Some(client) = Client::over(socket, self.transport()) {
+                        return self.sign_in_over(client, user);
+                    }
                 }
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused),
             }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -332,144 +419,4 @@ pub fn send_to(user: &str, id: &str, body: &[u8]) -> Command {
 
 pub fn sync() -> Command {
     Command::Sync(client::Sync { token: Bytes::new(), limit: 0 })
-}
-
-pub struct Client {
-    pub socket: TcpStream,
-    deframer: Deframer,
-    input: Bytes,
-}
-
-impl Client {
-    pub fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).unwrap())
-    }
-
-    pub fn over(socket: TcpStream) -> Self {
-        socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, deframer: Deframer::default(), input: Bytes::new() }
-    }
-
-    /// A client whose kernel takes little that it does not read.
-    pub fn connect_narrow(address: SocketAddr) -> Self {
-        use socket2::{Domain, Socket, Type};
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect(&address.into()).unwrap();
-        Self::over(socket.into())
-    }
-
-    pub fn write(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).unwrap();
-    }
-
-    pub fn send(&mut self, request_id: u64, command: Command) {
-        self.write(&encode_delimited(&client::ClientFrame { request_id, command: Some(command) }));
-    }
-
-    pub fn send_sign_in(&mut self, user: &str) {
-        let sign_in = client::SignIn {
-            protocol_version: 1,
-            token: user.into(),
-            device_id: "phone".into(),
-            platform: "test".into(),
-        };
-        self.send(1, Command::SignIn(sign_in));
-    }
-
-    pub fn heartbeat(&mut self) {
-        self.write(&[0]);
-    }
-
-    pub fn expect_heartbeat(&mut self) {
-        assert_eq!(self.next(), Some(Incoming::Heartbeat));
-    }
-
-    pub fn expect_kicked(&mut self) -> Reason {
-        match self.next_frame().body {
-            Some(Body::Kicked(kicked)) => kicked.reason(),
-            other => panic!("{other:?} instead of a kick"),
-        }
-    }
-
-    pub fn expect_hint(&mut self) -> u64 {
-        match self.next_body() {
-            Body::SyncHint(hint) => hint.inbox_version,
-            other => panic!("expected a hint, got {other:?}"),
-        }
-    }
-
-    /// The next thing the server sent; `None` at the end of the connection.
-    pub fn next(&mut self) -> Option<Incoming> {
-        let mut buffer = [0; 16 * 1024];
-        loop {
-            if let Some(incoming) = self.deframer.next(&mut self.input, 1 << 20).unwrap() {
-                return Some(incoming);
-            }
-            match self.socket.read(&mut buffer) {
-                Ok(0) => return None,
-                Ok(count) => self.input = Bytes::copy_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("the server sent nothing: {error}"),
-            }
-        }
-    }
-
-    pub fn next_frame(&mut self) -> client::ServerFrame {
-        match self.next() {
-            Some(Incoming::Frame(bytes)) => client::ServerFrame::decode(bytes).unwrap(),
-            other => panic!("expected a frame, got {other:?}"),
-        }
-    }
-
-    pub fn next_body(&mut self) -> Body {
-        self.next_frame().body.expect("a body")
-    }
-
-    pub fn expect_signed_in(&mut self) -> client::SignedIn {
-        match self.next_body() {
-            Body::SignedIn(signed_in) => signed_in,
-            other => panic!("expected SignedIn, got {other:?}"),
-        }
-    }
-
-    /// The number of the next push.
-    pub fn expect_push(&mut self) -> u64 {
-        match self.next_body() {
-            Body::Entry(pushed) => pushed.entry.unwrap().seq,
-            other => panic!("expected a push, got {other:?}"),
-        }
-    }
-
-    pub fn expect_error(&mut self) -> (u64, client::Error) {
-        let frame = self.next_frame();
-        match frame.body {
-            Some(Body::Error(error)) => (frame.request_id, error),
-            other => panic!("expected an error, got {other:?}"),
-        }
-    }
-
-    pub fn expect_ack(&mut self, request_id: u64) {
-        let frame = self.next_frame();
-        assert!(matches!(frame.body, Some(Body::SendAck(_))), "{frame:?}");
-        assert_eq!(frame.request_id, request_id);
-    }
-
-    /// The server closes with `code`, behind whatever it still had to write.
-    pub fn expect_closed(&mut self, code: CloseCode) -> client::Closing {
-        let mut closing = None;
-        while let Some(incoming) = self.next() {
-            if let Incoming::Frame(bytes) = incoming
-                && let Some(Body::Closing(last)) = client::ServerFrame::decode(bytes).unwrap().body
-            {
-                closing = Some(last);
-            }
-        }
-        let closing = closing.expect("a Closing before the end");
-        assert_eq!(closing.code(), code, "{closing:?}");
-        closing
-    }
 }

@@ -6,7 +6,8 @@ use im_proto::{ConnectionId, Generation};
 use std::time::Duration;
 
 const NOW_MS: i64 = 1_700_000_000_000;
-const LEASE_MS: u32 = 30_000;
+/// Of adapters for which time can be made to pass.
+const LEASE: Duration = Duration::from_secs(30);
 const GATEWAY: GatewayBoot = GatewayBoot(7);
 
 async fn register(routes: &dyn Routes, name: &str, connection: u64, now_ms: i64) -> Registered {
@@ -30,18 +31,23 @@ async fn look_up(routes: &dyn Routes, name: &str) -> Vec<Login> {
 
 /// `advance` lets time pass for the adapter.
 pub async fn routes(routes: &dyn Routes, advance: impl AsyncFn(Duration)) {
-    renew(routes, GATEWAY).await;
+    routes_with_leases(routes, LEASE, advance).await;
+}
+
+/// The same with leases of `lease`, for adapters whose time is the real one. All checks but the last take less than one.
+pub async fn routes_with_leases(routes: &dyn Routes, lease: Duration, advance: impl AsyncFn(Duration)) {
+    renew(routes, GATEWAY, lease).await;
     a_later_login_replaces_an_earlier_one(routes).await;
     an_old_login_takes_nothing_from_a_newer_one(routes).await;
     devices_and_users_are_answered_in_the_order_asked(routes).await;
     a_heartbeat_repairs_what_the_table_lost(routes).await;
-    living_gateways_are_listed_with_their_endpoints(routes).await;
-    a_gateway_without_a_lease_has_no_logins(routes, advance).await;
+    living_gateways_are_listed_with_their_endpoints(routes, lease).await;
+    a_gateway_without_a_lease_has_no_logins(routes, lease, advance).await;
 }
 
-async fn renew(routes: &dyn Routes, boot: GatewayBoot) {
+async fn renew(routes: &dyn Routes, boot: GatewayBoot, lease: Duration) {
     let gateway = Gateway { boot, endpoint: format!("http://gateway-{}", boot.0) };
-    ok(routes.renew_lease(&gateway, LEASE_MS).await);
+    ok(routes.renew_lease(&gateway, lease.as_millis() as u32).await);
 }
 
 async fn a_heartbeat_repairs_what_the_table_lost(routes: &dyn Routes) {
@@ -64,9 +70,9 @@ async fn a_heartbeat_repairs_what_the_table_lost(routes: &dyn Routes) {
     assert_eq!(ok(routes.confirm(&[]).await), [true; 0]);
 }
 
-async fn living_gateways_are_listed_with_their_endpoints(routes: &dyn Routes) {
+async fn living_gateways_are_listed_with_their_endpoints(routes: &dyn Routes, lease: Duration) {
     let going = GatewayBoot(9);
-    renew(routes, going).await;
+    renew(routes, going, lease).await;
     ok(routes.register(&user("hal"), &device("web"), going, ConnectionId::new(0, 1), NOW_MS).await);
     let listed = async || {
         let mut boots: Vec<_> = ok(routes.gateways().await).into_iter().map(|of| (of.boot.0, of.endpoint)).collect();
@@ -120,20 +126,24 @@ async fn devices_and_users_are_answered_in_the_order_asked(routes: &dyn Routes) 
     assert_eq!(found[0][0].user, user("dee"));
 }
 
-async fn a_gateway_without_a_lease_has_no_logins(routes: &dyn Routes, advance: impl AsyncFn(Duration)) {
+async fn a_gateway_without_a_lease_has_no_logins(
+    routes: &dyn Routes,
+    lease: Duration,
+    advance: impl AsyncFn(Duration),
+) {
     let away = GatewayBoot(8);
     let connection = ConnectionId::new(0, 1);
     ok(routes.register(&user("eve"), &device("web"), away, connection, NOW_MS).await);
     assert_eq!(look_up(routes, "eve").await, [], "no lease was ever taken");
-    renew(routes, away).await;
+    renew(routes, away, lease).await;
     assert_eq!(look_up(routes, "eve").await.len(), 1);
-    advance(Duration::from_millis(u64::from(LEASE_MS) / 2)).await;
-    renew(routes, away).await;
-    advance(Duration::from_millis(u64::from(LEASE_MS) * 3 / 4)).await;
+    advance(lease / 2).await;
+    renew(routes, away, lease).await;
+    advance(lease * 3 / 4).await;
     assert_eq!(look_up(routes, "eve").await.len(), 1, "the lease was renewed");
     assert_eq!(look_up(routes, "ann").await, [], "the other one was not");
-    advance(Duration::from_millis(u64::from(LEASE_MS) / 2)).await;
+    advance(lease / 2).await;
     assert_eq!(look_up(routes, "eve").await, []);
-    renew(routes, away).await;
+    renew(routes, away, lease).await;
     assert_eq!(look_up(routes, "eve").await.len(), 1, "its logins are still known");
 }

@@ -66,7 +66,8 @@ export class Core {
   renewsToken: boolean;
   #token: string | undefined;
   #nextTicket = 1;
-  #toldState = "";
+  /** A client that was not started yet is no news. */
+  #toldState = nameOf({ name: "closed" });
 
   /** `stored`: goes on where an earlier run of this device stopped; its sends are in the outbox again. */
   constructor(config: CoreConfig, random: RandomBytes, stored?: StoredState) {
@@ -337,7 +338,7 @@ export class Core {
   #tellState(nowMs: number): void {
     const state = this.state(nowMs);
     const { phase } = this.link;
-    const told = `${state.name} ${state.code} ${phase.name === "waiting" ? phase.untilMs : ""}`;
+    const told = nameOf(state, phase.name === "waiting" ? phase.untilMs : undefined);
     if (told === this.#toldState) return;
     this.#toldState = told;
     this.events.push({ kind: "state", state });
@@ -369,6 +370,11 @@ export class Core {
     this.#nextTicket += 1;
     return ticket;
   }
+}
+
+/** Tells one state from another. */
+function nameOf({ name, code }: ClientState, untilMs?: number): string {
+  return `${name} ${code} ${untilMs}`;
 }
 
 /** The same id again, before the first has its answer: the same send, or a conflict that the server need not find. */

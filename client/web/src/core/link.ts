@@ -14,7 +14,7 @@ export type LinkAction = "close" | "connect" | "fetch-token";
 const DIAL_TIMEOUT_MS = 10_000;
 
 /** Fetching a token may take this long. */
-const TOKEN_TIMEOUT_MS = 30_000;
+export const TOKEN_TIMEOUT_MS = 30_000;
 
 /** Codes from here on do not reconnect. */
 const FINAL_CLOSE_CODES = 4500;

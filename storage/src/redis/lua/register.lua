@@ -1,0 +1,17 @@
+-- Makes a connection the login of a device, with a generation above every known one. Behind devices.lua.
+-- KEYS: the user's devices. ARGV: device, "gateway connection", the generation of now (high, low), devices at most, their
+-- time to live in ms. Answers the generation (high, low) and what stood there before.
+local now_high, now_low = tonumber(ARGV[3]), tonumber(ARGV[4])
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+local high, low = now_high, now_low
+if stored then
+  high, low = parse(stored)
+  low = low + 1
+  if low == 4294967296 then high, low = high + 1, 0 end
+  if above(now_high, now_low, high, low) then high, low = now_high, now_low end
+else
+  make_room(KEYS[1], tonumber(ARGV[5]), 4294967296, 0)
+end
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f %s', high, low, ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+return {high, low, stored}

@@ -1,0 +1,1 @@
+//! The Redis adapters keep the promises of their ports.
