@@ -35,9 +35,9 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
   };
 
   const state = new State(client, me, render);
-  const history = new History(state);
+  const past = new History(state);
   const members = new MembersView(state);
-  const chat = new ChatView(state, history, people, () => members.show());
+  const chat = new ChatView(state, past, people, () => members.show());
   const reading = new Reading(state, () => chat.scrolling.isAtEnd);
   const list = new ConversationList(state, people, go);
   const connection = new ConnectionView(state);
@@ -51,19 +51,25 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
     chat.render();
     list.render(reading.current);
     members.render();
-    history.preview();
+    past.preview();
     reading.look();
     const unread = state.unread(reading.current);
     document.title = `${unread > 0 ? `(${unread}) ` : ""}${me} · im-server`;
   }
 
   found("me", HTMLElement).replaceChildren(avatar(me), element("span", { class: "name" }, me));
+  wireBar(state, me);
   showRoute(state, me);
   addEventListener("hashchange", () => showRoute(state, me));
   document.addEventListener("visibilitychange", () => state.change());
+  app.hidden = false;
+}
+
+/** The buttons that belong to no view. */
+function wireBar(state: State, me: string): void {
   found("back", HTMLAnchorElement).addEventListener("click", (event) => {
     event.preventDefault();
-    window.history.replaceState(null, "", writeRoute(me));
+    history.replaceState(null, "", writeRoute(me));
     showRoute(state, me);
   });
   found("switch-user", HTMLButtonElement).addEventListener("click", () => {
@@ -74,7 +80,6 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
   for (const button of document.querySelectorAll("[data-closes]")) {
     button.addEventListener("click", () => button.closest("dialog")?.close());
   }
-  app.hidden = false;
 }
 
 /** Another user in the address is another person: the page starts again as that one. */

@@ -8,18 +8,21 @@ import { deviceOf } from "./device.js";
 import type { Identity } from "./sign-in.js";
 
 export async function startSession(identity: Identity): Promise<Client> {
-  const { user, websocket } = identity;
+  const { user, websocket, isDemoUser } = identity;
   const device = identity.device ?? (await deviceOf(user));
   const storage = indexedDbStorage(`im-demo/${user}/${device}`);
-  const tokens = new Tokens(identity);
-  const client = connect({ url: websocket, user, device, token: tokens.source, storage, history: "from-now" });
+  const tokens = new DemoTokens(identity);
+  const token = isDemoUser ? () => tokens.next() : identity.token;
+  const client = connect({ url: websocket, user, device, token, storage, history: "from-now" });
   client.on("state", ({ name, code }) => {
-    if (name === "closed" && code === CloseCode.BAD_TOKEN) void tokens.mend(client);
+    const isRefused = code === CloseCode.BAD_TOKEN || code === CloseCode.TOKEN_EXPIRED;
+    if (isDemoUser && name === "closed" && isRefused) void tokens.mend(client);
   });
   return client;
 }
 
-class Tokens {
+/** The tokens of a demo user: the one that came with the page first; after that, what the server gives out then. */
+class DemoTokens {
   #identity: Identity;
   /** The last one that was handed to the client. */
   #used = "";
@@ -28,11 +31,10 @@ class Tokens {
     this.#identity = identity;
   }
 
-  /** The token that came with the page first; after that, what the server gives out now. */
-  readonly source = async (): Promise<string> => {
+  async next(): Promise<string> {
     this.#used = this.#used === "" ? this.#identity.token : await this.#fresh();
     return this.#used;
-  };
+  }
 
   /** Signs in again if the server gives out another token than the one it refused. */
   async mend(client: Client): Promise<void> {
@@ -44,8 +46,7 @@ class Tokens {
   }
 
   async #fresh(): Promise<string> {
-    if (!this.#identity.isDemoUser) return this.#identity.token;
     const demo = await fetchDemo();
-    return demo?.users.find(({ user }) => user === this.#identity.user)?.token ?? this.#identity.token;
+    return demo?.users.find(({ user }) => user === this.#identity.user)?.token ?? this.#used;
   }
 }
