@@ -1,8 +1,8 @@
 // Generates src/gen/client_pb.ts from the compiled schema.
 //
 // In: ../../proto/descriptor.bin. Out: src/gen/client_pb.ts, or with `--check` a verdict: exit code 1 if the committed
-// file is another. Always: no protoc is needed; the plugin is asked the way protoc would ask it. Of what the plugin writes
-// one thing is changed: the embedded descriptor is the short form that src/schema.ts reads.
+// file is another. Always: no protoc is needed; the plugin is asked the way protoc would ask it. Of what the plugin
+// writes one thing is changed: the embedded descriptor is the short form that src/schema.ts reads.
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -46,11 +46,14 @@ function withShortSchema(content) {
   return `${content.slice(0, at)}fileOf(\n${written},\n  );${content.slice(end + 3)}`
     .replace("enumDesc, fileDesc, messageDesc", "enumDesc, messageDesc")
     .replace('from "@bufbuild/protobuf/codegenv2";\nimport type { Message', (found) =>
-      found.replace("\n", '\nimport { fileOf } from "../schema.js";\n'));
+      found.replace("\n", '\nimport { fileOf } from "../schema.js";\n'),
+    );
 }
 
 function lines(part) {
-  return typeof part === "string" ? JSON.stringify(part) : `[\n${part.map((one) => `    ${JSON.stringify(one)}`).join(",\n")},\n  ]`;
+  return typeof part === "string"
+    ? JSON.stringify(part)
+    : `[\n${part.map((one) => `    ${JSON.stringify(one)}`).join(",\n")},\n  ]`;
 }
 
 function shortMessage({ name, field, oneofDecl, enumType, nestedType }) {

@@ -1,7 +1,7 @@
 // The client as an app sees it.
 //
-// In: options. Out: the types of `connect` and of what it returns. Always: every call that returns a promise ends: with the
-// final answer, or with an error of `errors.ts`; while there is no connection it waits for one.
+// In: options. Out: the types of `connect` and of what it returns. Always: every call that returns a promise ends: with
+// the final answer, or with an error of `errors.ts`; while there is no connection it waits for one.
 import type { ClientEvents, ClientState, Conversation, PendingSend, Sent } from "./events.js";
 import type { CommandAck, Entry, Member, Pulled, ReadMarked } from "./gen/client_pb.js";
 import type { Storage } from "./storage.js";
@@ -28,8 +28,8 @@ export interface ConnectOptions {
   /** The token's subject; read from the token when absent. */
   user?: string;
   /**
-   * Names this device; a newer login of the same device ends the older one. When absent: the token's device claim, what the
-   * storage holds, or a new random one.
+   * Names this device; a newer login of the same device ends the older one. When absent: the token's device claim, what
+   * the storage holds, or a new random one.
    */
   device?: string;
   /** Default "web". */
@@ -50,7 +50,8 @@ export interface ConnectOptions {
 export type Recipient = { readonly user: string } | { readonly conversation: string };
 
 /** A text, an encoded `MessageBody`, or its parts. */
-export type Body = string | Uint8Array | { readonly text?: string; readonly contentType?: string; readonly data?: Uint8Array };
+export type Body =
+  string | Uint8Array | { readonly text?: string; readonly contentType?: string; readonly data?: Uint8Array };
 
 export interface MemberList {
   readonly members: readonly Member[];
@@ -68,8 +69,8 @@ export interface Client {
   on<Name extends keyof ClientEvents>(name: Name, handler: (event: ClientEvents[Name]) => void): () => void;
 
   /**
-   * Resolves when the message is durable. It is repeated with the same id, over any number of connections, until the server
-   * gives a final answer. Sends to one conversation are stored in the order of the calls.
+   * Resolves when the message is durable. It is repeated with the same id, over any number of connections, until the
+   * server gives a final answer. Sends to one conversation are stored in the order of the calls.
    */
   send(to: Recipient, body: Body, options?: { clientMessageId?: string }): Promise<Sent>;
   /** Sends without a final answer, in order; after a reload those of the earlier page too. */

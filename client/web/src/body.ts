@@ -1,7 +1,7 @@
 // What people say to each other, in and out of the bytes that travel.
 //
-// In: a text or the parts of a message; an entry. Out: an encoded `MessageBody`; the decoded one. Always: bytes given are sent
-// as they are.
+// In: a text or the parts of a message; an entry. Out: an encoded `MessageBody`; the decoded one. Always: bytes given
+// are sent as they are.
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { Body } from "./api.js";
 import { type Entry, type MessageBody, MessageBodySchema } from "./gen/client_pb.js";

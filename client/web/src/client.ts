@@ -1,7 +1,7 @@
 // The handle an app holds: calls in, promises and events out.
 //
-// In: options, calls. Out: see `api.ts`. Always: calls made before the storage is read and the user is known are carried out in
-// their order, at most EARLY_CALLS_MAX of them; every promise ends, at the latest with `close()`.
+// In: options, calls. Out: see `api.ts`. Always: calls made before the storage is read and the user is known are
+// carried out in their order, at most EARLY_CALLS_MAX of them; every promise ends, at the latest with `close()`.
 import { create, fromBinary } from "@bufbuild/protobuf";
 import type { Body, Client, ConnectOptions, MemberList, Recipient, TokenSource } from "./api.js";
 import { encodeBody } from "./body.js";
@@ -108,7 +108,7 @@ class ImClient implements Client {
     return this.#listeners.on(name, handler);
   }
 
-  // --------------------------------------------------------------------------------------------------------------- calls
+  // -------------------------------------------------------------------------------------------------------------- calls
 
   send(to: Recipient, body: Body, { clientMessageId }: { clientMessageId?: string } = {}): Promise<Sent> {
     return this.#call(
@@ -134,7 +134,10 @@ class ImClient implements Client {
   }
 
   pull(conversationId: string, fromSeq: bigint, limit = 0): Promise<wire.Pulled> {
-    return this.#request({ case: "pull", value: create(wire.PullSchema, { conversationId, fromSeq, limit }) }, "pulled");
+    return this.#request(
+      { case: "pull", value: create(wire.PullSchema, { conversationId, fromSeq, limit }) },
+      "pulled",
+    );
   }
 
   async storedEntries(
@@ -179,7 +182,10 @@ class ImClient implements Client {
   }
 
   leaveGroup(conversationId: string): Promise<wire.CommandAck> {
-    return this.#request({ case: "leaveGroup", value: create(wire.LeaveGroupSchema, { conversationId }) }, "commandAck");
+    return this.#request(
+      { case: "leaveGroup", value: create(wire.LeaveGroupSchema, { conversationId }) },
+      "commandAck",
+    );
   }
 
   async listMembers(conversationId: string): Promise<MemberList> {
@@ -220,7 +226,7 @@ class ImClient implements Client {
     this.#storage.close();
   }
 
-  // -------------------------------------------------------------------------------------------------------------- inside
+  // ------------------------------------------------------------------------------------------------------------- inside
 
   #request<Case extends NonNullable<Answer["case"]>>(command: Command, answer: Case) {
     type Value = NonNullable<Extract<Answer, { case: Case }>["value"]>;

@@ -1,7 +1,7 @@
 // Why a call was refused.
 //
-// In: a final error of the server, or a bound of this client. Out: one class each, told apart by `instanceof` or `name`.
-// Always: an error that may still turn into an answer is never thrown; the client repeats the command instead.
+// In: a final error of the server, or a bound of this client. Out: one class each, told apart by `instanceof` or
+// `name`. Always: an error that may still turn into an answer is never thrown; the client repeats the command instead.
 import { ErrorCode } from "./gen/client_pb.js";
 
 /** A FINAL error of the server: the command is not stored and the same again will not help. */

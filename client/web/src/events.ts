@@ -1,7 +1,7 @@
 // What the app hears.
 //
-// In: nothing. Out: the types of the events. Always: entries of a conversation come in the order of their seq, each once,
-// without a hole; this device's own sends are among them, once they are acked.
+// In: nothing. Out: the types of the events. Always: entries of a conversation come in the order of their seq, each
+// once, without a hole; this device's own sends are among them, once they are acked.
 import type { Entry, ErrorCode, Kicked_Reason } from "./gen/client_pb.js";
 
 /** Where the connection stands. `live`: everything that had moved while away was handed over. */

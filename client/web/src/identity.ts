@@ -1,7 +1,7 @@
 // Who signs in, on which device.
 //
-// In: the options, a token, what the storage holds. Out: user and device. Always: a token is only read here, never trusted: the
-// server says who its subject is.
+// In: the options, a token, what the storage holds. Out: user and device. Always: a token is only read here, never
+// trusted: the server says who its subject is.
 import { fromBase64url } from "./base64url.js";
 import { isId } from "./ids.js";
 import type { StoredState } from "./storage.js";

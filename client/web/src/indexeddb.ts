@@ -1,8 +1,17 @@
 // The storage of a browser: IndexedDB.
 //
-// In: changes. Out: what the last complete save left. Always: one save is one transaction; of the entries kept for display the
-// newest `entriesKept` a conversation remain. Bodies lie there as they are: whoever may read the browser's profile reads them.
-import type { Storage, StorageChanges, StoredConversation, StoredDevice, StoredEntry, StoredSend, StoredState } from "./storage.js";
+// In: changes. Out: what the last complete save left. Always: one save is one transaction; of the entries kept for
+// display the newest `entriesKept` a conversation remain. Bodies lie there as they are: whoever may read the browser's
+// profile reads them.
+import type {
+  Storage,
+  StorageChanges,
+  StoredConversation,
+  StoredDevice,
+  StoredEntry,
+  StoredSend,
+  StoredState,
+} from "./storage.js";
 
 const VERSION = 1;
 const ENTRIES_KEPT_DEFAULT = 200;

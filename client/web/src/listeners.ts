@@ -1,7 +1,7 @@
 // Who listens to what.
 //
-// In: handlers, events. Out: calls of the handlers. Always: a handler that throws stops neither the client nor the other
-// handlers; it is told as an `error` event.
+// In: handlers, events. Out: calls of the handlers. Always: a handler that throws stops neither the client nor the
+// other handlers; it is told as an `error` event.
 import type { ClientEvents } from "./events.js";
 
 type Handler = (event: never) => void;

@@ -1,7 +1,7 @@
 // Keeps the storage up with the core.
 //
-// In: a poke after each input. Out: saves, one at a time. Always: what changes while a save is under way goes into the next; what
-// a failed save held is saved again, with what came since, after SAVE_RETRY_MS.
+// In: a poke after each input. Out: saves, one at a time. Always: what changes while a save is under way goes into the
+// next; what a failed save held is saved again, with what came since, after SAVE_RETRY_MS.
 import type { Core } from "./core/core.js";
 import type { Storage } from "./storage.js";
 

@@ -1,13 +1,15 @@
 // The compiled schema, from a short form of it.
 //
-// In: the messages and enums of one file, as `scripts/generate.mjs` writes them down. Out: the descriptor the protobuf runtime
-// works with. Always: the same as from the full descriptor, whose decoding would bring the schema of schemas into every bundle:
-// 5 KB more, gzipped.
+// In: the messages and enums of one file, as `scripts/generate.mjs` writes them down. Out: the descriptor the protobuf
+// runtime works with. Always: the same as from the full descriptor, whose decoding would bring the schema of schemas
+// into every bundle: 5 KB more, gzipped.
 import { createFileRegistry } from "@bufbuild/protobuf";
 import type { GenFile } from "@bufbuild/protobuf/codegenv2";
 import type { FileDescriptorProto } from "@bufbuild/protobuf/wkt";
 
-/** `type`: as in `FieldDescriptorProto`; `typeName` of a message or enum of the same file; `oneof`: its index, or -1. */
+/**
+ * `type`: as in `FieldDescriptorProto`; `typeName` of a message or enum of the same file; `oneof`: its index, or -1.
+ */
 export type ShortField = readonly [
   name: string,
   number: number,
@@ -26,7 +28,14 @@ export type ShortMessage = readonly [
 
 const LABEL_OPTIONAL = 1;
 const LABEL_REPEATED = 3;
-const NOTHING = { nestedType: [], enumType: [], extension: [], extensionRange: [], reservedRange: [], reservedName: [] };
+const NOTHING = {
+  nestedType: [],
+  enumType: [],
+  extension: [],
+  extensionRange: [],
+  reservedRange: [],
+  reservedName: [],
+};
 
 export function fileOf(
   name: string,

@@ -1,7 +1,8 @@
 // From options to a core that may dial.
 //
-// In: options, a storage, a token source. Out: a core that goes on where the storage says. Always: a storage that fails or holds
-// somebody else's state is not used as if it were empty in silence: the first is told, the second is emptied by the next save.
+// In: options, a storage, a token source. Out: a core that goes on where the storage says. Always: a storage that fails
+// or holds somebody else's state is not used as if it were empty in silence: the first is told, the second is emptied
+// by the next save.
 import type { ConnectOptions, TokenSource } from "./api.js";
 import { RECONNECT, delayMs } from "./core/backoff.js";
 import { Core, type CoreConfig } from "./core/core.js";

@@ -1,8 +1,9 @@
 // What a client keeps over a reload.
 //
-// In: changes, as the client makes them. Out: what the last complete `save` left. Always: one `save` is applied whole or not
-// at all; taken together the saves are complete: what was handed to the app lies behind the cursors, and no send without a
-// final answer is missing. One storage belongs to one device of one user: two tabs on one storage would sign each other out.
+// In: changes, as the client makes them. Out: what the last complete `save` left. Always: one `save` is applied whole
+// or not at all; taken together the saves are complete: what was handed to the app lies behind the cursors, and no send
+// without a final answer is missing. One storage belongs to one device of one user: two tabs on one storage would sign
+// each other out.
 
 /** Where this device stands in one log, and what is known of the conversation. */
 export interface StoredConversation {
@@ -66,7 +67,9 @@ export interface Storage {
   readonly entriesKept: number;
   load(): Promise<StoredState | undefined>;
   save(changes: StorageChanges): Promise<void>;
-  /** The kept entries of a conversation with a seq below `below` (undefined: the last), at most `limit`, oldest first. */
+  /**
+   * The kept entries of a conversation with a seq below `below` (undefined: the last), at most `limit`, oldest first.
+   */
   entries(conversation: string, below: bigint | undefined, limit: number): Promise<StoredEntry[]>;
   close(): void;
 }

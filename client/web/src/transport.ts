@@ -1,7 +1,8 @@
 // Moves bytes, time and events between a core and the world. It decides nothing.
 //
-// In: the app's inputs, a WebSocket, a clock. Out: what the core asks for. Always: nothing of a socket that was given up reaches
-// the core; an input that a handler makes is carried out at once, and what follows from it is told after that handler.
+// In: the app's inputs, a WebSocket, a clock. Out: what the core asks for. Always: nothing of a socket that was given
+// up reaches the core; an input that a handler makes is carried out at once, and what follows from it is told after
+// that handler.
 import type { WebSocketLike } from "./api.js";
 import type { Core } from "./core/core.js";
 import type { CoreEvent } from "./core/event.js";
@@ -43,7 +44,7 @@ export class Transport {
     if (this.#isPumping) return;
     this.#isPumping = true;
     try {
-      for (let isMore = true; isMore; ) {
+      for (let isMore = true; isMore;) {
         isMore = false;
         for (let action = this.#core.pollAction(); action !== undefined; action = this.#core.pollAction()) {
           if (action === "close") this.#closeSocket();

@@ -68,7 +68,10 @@ test("calls made before anything is known are carried out in their order", async
   const [first, second] = await Promise.all([client.send({ user: "bob" }, "one"), client.send({ user: "bob" }, "two")]);
   assert.deepEqual([first.seq, second.seq], [1n, 2n]);
   assert.equal(first.conversation, directConversationId("ann", "bob"));
-  assert.deepEqual(server.sends.map(({ after }) => after), ["", first.clientMessageId]);
+  assert.deepEqual(
+    server.sends.map(({ after }) => after),
+    ["", first.clientMessageId],
+  );
 });
 
 test("send resolves to the ack, and the entry comes once with its text", async () => {
@@ -107,7 +110,10 @@ test("a token callback is asked for a fresh token when the old one has expired",
   let serial = 0;
   const client = open(server, { token: async () => tokenOf("ann", ++serial) });
   await next(client, "state", isNamed("live"));
-  assert.deepEqual(server.signIns.map(({ token }) => token), [tokenOf("ann", 1), tokenOf("ann", 2)]);
+  assert.deepEqual(
+    server.signIns.map(({ token }) => token),
+    [tokenOf("ann", 1), tokenOf("ann", 2)],
+  );
 });
 
 test("a token callback that fails is told and called again", async () => {
@@ -150,7 +156,10 @@ test("entries are kept for display over a reload, and not handed over again", as
   await next(client, "synced");
   const texts = (await client.storedEntries(conversation)).map((entry) => messageBody(entry)?.text);
   assert.deepEqual(texts, ["two", "three"]);
-  assert.deepEqual(client.conversations().map(({ headSeq, unread }) => [headSeq, unread]), [[3n, 0]]);
+  assert.deepEqual(
+    client.conversations().map(({ headSeq, unread }) => [headSeq, unread]),
+    [[3n, 0]],
+  );
 });
 
 test("a storage of somebody else is emptied, not used", async () => {
@@ -252,7 +261,12 @@ test("bounds hold before and after the start", async () => {
   assert.equal(results[0].status, "fulfilled");
   assert.ok(results[1].status === "rejected" && results[1].reason instanceof FullError);
   const early = open(new FakeServer());
-  const pulls = Array.from({ length: 1_001 }, () => early.pull("c", 1n).then(() => "pulled", (error: Error) => error.name));
+  const pulls = Array.from({ length: 1_001 }, () =>
+    early.pull("c", 1n).then(
+      () => "pulled",
+      (error: Error) => error.name,
+    ),
+  );
   assert.equal((await Promise.all(pulls)).filter((outcome) => outcome === "FullError").length, 1);
 });
 

@@ -35,7 +35,10 @@ test("unread is what lies behind the higher of read cursor and floor, and never 
   const told = (over: object) => state(ANN_BOB, 50n, { headOrdinal: 40n, peerUserId: "bob", ...over });
   script.answer(script.expectSync(""), synced("t1", { conversations: [told({ readSeq: 30n, readOrdinal: 25n })] }));
   assert.equal(view(script, ANN_BOB)?.unread, 15);
-  for (const [over, unread] of [[{ floorOrdinal: 35n }, 5], [{ readOrdinal: 60n }, 0]] as const) {
+  for (const [over, unread] of [
+    [{ floorOrdinal: 35n }, 5],
+    [{ readOrdinal: 60n }, 0],
+  ] as const) {
     script.core.conversations.told(told(over));
     assert.equal(view(script, ANN_BOB)?.unread, unread);
   }

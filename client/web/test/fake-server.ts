@@ -1,7 +1,7 @@
 // A server in the same process, behind something that looks like a WebSocket.
 //
-// In: frames of clients. Out: sign-ins, empty syncs, acks, and what a test asks for. Always: it answers each message once it is
-// written, in a later turn of the event loop, as a network would.
+// In: frames of clients. Out: sign-ins, empty syncs, acks, and what a test asks for. Always: it answers each message
+// once it is written, in a later turn of the event loop, as a network would.
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { WebSocketLike } from "../dist/api.js";
 import { decode, delimited, frames } from "../dist/core/frames.js";
@@ -37,9 +37,15 @@ export class FakeServer {
   answer(user: string, command: wire.ClientFrame["command"]): Body {
     switch (command.case) {
       case "signIn":
-        return { case: "signedIn", value: create(wire.SignedInSchema, { userId: user, epoch: 7n, pendingSendsMax: 32, frameBytesMax: 65_536 }) };
+        return {
+          case: "signedIn",
+          value: create(wire.SignedInSchema, { userId: user, epoch: 7n, pendingSendsMax: 32, frameBytesMax: 65_536 }),
+        };
       case "sync":
-        return { case: "synced", value: create(wire.SyncedSchema, { token: Uint8Array.of(1), complete: true, epoch: 7n }) };
+        return {
+          case: "synced",
+          value: create(wire.SyncedSchema, { token: Uint8Array.of(1), complete: true, epoch: 7n }),
+        };
       case "send":
         return this.#ack(user, command.value);
       case "createGroup": {
@@ -49,10 +55,16 @@ export class FakeServer {
       case "listMembers": {
         const isFirst = command.value.afterUserId === "";
         const members = [{ userId: isFirst ? "ann" : "bob", joinedSeq: 1n }];
-        return { case: "members", value: create(wire.MembersSchema, { members, complete: !isFirst, creatorUserId: "ann" }) };
+        return {
+          case: "members",
+          value: create(wire.MembersSchema, { members, complete: !isFirst, creatorUserId: "ann" }),
+        };
       }
       case "pull":
-        return { case: "pulled", value: create(wire.PulledSchema, { conversationId: command.value.conversationId, epoch: 7n }) };
+        return {
+          case: "pulled",
+          value: create(wire.PulledSchema, { conversationId: command.value.conversationId, epoch: 7n }),
+        };
       default:
         return { case: undefined };
     }
@@ -62,7 +74,10 @@ export class FakeServer {
     this.sends.push(send);
     if (send.clientMessageId === "refused") {
       const code = wire.ErrorCode.CONFLICT;
-      return { case: "error", value: create(wire.ErrorSchema, { class: wire.ErrorClass.FINAL, code, detail: "other body" }) };
+      return {
+        case: "error",
+        value: create(wire.ErrorSchema, { class: wire.ErrorClass.FINAL, code, detail: "other body" }),
+      };
     }
     this.#seq += 1n;
     const conversationId = directConversationId(user, send.to.value!);

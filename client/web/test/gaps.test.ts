@@ -105,7 +105,10 @@ test("an ack ahead of the cursor waits for what lies between", () => {
   assert.deepEqual(script.seqs(), []);
   script.answer(script.expectPull(ANN_BOB, 1n), pulled(ANN_BOB, 1n, 2n, 3n));
   const entries = script.events().filter((event) => event.kind === "entry");
-  assert.deepEqual(entries.map((event) => event.entry.clientId), ["m1", "m2", "m1"]);
+  assert.deepEqual(
+    entries.map((event) => event.entry.clientId),
+    ["m1", "m2", "m1"],
+  );
   assert.equal(entries[2]?.entry.senderUserId, "ann");
 });
 
@@ -132,6 +135,9 @@ test("the user's own cursor is told from its log, without a gap", () => {
   const entries = [moved(3n), moved(4n)];
   const answer = create(PulledSchema, { conversationId: USER_LOG, epoch: EPOCH, headSeq: 4n, floorSeq: 1n, entries });
   script.answer(script.expectPull(USER_LOG, 3n), { case: "pulled", value: answer });
-  assert.deepEqual(reads().map(({ readSeq, unread }) => [readSeq, unread]), [[14n, 6]]);
+  assert.deepEqual(
+    reads().map(({ readSeq, unread }) => [readSeq, unread]),
+    [[14n, 6]],
+  );
   assert.deepEqual(script.seqs(), []);
 });

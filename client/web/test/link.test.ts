@@ -12,7 +12,12 @@ const lastState = (script: Script) => {
 };
 
 test("no reconnect after a final close code", () => {
-  for (const code of [CloseCode.BAD_TOKEN, CloseCode.USER_BANNED, CloseCode.PROTOCOL_ERROR, CloseCode.UNSUPPORTED_VERSION]) {
+  for (const code of [
+    CloseCode.BAD_TOKEN,
+    CloseCode.USER_BANNED,
+    CloseCode.PROTOCOL_ERROR,
+    CloseCode.UNSUPPORTED_VERSION,
+  ]) {
     const script = Script.live();
     script.push(closing(code));
     assert.deepEqual(lastState(script), { name: "closed", code });
@@ -26,7 +31,10 @@ test("no reconnect after a final close code", () => {
 });
 
 test("a code that nobody knows yet goes by its range", () => {
-  for (const [code, reconnects] of [[4123, true], [4999, false]] as const) {
+  for (const [code, reconnects] of [
+    [4123, true],
+    [4999, false],
+  ] as const) {
     const script = Script.live();
     script.push(closing(code));
     assert.equal(script.core.deadlineMs(script.nowMs) !== undefined, reconnects, String(code));
@@ -35,9 +43,23 @@ test("a code that nobody knows yet goes by its range", () => {
 
 test("a WebSocket close code counts like a Closing with that code, and plain ends reconnect", () => {
   const ends = [
-    [1000, true], [1001, true], [1005, true], [1006, true], [1011, true], [1012, true], [1013, true], [undefined, true],
-    [4000, true], [4004, true], [4499, true],
-    [1002, false], [1003, false], [1007, false], [1009, false], [4500, false], [4503, false],
+    [1000, true],
+    [1001, true],
+    [1005, true],
+    [1006, true],
+    [1011, true],
+    [1012, true],
+    [1013, true],
+    [undefined, true],
+    [4000, true],
+    [4004, true],
+    [4499, true],
+    [1002, false],
+    [1003, false],
+    [1007, false],
+    [1009, false],
+    [4500, false],
+    [4503, false],
   ] as const;
   for (const [code, reconnects] of ends) {
     const script = Script.live();

@@ -1,8 +1,8 @@
 // A server that keeps the contract and is as unkind as the contract allows.
 //
-// In: frames of connections. Out: answers and pushes, late, lost (pushes only), doubled, out of order; errors of every class.
-// Always: what is stored follows the contract: one order, one entry for an id, `after` obeyed, also for copies of ended
-// connections that arrive late.
+// In: frames of connections. Out: answers and pushes, late, lost (pushes only), doubled, out of order; errors of every
+// class. Always: what is stored follows the contract: one order, one entry for an id, `after` obeyed, also for copies
+// of ended connections that arrive late.
 import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import * as wire from "../dist/gen/client_pb.js";
@@ -118,7 +118,8 @@ export class ModelServer {
     for (const connection of this.connections) {
       if (connection === from || !users.includes(connection.user) || this.#isUnkind(30)) continue;
       const value = create(wire.EntryPushedSchema, { conversationId: log, epoch: EPOCH, entry });
-      for (let copies = this.#isUnkind(10) ? 2 : 1; copies > 0; copies--) this.#push(connection, { case: "entry", value });
+      for (let copies = this.#isUnkind(10) ? 2 : 1; copies > 0; copies--)
+        this.#push(connection, { case: "entry", value });
       // A push may overtake what was said before it.
       if (this.#chance.below(5) === 0) connection.downstream.push(...connection.downstream.splice(-2).reverse());
     }
@@ -134,7 +135,10 @@ export class ModelServer {
     const headSeq = BigInt(all.length);
     assert.ok(fromSeq >= 1n && fromSeq <= headSeq + 1n, "a pull above the head");
     const entries = all.slice(Number(fromSeq) - 1).slice(0, PULL_ENTRIES_MAX);
-    return { case: "pulled", value: create(wire.PulledSchema, { conversationId, epoch: EPOCH, headSeq, floorSeq: 1n, entries }) };
+    return {
+      case: "pulled",
+      value: create(wire.PulledSchema, { conversationId, epoch: EPOCH, headSeq, floorSeq: 1n, entries }),
+    };
   }
 
   #sync(user: string, { token }: wire.Sync): Body {
@@ -157,7 +161,10 @@ export class ModelServer {
 }
 
 function ack(conversationId: string, { seq, ordinal, serverTimeMs }: wire.Entry): Body {
-  return { case: "sendAck", value: create(wire.SendAckSchema, { conversationId, epoch: EPOCH, seq, serverTimeMs, ordinal }) };
+  return {
+    case: "sendAck",
+    value: create(wire.SendAckSchema, { conversationId, epoch: EPOCH, seq, serverTimeMs, ordinal }),
+  };
 }
 
 function signedIn(userId: string): wire.SignedIn {

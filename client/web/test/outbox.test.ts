@@ -15,7 +15,10 @@ test("a send is acked and handed over as an entry once", () => {
   const [acked, entry, ...rest] = script.events();
   assert.ok(acked?.kind === "acked" && acked.ticket === ticket && acked.sent.seq === 1n);
   assert.ok(entry?.kind === "entry" && entry.entry.clientId === "m1" && entry.entry.ordinal === 1n);
-  assert.deepEqual(rest.map(({ kind }) => kind), ["conversation"]);
+  assert.deepEqual(
+    rest.map(({ kind }) => kind),
+    ["conversation"],
+  );
   assert.ok(script.isSilent());
 });
 
@@ -62,7 +65,12 @@ test("pipelined sends name the one before and stop at the server's limit", () =>
   const script = Script.live();
   for (let n = 1; n <= 6; n++) script.send(`m${n}`);
   const first = script.nextSends(4);
-  assert.deepEqual(named(first), [["m1", ""], ["m2", "m1"], ["m3", "m2"], ["m4", "m3"]]);
+  assert.deepEqual(named(first), [
+    ["m1", ""],
+    ["m2", "m1"],
+    ["m3", "m2"],
+    ["m4", "m3"],
+  ]);
   assert.ok(script.isSilent(), "a fifth send above pendingSendsMax");
   script.answer(first[0]!.request, ack(ANN_BOB, 1n));
   assert.deepEqual(named(script.nextSends(1)), [["m5", "m4"]]);
@@ -79,7 +87,10 @@ test("sends behind a retry are resent in order, with `after` computed anew", () 
   script.wait(499);
   assert.ok(script.isSilent());
   script.waitForDeadline();
-  assert.deepEqual(named(script.nextSends(2)), [["m2", ""], ["m3", "m2"]]);
+  assert.deepEqual(named(script.nextSends(2)), [
+    ["m2", ""],
+    ["m3", "m2"],
+  ]);
   assert.ok(script.isSilent());
 });
 
@@ -133,14 +144,23 @@ test("BUSY pauses every conversation for as long as the server asked", () => {
   script.wait(299);
   assert.ok(script.isSilent());
   script.wait(5_000);
-  assert.deepEqual(script.nextSends(2).map(({ id }) => id).sort(), ["m1", "other"]);
+  assert.deepEqual(
+    script
+      .nextSends(2)
+      .map(({ id }) => id)
+      .sort(),
+    ["m1", "other"],
+  );
 });
 
 test("a user and its conversation share one lane", () => {
   const script = Script.live();
   script.send("m1");
   script.send("m2", { conversation: ANN_BOB });
-  assert.deepEqual(named(script.nextSends(2)), [["m1", ""], ["m2", "m1"]]);
+  assert.deepEqual(named(script.nextSends(2)), [
+    ["m1", ""],
+    ["m2", "m1"],
+  ]);
 });
 
 test("a send above the frame limit is refused here and the connection lives", () => {
@@ -150,7 +170,10 @@ test("a send above the frame limit is refused here and the connection lives", ()
   script.send("m2");
   const [refused] = script.events();
   assert.ok(refused?.kind === "refused" && refused.refusal.code === ErrorCode.TOO_LARGE);
-  assert.deepEqual(named(script.nextSends(2)), [["m1", ""], ["m2", "m1"]]);
+  assert.deepEqual(named(script.nextSends(2)), [
+    ["m1", ""],
+    ["m2", "m1"],
+  ]);
 });
 
 test("a full outbox refuses the next send", () => {
@@ -164,9 +187,12 @@ test("the same id twice, unanswered, is one send; with another body a conflict",
   const script = Script.live();
   const ticket = script.send("m1");
   assert.equal(script.send("m1"), ticket);
-  assert.throws(() => script.send("m1", { user: "bob" }, "else"), (thrown: unknown) => {
-    return thrown instanceof RefusedError && thrown.code === ErrorCode.CONFLICT;
-  });
+  assert.throws(
+    () => script.send("m1", { user: "bob" }, "else"),
+    (thrown: unknown) => {
+      return thrown instanceof RefusedError && thrown.code === ErrorCode.CONFLICT;
+    },
+  );
   script.nextSend();
   assert.ok(script.isSilent());
 });

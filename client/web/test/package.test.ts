@@ -1,10 +1,12 @@
-// Claims about what `npm pack` makes: it installs into an empty project, type-checks, bundles small, and talks to a real server.
+// Claims about what `npm pack` makes: it installs into an empty project, type-checks, bundles small, and talks to a
+// real server.
 //
-// In: dist, README.md, a server (IM_SERVER_BIN, else target/release or target/debug). Out: a verdict. Always: the program runs
-// from the installed package, by its name; the server has a folder and ports of its own and is stopped at the end.
+// In: dist, README.md, a server (IM_SERVER_BIN, else the newer of target/release and target/debug). Out: a verdict.
+// Always: the program runs from the installed package, by its name; the server has a folder and ports of its own and is
+// stopped at the end.
 import assert from "node:assert/strict";
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -49,7 +51,14 @@ test("the README's program type-checks in strict mode, however modules are resol
   const snippets = [...readFileSync(join(ROOT, "README.md"), "utf8").matchAll(/```ts\n(.*?)```/gs)];
   assert.equal(snippets.length, 1);
   writeFileSync(join(project, "readme.ts"), snippets[0]![1]!);
-  const strict = { strict: true, noEmit: true, target: "ES2022", lib: ["ES2022", "DOM"], types: [], skipLibCheck: false };
+  const strict = {
+    strict: true,
+    noEmit: true,
+    target: "ES2022",
+    lib: ["ES2022", "DOM"],
+    types: [],
+    skipLibCheck: false,
+  };
   const resolutions = [{ module: "NodeNext" }, { module: "ESNext", moduleResolution: "bundler" }];
   for (const resolution of resolutions) {
     const tsconfig = { compilerOptions: { ...strict, ...resolution }, files: ["readme.ts"] };
@@ -72,29 +81,25 @@ test("importing it without using it bundles to nothing", () => {
   assert.equal(readFileSync(join(project, "unused.out.js"), "utf8").trim(), "");
 });
 
-test("the installed package talks to a real server", async () => {
+test("the installed package talks to a real server", { timeout: 60_000 }, async () => {
   const server = await startServer();
-  try {
-    writeFileSync(join(project, "talk.mjs"), TALK);
-    const ws = pathToFileURL(join(ROOT, "node_modules/ws/wrapper.mjs")).href;
-    const program = spawn(process.execPath, ["talk.mjs", server.url, server.tokens.alice, server.tokens.bob, ws], {
-      cwd: project,
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    const lines: string[] = [];
-    for await (const line of createInterface({ input: program.stdout })) lines.push(line);
-    assert.deepEqual(lines, [
-      "alice sent 1 2 3",
-      "bob got 1 one, 2 two, 3 three",
-      "bob unread 3, then 0",
-      "alice sees bob at 3",
-      "bob after a reload: one, two, three; then 4 four",
-      "club: alice bob",
-      "refused: NOT_ALLOWED",
-    ]);
-  } finally {
-    await server.stop();
-  }
+  writeFileSync(join(project, "talk.mjs"), TALK);
+  const ws = pathToFileURL(join(ROOT, "node_modules/ws/wrapper.mjs")).href;
+  const program = spawn(process.execPath, ["talk.mjs", server.url, server.tokens.alice, server.tokens.bob, ws], {
+    cwd: project,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const lines: string[] = [];
+  for await (const line of createInterface({ input: program.stdout })) lines.push(line);
+  assert.deepEqual(lines, [
+    "alice sent 1 2 3",
+    "bob got 1 one, 2 two, 3 three",
+    "bob unread 3, then 0",
+    "alice sees bob at 3",
+    "bob after a reload: one, two, three; then 4 four",
+    "club: alice bob",
+    "refused: NOT_ALLOWED",
+  ]);
 });
 
 /** Two users and one reload, with what it sees printed. */
@@ -145,12 +150,12 @@ await Promise.all([alice.close(), bob.close()]);
 interface Server {
   readonly url: string;
   readonly tokens: { readonly alice: string; readonly bob: string };
-  stop(): Promise<void>;
 }
 
 async function startServer(): Promise<Server> {
-  const candidates = [process.env["IM_SERVER_BIN"], ...["release", "debug"].map((kind) => here(`../../../target/${kind}/im-server`))];
-  const binary = candidates.find((path) => path !== undefined && existsSync(path));
+  const builtMs = (path: string) => statSync(path).mtimeMs;
+  const built = ["release", "debug"].map((kind) => here(`../../../target/${kind}/im-server`)).filter(existsSync);
+  const binary = process.env["IM_SERVER_BIN"] ?? built.sort((a, b) => builtMs(b) - builtMs(a))[0];
   assert.ok(binary !== undefined, "no server: build it with `cargo build --release`, or name one as IM_SERVER_BIN");
   const folder = mkdtempSync(join(tmpdir(), "im-server-"));
   const listen = { IM_LISTEN__TCP: "127.0.0.1:0", IM_LISTEN__WEBSOCKET: "127.0.0.1:0", IM_LISTEN__HTTP: "127.0.0.1:0" };
@@ -160,15 +165,15 @@ async function startServer(): Promise<Server> {
     await stopped(child);
     rmSync(folder, { recursive: true, force: true });
   };
+  after(stop);
   const text: string[] = [];
   for await (const line of createInterface({ input: child.stdout })) {
     text.push(line);
     const url = /ws:\/\/\S+/.exec(text.join("\n"))?.[0];
     const token = (user: string) => new RegExp(`demo\\s+${user}\\s+(\\S+)`).exec(text.join("\n"))?.[1];
     const [alice, bob] = [token("alice"), token("bob")];
-    if (url !== undefined && alice !== undefined && bob !== undefined) return { url, tokens: { alice, bob }, stop };
+    if (url !== undefined && alice !== undefined && bob !== undefined) return { url, tokens: { alice, bob } };
   }
-  await stop();
   return assert.fail(`the server named no WebSocket address and demo users:\n${text.join("\n")}`);
 }
 

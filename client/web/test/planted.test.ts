@@ -1,7 +1,7 @@
 // Deliberate bugs in the compiled client, each of which a test must find.
 //
-// In: dist and dist-test. Out: a copy with one place changed, and the verdict of the named test on it. Always: a bug that can no
-// longer be planted is a failure too.
+// In: dist and dist-test. Out: a copy with one place changed, and the verdict of the named test on it. Always: a bug
+// that can no longer be planted is a failure too.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -126,7 +126,12 @@ function outcomes(folder: string, [file, name]: Planted["test"]): { passed: numb
   // This process is itself a test of a runner: the one it starts is not.
   delete env["NODE_TEST_CONTEXT"];
   const pattern = `^${name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}$`;
-  const args = ["--test", "--test-reporter=tap", `--test-name-pattern=${pattern}`, join(folder, `dist-test/${file}.test.js`)];
+  const args = [
+    "--test",
+    "--test-reporter=tap",
+    `--test-name-pattern=${pattern}`,
+    join(folder, `dist-test/${file}.test.js`),
+  ];
   const { stdout } = spawnSync(process.execPath, args, { env, encoding: "utf8" });
   const count = (word: string) => Number(new RegExp(`^# ${word} (\\d+)$`, "m").exec(stdout)?.[1]);
   return { passed: count("pass"), failed: count("fail") };
@@ -136,12 +141,16 @@ for (const { bug, file, was, becomes, test: finder } of PLANTED) {
   test(`planted: ${bug}; found by "${finder[1]}"`, () => {
     const folder = mkdtempSync(join(HERE, "dist-planted-"));
     try {
-      for (const part of ["dist", "dist-test", "package.json"]) cpSync(join(HERE, part), join(folder, part), { recursive: true });
+      for (const part of ["dist", "dist-test", "package.json"])
+        cpSync(join(HERE, part), join(folder, part), { recursive: true });
       assert.deepEqual(outcomes(folder, finder), { passed: 1, failed: 0 }, "the test passes without the bug");
       const path = join(folder, "dist", file);
       const code = readFileSync(path, "utf8");
       assert.equal(code.split(was).length, 2, `found once: ${was}`);
-      writeFileSync(path, code.replace(was, () => becomes));
+      writeFileSync(
+        path,
+        code.replace(was, () => becomes),
+      );
       assert.deepEqual(outcomes(folder, finder), { passed: 0, failed: 1 }, "the test fails with the bug");
     } finally {
       rmSync(folder, { recursive: true });

@@ -1,7 +1,7 @@
 // A server that says exactly what a test tells it to say.
 //
-// In: frames to be sent to the client. Out: the client's frames and events. Always: everything the client writes is decoded as the
-// server would; nothing happens unless the test says so.
+// In: frames to be sent to the client. Out: the client's frames and events. Always: everything the client writes is
+// decoded as the server would; nothing happens unless the test says so.
 import assert from "node:assert/strict";
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { Recipient } from "../dist/api.js";
@@ -70,7 +70,10 @@ export function synced(token: string, over: object = {}): Body {
 export function pulled(log: string, from: bigint, to: bigint, headSeq: bigint, floorSeq = 1n): Body {
   const entries: wire.Entry[] = [];
   for (let seq = from; seq <= to; seq++) entries.push(entry(seq));
-  return { case: "pulled", value: create(wire.PulledSchema, { conversationId: log, epoch: EPOCH, headSeq, floorSeq, entries }) };
+  return {
+    case: "pulled",
+    value: create(wire.PulledSchema, { conversationId: log, epoch: EPOCH, headSeq, floorSeq, entries }),
+  };
 }
 
 export function ack(log: string, seq: bigint): Body {
@@ -257,7 +260,8 @@ export function applied(stored: StoredState | undefined, changes: StorageChanges
     changes.forget === "nothing" ? stored?.conversations.map((one) => [one.conversation, one]) : [],
   );
   for (const one of changes.conversations) conversations.set(one.conversation, one);
-  const key = (send: { conversation: string; clientMessageId: string }) => `${send.conversation} ${send.clientMessageId}`;
+  const key = (send: { conversation: string; clientMessageId: string }) =>
+    `${send.conversation} ${send.clientMessageId}`;
   const outbox = new Map(changes.forget === "all" ? [] : stored?.outbox.map((one) => [key(one), one]));
   for (const one of changes.outboxAdded) outbox.set(key(one), one);
   for (const one of changes.outboxRemoved) outbox.delete(key(one));

@@ -35,7 +35,11 @@ export class SimulatedDevice {
   }
 
   #newCore(nowMs: number): Core {
-    const core = new Core(config({ user: this.user, outboxSendsMax: 10_000 }), seeded(this.#chance.below(1 << 30)), this.#stored);
+    const core = new Core(
+      config({ user: this.user, outboxSendsMax: 10_000 }),
+      seeded(this.#chance.below(1 << 30)),
+      this.#stored,
+    );
     core.setToken("token", nowMs);
     core.connect(nowMs);
     return core;

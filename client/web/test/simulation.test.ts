@@ -1,5 +1,5 @@
-// Many seeds, each another run of four devices against an unkind server: whatever happens on the way, in the end every send has
-// one answer, stands once and in its order, and every device was told every entry once, in order.
+// Many seeds, each another run of four devices against an unkind server: whatever happens on the way, in the end every
+// send has one answer, stands once and in its order, and every device was told every entry once, in order.
 //
 // `IM_SEED=n` runs one seed, `IM_SEEDS=n` so many.
 import assert from "node:assert/strict";
@@ -73,7 +73,11 @@ class World {
         const entries = this.server.logs.get(log) ?? [];
         const own = entries.filter(({ clientId }) => clientId.startsWith(`d${device.number}-`));
         const kept = sent.filter((id) => device.ended.get(id) !== undefined);
-        assert.deepEqual(own.map(({ clientId }) => clientId), kept, where(log));
+        assert.deepEqual(
+          own.map(({ clientId }) => clientId),
+          kept,
+          where(log),
+        );
         for (const id of kept) assert.equal(entries[Number(device.ended.get(id)) - 1]?.clientId, id, where(log));
       }
     }

@@ -5,7 +5,20 @@ import { create } from "@bufbuild/protobuf";
 import { Core, DamagedStateError } from "../dist/core/core.js";
 import { SyncHintSchema } from "../dist/gen/client_pb.js";
 import type { StoredState } from "../dist/storage.js";
-import { ANN_BOB, EPOCH, Script, ack, applied, config, entry, pulled, pushed, seeded, state, synced } from "./script.js";
+import {
+  ANN_BOB,
+  EPOCH,
+  Script,
+  ack,
+  applied,
+  config,
+  entry,
+  pulled,
+  pushed,
+  seeded,
+  state,
+  synced,
+} from "./script.js";
 
 function stored(script: Script, before?: StoredState): StoredState {
   const after = applied(before, script.core.takeChanges());
@@ -30,11 +43,20 @@ test("sends without an answer survive a reload, in order and with their ids", ()
   before.core.send({ user: "bob" }, Uint8Array.of(1, 2), undefined, before.nowMs);
   const [, second] = before.core.pending();
   const script = Script.fresh({}, 2, stored(before));
-  assert.deepEqual(script.core.pending().map(({ clientMessageId }) => clientMessageId), ["m1", second?.clientMessageId]);
+  assert.deepEqual(
+    script.core.pending().map(({ clientMessageId }) => clientMessageId),
+    ["m1", second?.clientMessageId],
+  );
   script.signIn();
   script.expectSync("t1");
   const sends = script.nextSends(2);
-  assert.deepEqual(sends.map(({ id, after }) => [id, after]), [["m1", ""], [second?.clientMessageId, "m1"]]);
+  assert.deepEqual(
+    sends.map(({ id, after }) => [id, after]),
+    [
+      ["m1", ""],
+      [second?.clientMessageId, "m1"],
+    ],
+  );
   script.send("m3");
   assert.equal(script.nextSend().after, second?.clientMessageId, "a new send is behind the old ones");
 });
@@ -73,7 +95,10 @@ test("a reset empties what is stored, but for the sends", () => {
   const after = stored(script, before);
   assert.deepEqual(after.conversations, []);
   assert.deepEqual([after.device.epoch, after.device.syncToken.length], [EPOCH + 1n, 0]);
-  assert.deepEqual(after.outbox.map(({ clientMessageId }) => clientMessageId), ["m1"]);
+  assert.deepEqual(
+    after.outbox.map(({ clientMessageId }) => clientMessageId),
+    ["m1"],
+  );
 });
 
 test("nothing is to be stored when nothing has changed", () => {
@@ -97,9 +122,18 @@ test("what a failed save held is saved with what came since", () => {
   script.core.putBackChanges(failed);
   const changes = script.core.takeChanges();
   const after = applied(undefined, changes);
-  assert.deepEqual(after?.outbox.map(({ clientMessageId }) => clientMessageId), ["m2"]);
-  assert.deepEqual(changes?.entries.map(({ seq }) => seq), [1n, 2n]);
-  assert.deepEqual(changes?.outboxRemoved.map(({ clientMessageId }) => clientMessageId), ["m1"]);
+  assert.deepEqual(
+    after?.outbox.map(({ clientMessageId }) => clientMessageId),
+    ["m2"],
+  );
+  assert.deepEqual(
+    changes?.entries.map(({ seq }) => seq),
+    [1n, 2n],
+  );
+  assert.deepEqual(
+    changes?.outboxRemoved.map(({ clientMessageId }) => clientMessageId),
+    ["m1"],
+  );
 });
 
 test("a damaged state is refused", () => {

@@ -61,7 +61,9 @@ for (const [kind, make] of Object.entries(kinds)) {
   test(`${kind}: what was saved survives a reload`, async () => {
     const { storage, reopen } = make(3);
     await storage.save(changes({ conversations: [conversation("c1", 1n), conversation("c2", 5n)] }));
-    await storage.save(changes({ conversations: [conversation("c1", 2n)], outboxAdded: [send(1, "m1"), send(2, "m2")] }));
+    await storage.save(
+      changes({ conversations: [conversation("c1", 2n)], outboxAdded: [send(1, "m1"), send(2, "m2")] }),
+    );
     await storage.save(changes({ outboxRemoved: [{ conversation: "c1", clientMessageId: "m1" }] }));
     const stored = await reopen().load();
     assert.deepEqual(stored, {
@@ -96,7 +98,10 @@ for (const [kind, make] of Object.entries(kinds)) {
     assert.deepEqual(await read(undefined, 2), [11n, 2n ** 53n + 1n]);
     assert.deepEqual(await read(2n ** 53n + 1n, 10), [10n, 11n]);
     assert.deepEqual(await read(10n, 10), []);
-    assert.deepEqual((await reopened.entries("c10", undefined, 10)).map(({ entry }) => entry), [Uint8Array.of(1)]);
+    assert.deepEqual(
+      (await reopened.entries("c10", undefined, 10)).map(({ entry }) => entry),
+      [Uint8Array.of(1)],
+    );
   });
 }
 

@@ -1,7 +1,7 @@
 // The golden vectors of proto/vectors/: bytes and what they mean, the same for clients in every language.
 //
-// In: the committed files, and the full compiled schema (proto/descriptor.bin). Out: a verdict. Always: the meaning is told by the
-// full schema, not by the short form this client is built with, so the two check one another.
+// In: the committed files, and the full compiled schema (proto/descriptor.bin). Out: a verdict. Always: the meaning is
+// told by the full schema, not by the short form this client is built with, so the two check one another.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -68,10 +68,17 @@ test("a message may hold many frames, and ends where its last frame ends", () =>
   const list: FrameVector[] = vectors("frames");
   const all = list.map(({ hex }) => hex);
   const read = [...frames(unhex(all.join("")), FRAME_BYTES_MAX)];
-  assert.deepEqual(read.map((frame) => Buffer.from(delimited(frame)).toString("hex")), all);
+  assert.deepEqual(
+    read.map((frame) => Buffer.from(delimited(frame)).toString("hex")),
+    all,
+  );
   for (const { name, hex } of list) {
     for (let at = 1; at < hex.length / 2; at++) {
-      assert.throws(() => [...frames(unhex(hex).subarray(0, at), FRAME_BYTES_MAX)], { fault: "unfinished" }, `${name} ${at}`);
+      assert.throws(
+        () => [...frames(unhex(hex).subarray(0, at), FRAME_BYTES_MAX)],
+        { fault: "unfinished" },
+        `${name} ${at}`,
+      );
     }
   }
 });

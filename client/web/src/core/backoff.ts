@@ -1,7 +1,7 @@
 // How long to wait before something is tried again: full jitter.
 //
-// In: how often it failed, the least the server asked for, a random source. Out: milliseconds. Always: at least what the
-// server asked for, plus a random share of a span that doubles from `firstMs` to `mostMs`.
+// In: how often it failed, the least the server asked for, a random source. Out: milliseconds. Always: at least what
+// the server asked for, plus a random share of a span that doubles from `firstMs` to `mostMs`.
 import { type RandomBytes, drawn } from "./random.js";
 
 export interface Backoff {

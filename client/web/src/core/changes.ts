@@ -1,8 +1,8 @@
 // What has changed since the storage was last told.
 //
-// In: marks. Out: one step for the storage, taken between two inputs. Always: what is taken is complete and belongs together:
-// sync token, cursors and outbox of one moment. Cursors and sends are bounded by those that exist; of entries kept for display
-// at most ENTRIES_UNSAVED_MAX wait, then the oldest are left out.
+// In: marks. Out: one step for the storage, taken between two inputs. Always: what is taken is complete and belongs
+// together: sync token, cursors and outbox of one moment. Cursors and sends are bounded by those that exist; of entries
+// kept for display at most ENTRIES_UNSAVED_MAX wait, then the oldest are left out.
 import type { StorageChanges, StoredConversation, StoredDevice, StoredEntry, StoredSend } from "../storage.js";
 import type { QueuedSend } from "./outbox.js";
 

@@ -1,8 +1,8 @@
 // What this user knows of its conversations: names, cursors, unread.
 //
-// In: states that sync tells, entries handed over, cursors that moved. Out: the app's view of a conversation. Always: cursors
-// only rise; unread = head ordinal − the higher of read and floor ordinal, and 0 where that is negative. Bounded by the
-// conversations of the user.
+// In: states that sync tells, entries handed over, cursors that moved. Out: the app's view of a conversation. Always:
+// cursors only rise; unread = head ordinal − the higher of read and floor ordinal, and 0 where that is negative.
+// Bounded by the conversations of the user.
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import type { Conversation } from "../events.js";
 import { type ConversationState, ConversationStateSchema, type Entry } from "../gen/client_pb.js";

@@ -1,9 +1,10 @@
 // The client as a state machine: the parts, what goes in, what comes out.
 //
-// In: `connect`, what the transport saw (`connected`, `received`, `disconnected`), commands, tokens, and `timer`, each with the
-// time in ms of any clock that never goes back. Out, to be taken after each input: `pollAction`, `takeMessages`, `pollEvent`,
-// `deadlineMs`, `takeChanges`. Always: no socket, clock, storage or hidden randomness; an input never fails because of what the
-// server sent. Events wait in a queue as long as one input makes it; a transport takes them all before the next.
+// In: `connect`, what the transport saw (`connected`, `received`, `disconnected`), commands, tokens, and `timer`, each
+// with the time in ms of any clock that never goes back. Out, to be taken after each input: `pollAction`,
+// `takeMessages`, `pollEvent`, `deadlineMs`, `takeChanges`. Always: no socket, clock, storage or hidden randomness; an
+// input never fails because of what the server sent. Events wait in a queue as long as one input makes it; a transport
+// takes them all before the next.
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { Recipient } from "../api.js";
 import { FullError, RefusedError } from "../errors.js";
@@ -93,7 +94,8 @@ export class Core {
       if (state !== undefined) this.conversations.load(state);
     }
     for (const { place, ...send } of [...stored.outbox].sort((a, b) => a.place - b.place)) {
-      if (!isId(send.conversation) || !isId(send.clientMessageId)) throw new DamagedStateError("a stored send has no id");
+      if (!isId(send.conversation) || !isId(send.clientMessageId))
+        throw new DamagedStateError("a stored send has no id");
       // What an earlier run accepted is kept, whatever this one's bound.
       this.outbox.add({ ...send, ticket: place });
       this.#nextTicket = Math.max(this.#nextTicket, place + 1);
@@ -101,7 +103,7 @@ export class Core {
     this.takeChanges();
   }
 
-  // ------------------------------------------------------------------------------------------------------ the app's side
+  // ----------------------------------------------------------------------------------------------------- the app's side
 
   /** Dials, unless a link is there or on its way; not before the time the server named. */
   connect(nowMs: number): void {
@@ -169,10 +171,12 @@ export class Core {
   }
 
   pending(): PendingSend[] {
-    return this.outbox.list().map(({ conversation, clientMessageId, body }) => ({ conversation, clientMessageId, body }));
+    return this.outbox
+      .list()
+      .map(({ conversation, clientMessageId, body }) => ({ conversation, clientMessageId, body }));
   }
 
-  // ------------------------------------------------------------------------------------------------ the transport's side
+  // ----------------------------------------------------------------------------------------------- the transport's side
 
   /** The socket is open. */
   connected(nowMs: number): void {
@@ -274,7 +278,7 @@ export class Core {
     this.changes.putBack(changes, isQueued);
   }
 
-  // -------------------------------------------------------------------------------------------------------------- inside
+  // ------------------------------------------------------------------------------------------------------------- inside
 
   endLink(cause: Cause, atLeastMs: number, nowMs: number): void {
     this.link.end(cause, atLeastMs, this.renewsToken, nowMs, this.random);

@@ -1,7 +1,7 @@
 // What the core tells, in order.
 //
-// In: nothing. Out: types. Always: every accepted command gets one event that carries its ticket; entries of a conversation
-// come in the order of their seq, each once.
+// In: nothing. Out: types. Always: every accepted command gets one event that carries its ticket; entries of a
+// conversation come in the order of their seq, each once.
 import type { ClientState, Conversation, Sent } from "../events.js";
 import type { CommandAck, Entry, ErrorCode, Kicked_Reason, Members, Pulled, ReadMarked } from "../gen/client_pb.js";
 

@@ -1,8 +1,8 @@
 // Delimited frames: a varint32 length, then that many bytes.
 //
-// In: one binary message of the WebSocket. Out: its frames in order, of length 0 for a heartbeat. Always: a length is checked
-// before anything is cut; a message ends where its last frame ends; bytes that are no message of the schema are refused,
-// where the protobuf runtime alone would read on.
+// In: one binary message of the WebSocket. Out: its frames in order, of length 0 for a heartbeat. Always: a length is
+// checked before anything is cut; a message ends where its last frame ends; bytes that are no message of the schema are
+// refused, where the protobuf runtime alone would read on.
 import { type DescField, type DescMessage, type MessageShape, ScalarType, fromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 

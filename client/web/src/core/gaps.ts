@@ -1,9 +1,9 @@
 // Entries in the order of their seq, each once, without a hole.
 //
-// In: pushed and pulled entries, this device's own acks, heads that sync or an answer told of. Out: entries handed over, and
-// pulls for what is missing. Always: only the entry behind the cursor is handed over; a lower one is dropped; a higher one
-// waits, at most BUFFERED_ENTRIES_MAX per conversation (one more is dropped: the pull brings it), while everything from the
-// cursor on is pulled. At most PULLS_MAX pulls are unanswered.
+// In: pushed and pulled entries, this device's own acks, heads that sync or an answer told of. Out: entries handed
+// over, and pulls for what is missing. Always: only the entry behind the cursor is handed over; a lower one is dropped;
+// a higher one waits, at most BUFFERED_ENTRIES_MAX per conversation (one more is dropped: the pull brings it), while
+// everything from the cursor on is pulled. At most PULLS_MAX pulls are unanswered.
 import { create } from "@bufbuild/protobuf";
 import { type Entry, PullSchema, type Pulled } from "../gen/client_pb.js";
 import { REPEAT, delayMs } from "./backoff.js";

@@ -1,7 +1,7 @@
 // Tells a silent server from a dead one.
 //
-// In: the times of sign-in, of messages heard, and now. Out: when to write a heartbeat, and when to give the link up. Always:
-// one heartbeat per interval whatever else is written, because its answer also tells of lost pushes.
+// In: the times of sign-in, of messages heard, and now. Out: when to write a heartbeat, and when to give the link up.
+// Always: one heartbeat per interval whatever else is written, because its answer also tells of lost pushes.
 
 /** If the server names none. */
 const INTERVAL_FALLBACK_MS = 30_000;

@@ -1,7 +1,7 @@
 // What waits for its time.
 //
-// In: keys with a time. Out: the keys whose time has come, and the next time. Always: a key waits once; bounded by whoever
-// owns the keys.
+// In: keys with a time. Out: the keys whose time has come, and the next time. Always: a key waits once; bounded by
+// whoever owns the keys.
 
 export class Later<Key> {
   readonly #untilMs = new Map<Key, number>();

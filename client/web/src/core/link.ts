@@ -1,8 +1,8 @@
 // The life of the link: fetch a token, dial, sign in, wait, dial again, or stay away.
 //
-// In: what the transport reports, close codes, the app's wishes. Out: requests to the transport and when the next attempt is
-// due. Always: after a code that does not reconnect nothing is dialled until the app has mended the cause; an expired token
-// is never used again; no wish of the app or the browser undercuts the delay the server named.
+// In: what the transport reports, close codes, the app's wishes. Out: requests to the transport and when the next
+// attempt is due. Always: after a code that does not reconnect nothing is dialled until the app has mended the cause;
+// an expired token is never used again; no wish of the app or the browser undercuts the delay the server named.
 import { CloseCode, Kicked_Reason } from "../gen/client_pb.js";
 import { RECONNECT, delayMs } from "./backoff.js";
 import type { RandomBytes } from "./random.js";

@@ -1,9 +1,10 @@
 // Sends, in order, until each has its final answer: go-back-N.
 //
-// In: sends of the app, acks, errors, the end of a connection. Out: `Send` commands on the wire and what became of each.
-// Always: a conversation's sends are written in their order, each naming in `after` the one before it that has no final answer
-// at that moment; after anything but a final answer, everything from that send on is written again, in order, with the same
-// ids. At most `pendingSendsMax` attempts of a connection are unanswered. Only `SendAck` and FINAL end a send.
+// In: sends of the app, acks, errors, the end of a connection. Out: `Send` commands on the wire and what became of
+// each. Always: a conversation's sends are written in their order, each naming in `after` the one before it that has no
+// final answer at that moment; after anything but a final answer, everything from that send on is written again, in
+// order, with the same ids. At most `pendingSendsMax` attempts of a connection are unanswered. Only `SendAck` and FINAL
+// end a send.
 import { create } from "@bufbuild/protobuf";
 import { type Error as WireError, ErrorClass, ErrorCode, SendSchema } from "../gen/client_pb.js";
 import { REPEAT, delayMs } from "./backoff.js";
@@ -51,7 +52,9 @@ export class Outbox {
   readonly #held = new Later<string>();
   /** The server was BUSY: nothing is sent before. */
   #pausedUntilMs = 0;
-  /** Attempts of this connection without any answer; also those that were given up here, for the server counts them too. */
+  /**
+   * Attempts of this connection without any answer; also those that were given up here, for the server counts them too.
+   */
   #attemptsPending = 0;
   #attemptsMax = PENDING_SENDS_FALLBACK;
   #sends = 0;
@@ -62,7 +65,12 @@ export class Outbox {
 
   add(send: QueuedSend): void {
     this.#sends += 1;
-    const lane: Lane = this.#lanes.get(send.conversation) ?? { attempts: [], written: 0, failures: 0, place: "resting" };
+    const lane: Lane = this.#lanes.get(send.conversation) ?? {
+      attempts: [],
+      written: 0,
+      failures: 0,
+      place: "resting",
+    };
     this.#lanes.set(send.conversation, lane);
     lane.attempts.push({ send, requestId: 0 });
     if (lane.place === "resting") {
@@ -138,8 +146,8 @@ export class Outbox {
   }
 
   /**
-   * An error answered attempt `requestId`. Returns the send if that ended it. An error to an attempt that was given up says
-   * nothing about the send.
+   * An error answered attempt `requestId`. Returns the send if that ended it. An error to an attempt that was given up
+   * says nothing about the send.
    */
   failed(
     conversation: string,

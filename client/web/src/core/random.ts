@@ -1,7 +1,7 @@
 // Chance, as an argument.
 //
-// In: a source of random bytes; the system's in an app, a seeded one in a test. Out: numbers and ids. Always: nothing else in
-// the core is random.
+// In: a source of random bytes; the system's in an app, a seeded one in a test. Out: numbers and ids. Always: nothing
+// else in the core is random.
 import { base64url } from "../base64url.js";
 
 export type RandomBytes = (count: number) => Uint8Array;

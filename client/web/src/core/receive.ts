@@ -1,7 +1,7 @@
 // One frame of the server, or one missing answer, to the part of the client it concerns.
 //
-// In: decoded frames and requests that timed out. Out: calls of the parts. Always: a frame with an id nobody waits for, and one
-// with a body this client does not know, change nothing.
+// In: decoded frames and requests that timed out. Out: calls of the parts. Always: a frame with an id nobody waits for,
+// and one with a body this client does not know, change nothing.
 import { create } from "@bufbuild/protobuf";
 import {
   CloseCode,
@@ -38,7 +38,9 @@ export function onTimeOut(core: Core, requestId: number, asked: Asked, nowMs: nu
   onError(core, requestId, asked, error, nowMs);
 }
 
-/** The server is newer than this client. The app's request ends with it; what the client needs itself is asked again. */
+/**
+ * The server is newer than this client. The app's request ends with it; what the client needs itself is asked again.
+ */
 function onUnknownAnswer(core: Core, requestId: number, asked: Asked, nowMs: number): void {
   const answer: Answer = { case: "unknown", value: undefined };
   if (asked.kind === "request") {

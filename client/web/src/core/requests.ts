@@ -1,7 +1,7 @@
 // Commands other than `Send`: each is repeated with the same id until its final answer.
 //
-// In: commands of the app, answers, errors, the end of a connection. Out: commands on the wire. Always: a command is written
-// again unchanged, so the server can tell a repetition; the core bounds how many wait.
+// In: commands of the app, answers, errors, the end of a connection. Out: commands on the wire. Always: a command is
+// written again unchanged, so the server can tell a repetition; the core bounds how many wait.
 import { groupConversationId } from "../ids.js";
 import { REPEAT, delayMs } from "./backoff.js";
 import { Later } from "./later.js";
@@ -115,5 +115,6 @@ function commandIdOf(command: Command): string | undefined {
 
 /** A cursor belongs to the epoch it was made in: the one known when the command is first written. */
 function nameEpoch(command: Command, epoch: bigint): void {
-  if ((command.case === "markRead" || command.case === "pull") && command.value.epoch === 0n) command.value.epoch = epoch;
+  if ((command.case === "markRead" || command.case === "pull") && command.value.epoch === 0n)
+    command.value.epoch = epoch;
 }

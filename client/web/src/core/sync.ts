@@ -1,8 +1,8 @@
 // What moved while this device was away: asked before anything live is applied.
 //
-// In: sign-ins, sync hints, pages. Out: `Sync` commands, states for the app, heads for the gaps. Always: pushes that come while
-// a sync is unanswered are applied after its last page; of more than HELD_PUSHES_MAX the head alone is kept, and the entries
-// are pulled.
+// In: sign-ins, sync hints, pages. Out: `Sync` commands, states for the app, heads for the gaps. Always: pushes that
+// come while a sync is unanswered are applied after its last page; of more than HELD_PUSHES_MAX the head alone is kept,
+// and the entries are pulled.
 import { create } from "@bufbuild/protobuf";
 import { type Entry, SyncSchema, type Synced } from "../gen/client_pb.js";
 import { isId } from "../ids.js";

@@ -1,8 +1,8 @@
 // One connection's frames: out with request ids, and which request ids still wait.
 //
 // In: commands. Out: messages to be written, and what an answer was asked for. Always: a request id is used once per
-// connection; what was asked on one connection is forgotten with it. Ids count up, so the first without an answer is the
-// first to time out. What waits is bounded by what is asked within REQUEST_TIMEOUT_MS.
+// connection; what was asked on one connection is forgotten with it. Ids count up, so the first without an answer is
+// the first to time out. What waits is bounded by what is asked within REQUEST_TIMEOUT_MS.
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type ClientFrame, ClientFrameSchema } from "../gen/client_pb.js";
 import { HEARTBEAT, delimited } from "./frames.js";
