@@ -1,0 +1,30 @@
+# FerretDB on PostgreSQL, in MongoDB's place: same protocol, unique keys, ordered batches. Not the same: write and read
+# concern are ignored, there are no transactions, TTL or partial indexes, and an ordered insert keeps its order only up to
+# 100 documents.
+
+ferretdb_port() { echo "${IM_SERVICES_FERRETDB_PORT:-16017}"; }
+
+ferretdb_install() {
+  local go sources
+  sources=("$here/ferretdb/main.go" "$here/ferretdb/go.mod" "$here/ferretdb/go.sum")
+  up_to_date "$folder/programs/ferretdb.stamp" "${sources[@]}" && [ -x "$folder/programs/ferretdb" ] && return 0
+  go=$(go_command) || return 1
+  echo "building FerretDB"
+  (cd "$here/ferretdb" && GOFLAGS=-buildvcs=false "$go" build -trimpath -ldflags='-s -w' -o "$folder/programs/ferretdb" .) \
+    >>"$folder/log/install.log" 2>&1 || { tail -n 5 "$folder/log/install.log" >&2; return 1; }
+  set_stamp "$folder/programs/ferretdb.stamp" "${sources[@]}"
+}
+
+ferretdb_start() {
+  wait_ready postgresql || return 1
+  [ "$(postgresql_query -d postgres -c "SELECT count(*) FROM pg_database WHERE datname = 'ferretdb'")" = 1 ] ||
+    postgresql_query -d postgres -c 'CREATE DATABASE ferretdb' || return 1
+  postgresql_query -d ferretdb -f "$here/postgresql/equality_index.sql" 2>>"$(log_file ferretdb)" || return 1
+  mkdir -p "$(data_folder ferretdb)"
+  GOGC=400 GOMEMLIMIT=400MiB spawn ferretdb "$folder/programs/ferretdb" serve "127.0.0.1:$(ferretdb_port)" \
+    "postgres://postgres@127.0.0.1:$(postgresql_port)/ferretdb?pool_max_conns=16"
+}
+
+ferretdb_ready() { timeout 5 "$folder/programs/ferretdb" ready "127.0.0.1:$(ferretdb_port)"; }
+
+ferretdb_env() { echo "IM_TEST_MONGODB=mongodb://127.0.0.1:$(ferretdb_port)/?directConnection=true"; }
