@@ -5,7 +5,7 @@
 //! keys of `default.yaml` are all the keys there are, so the reference cannot lag behind the code.
 
 use im_codec::SessionLimits;
-use im_gateway::GatewayConfig;
+use im_gateway::{GatewayConfig, WebsocketConfig};
 use im_logic::LogicConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -30,13 +30,14 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     pub tcp: SocketAddr,
+    pub websocket: SocketAddr,
     pub http: SocketAddr,
 }
 
 impl Listen {
     /// Only this machine can reach the server.
     pub fn all_loopback(&self) -> bool {
-        self.tcp.ip().is_loopback() && self.http.ip().is_loopback()
+        [self.tcp, self.websocket, self.http].iter().all(|address| address.ip().is_loopback())
     }
 }
 
@@ -83,6 +84,7 @@ pub enum Driver {
 pub struct Gateway {
     pub cores: u16,
     pub driver: Driver,
+    pub origins: Vec<String>,
     pub heartbeat_interval_ms: u32,
     pub idle_timeout_ms: u32,
     pub first_byte_timeout_ms: u32,
@@ -193,11 +195,12 @@ impl Config {
         }
     }
 
-    /// What the gateway is started with.
-    pub fn gateway_config(&self) -> GatewayConfig {
+    /// What the gateway is started with. `http`: where the page is, whose tabs may connect.
+    pub fn gateway_config(&self, http: SocketAddr) -> GatewayConfig {
         let gateway = &self.gateway;
         GatewayConfig {
             tcp: self.listen.tcp,
+            websocket: Some(WebsocketConfig { address: self.listen.websocket, origins: self.origins(http) }),
             cores: usize::from(gateway.cores),
             driver: match gateway.driver {
                 Driver::Auto => im_gateway::Driver::Auto,
@@ -226,6 +229,17 @@ impl Config {
             faults: im_gateway::Faults::from_env(),
             ..GatewayConfig::default()
         }
+    }
+
+    /// The page's own origins, by every name a browser on this machine may have used, then those of `gateway.origins`.
+    fn origins(&self, http: SocketAddr) -> Vec<String> {
+        let port = http.port();
+        let mut origins = vec![format!("http://{http}")];
+        if http.ip().is_loopback() || http.ip().is_unspecified() {
+            origins.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{port}")));
+        }
+        origins.extend(self.gateway.origins.iter().cloned());
+        origins
     }
 
     /// What the workers and request handlers are started with.

@@ -3,12 +3,14 @@
 //! In: a [`config::Config`]. Out: a running role. Always: this package alone knows all the others.
 
 pub mod config;
+mod demo;
 pub mod exit;
 mod fault_points;
 mod http;
 mod join;
 mod logging;
 mod metrics;
+mod page;
 pub mod standalone;
 mod start_text;
 pub mod tokens;

@@ -4,10 +4,12 @@
 //! ports of the network, folder, keys; of closing: clients, queue, workers, store; nothing of it is on a message's path.
 
 use crate::config::Config;
+use crate::demo::Demo;
 use crate::exit::Failure;
 use crate::fault_points::Points;
 use crate::http::{self, Endpoints};
 use crate::join::{AskRequests, DeliverToGateway, ForwardToQueue};
+use crate::page::Page;
 use crate::{logging, metrics, start_text, tokens};
 use im_gateway::{Gateway, GatewayHandle};
 use im_logic::{Logic, Ports, WorkerHandle};
@@ -47,13 +49,13 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
     let listener = bind("http", config.listen.http).await?;
+    let http_address = listener.local_addr().map_err(other)?;
     // The gateway opens its own listeners later; a port in use must be known before the data is touched.
-    drop(bind("tcp", config.listen.tcp).await?);
+    drop([bind("tcp", config.listen.tcp).await?, bind("websocket", config.listen.websocket).await?]);
     let is_new = !config.store.folder.join("store.redb").exists();
     let store = open_store(config)?;
     let keys = tokens::Keys::open_or_create(config)?;
-    let server = Server::start(config, &store, &keys).await?;
-    let http_address = listener.local_addr().map_err(other)?;
+    let server = Server::start(config, http_address, &store, &keys).await?;
     tokio::spawn(http::serve(listener, server.endpoints.clone()));
     start_text::print(config, is_new, &server.gateway, http_address, &keys);
     server.endpoints.ready.store(true, Ordering::Release);
@@ -95,7 +97,12 @@ struct Server {
 }
 
 impl Server {
-    async fn start(config: &Config, store: &EmbeddedStore, keys: &tokens::Keys) -> Result<Self, Failure> {
+    async fn start(
+        config: &Config,
+        http: SocketAddr,
+        store: &EmbeddedStore,
+        keys: &tokens::Keys,
+    ) -> Result<Self, Failure> {
         let (queue, consumers) = EmbeddedQueue::new(config.logic.partitions, config.logic.queue_records_max as usize);
         let delivery = Arc::new(DeliverToGateway::default());
         let routes = Arc::new(EmbeddedRoutes::new());
@@ -122,14 +129,17 @@ impl Server {
         let requests = Arc::new(logic.requests(keys.ring(config)?));
         let ask = Arc::new(AskRequests::new(requests, tokio::runtime::Handle::current()));
         let forward = Arc::new(ForwardToQueue::new(ports.queue));
-        let gateway = Gateway::start(config.gateway_config(), forward, ask.clone())
+        let gateway = Gateway::start(config.gateway_config(http), forward, ask.clone())
             .map_err(|error| Failure::Listen(format!("cannot start the gateway: {error}")))?;
         ask.name_gateway(GatewayBoot(gateway.boot()));
         delivery.connect(gateway.clone());
         keep_lease(routes, GatewayBoot(gateway.boot()));
         let snapshot = (gateway.clone(), logic.metrics(), queue.clone());
+        let websocket = gateway.websocket_address().unwrap_or(config.listen.websocket);
         let endpoints = Arc::new(Endpoints {
             ready: AtomicBool::new(false),
+            page: Page::new(websocket),
+            demo: Demo::new(config, keys, websocket, http),
             metrics: Box::new(move || metrics::text(&snapshot.0.metrics(), &snapshot.1, snapshot.2.waiting())),
         });
         Ok(Self { gateway, queue, workers, endpoints })

@@ -21,10 +21,11 @@ const KEY_FILE: &str = "signing.key";
 const KEY_BYTES: usize = 32;
 /// The key of demo tokens; no real server knows it.
 const DEMO_KEY: &str = "demo";
-pub const DEMO_USERS: [&str; 2] = ["alice", "bob"];
+pub const DEMO_USERS: [&str; 4] = ["alice", "bob", "carol", "dave"];
 const DEMO_VALID_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// The secrets of the data folder.
+#[derive(Clone)]
 pub struct Keys {
     signing: Vec<u8>,
 }

@@ -20,4 +20,5 @@ mod harness;
 mod kill;
 #[cfg(feature = "fault-points")]
 mod kill_points;
+mod page;
 mod process;

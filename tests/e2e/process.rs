@@ -1,17 +1,16 @@
 //! How the process starts, refuses to start, and ends: the exit code, the text, and data that nobody touched.
 
 use crate::harness::raw::{Got, Raw, send_to_user, within};
-use crate::harness::server::{Folder, Server, Settings, binary};
+use crate::harness::server::{Addresses, Folder, Server, Settings, binary};
 use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{CloseCode, ServerFrame};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-fn any_port() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
+fn any_port() -> Addresses {
+    Addresses::any_port([127, 0, 0, 1].into())
 }
 
 /// Every file below `folder` with its bytes.
@@ -44,9 +43,9 @@ async fn used_folder() -> Folder {
 }
 
 /// The start is refused with this code and a text that holds these words; the data stays as it is.
-fn refused(folder: &Folder, settings: &Settings, [tcp, http]: [SocketAddr; 2], code: i32, words: &[&str]) {
+fn refused(folder: &Folder, settings: &Settings, addresses: Addresses, code: i32, words: &[&str]) {
     let before = folder.data().exists().then(|| contents(&folder.data()));
-    let (status, text) = Server::refuse_to_start(folder, settings, tcp, http);
+    let (status, text) = Server::refuse_to_start(folder, settings, addresses);
     assert_eq!(status.code(), Some(code), "{text}");
     for word in words {
         assert!(text.contains(word), "{word:?} is not in: {text}");
@@ -62,16 +61,36 @@ async fn a_port_in_use_is_exit_code_3_and_harms_neither_server() {
     let mut ann = Raw::device(&first, "ann", "phone").await;
     let folder = used_folder().await;
     let settings = Settings::for_tests();
-    refused(&folder, &settings, [first.tcp, any_port()], 3, &[&first.tcp.to_string()]);
-    refused(&folder, &settings, [any_port(), first.http], 3, &[&first.http.to_string()]);
+    let Server { tcp, websocket, http, .. } = first;
+    let taken = [
+        ("listen.tcp", tcp, Addresses { tcp, ..any_port() }),
+        ("listen.websocket", websocket, Addresses { websocket, ..any_port() }),
+        ("listen.http", http, Addresses { http, ..any_port() }),
+    ];
+    for (key, address, addresses) in taken {
+        refused(&folder, &settings, addresses, 3, &[key, &address.to_string()]);
+    }
     ann.message_to_user("bob", "m1").await;
+}
+
+#[test]
+fn one_port_for_two_listeners_is_exit_code_3() {
+    let folder = Folder::new();
+    // Free again at once, and nobody is known to take it.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let twice =
+        [Addresses { tcp: free, websocket: free, ..any_port() }, Addresses { tcp: free, http: free, ..any_port() }];
+    for addresses in twice {
+        refused(&folder, &Settings::for_tests(), addresses, 3, &["listen.", &free.to_string()]);
+    }
+    assert!(!folder.data().exists(), "nothing was made");
 }
 
 #[tokio::test]
 async fn a_folder_in_use_is_exit_code_4_and_the_first_server_goes_on() {
     let first = Server::start(Settings::for_tests());
     let mut ann = Raw::device(&first, "ann", "phone").await;
-    let (status, text) = Server::refuse_to_start(&first.folder(), &Settings::for_tests(), any_port(), any_port());
+    let (status, text) = Server::refuse_to_start(&first.folder(), &Settings::for_tests(), any_port());
     assert_eq!(status.code(), Some(4), "{text}");
     assert!(text.contains(&first.folder().data().display().to_string()), "{text}");
     ann.message_to_user("bob", "m1").await;
@@ -83,7 +102,7 @@ fn a_folder_that_cannot_be_made_is_exit_code_4() {
     std::fs::write(folder.data(), "a file where the folder should be").unwrap();
     let below = folder.data().join("data").display().to_string();
     let settings = Settings::for_tests().with("IM_STORE__FOLDER", &below);
-    let (status, text) = Server::refuse_to_start(&folder, &settings, any_port(), any_port());
+    let (status, text) = Server::refuse_to_start(&folder, &settings, any_port());
     assert_eq!(status.code(), Some(4), "{text}");
     assert!(text.contains(&below), "{text}");
 }
@@ -103,7 +122,7 @@ async fn a_folder_that_is_not_writable_is_exit_code_4() {
         permit(path, 0o444);
     }
     permit(&folder.data(), 0o555);
-    refused(&folder, &settings, [any_port(); 2], 4, &["data", "writ"]);
+    refused(&folder, &settings, any_port(), 4, &["data", "writ"]);
     permit(&folder.data(), 0o755);
 }
 
@@ -120,7 +139,7 @@ async fn damaged_data_is_exit_code_5_and_is_not_mended_by_guessing() {
     let mut damaged = bytes.clone();
     damaged[..64].iter_mut().for_each(|byte| *byte ^= 0x55);
     std::fs::write(&path, &damaged).unwrap();
-    refused(&folder, &Settings::for_tests(), [any_port(); 2], 5, &[&folder.data().display().to_string(), "damaged"]);
+    refused(&folder, &Settings::for_tests(), any_port(), 5, &[&folder.data().display().to_string(), "damaged"]);
 
     std::fs::write(&path, &bytes).unwrap();
     let server = Server::start_in(folder, Settings::for_tests());
@@ -136,7 +155,7 @@ async fn a_folder_of_a_newer_format_is_exit_code_4_and_stays_as_it_is() {
     ann.message_to_user("bob", "m1").await;
     server.terminate();
     assert!(server.wait().success());
-    refused(&server.folder(), &Settings::for_tests(), [any_port(); 2], 4, &["format 4000", "newer"]);
+    refused(&server.folder(), &Settings::for_tests(), any_port(), 4, &["format 4000", "newer"]);
 }
 
 #[test]
@@ -144,7 +163,7 @@ fn a_wrong_key_is_exit_code_2_and_names_the_nearest() {
     let folder = Folder::new();
     let settings = Settings::for_tests().with("IM_GATEWAY__HEARTBEAT_INTERVALL_MS", "5");
     let words = ["IM_GATEWAY__HEARTBEAT_INTERVALL_MS", "gateway.heartbeat_interval_ms"];
-    refused(&folder, &settings, [any_port(); 2], 2, &words);
+    refused(&folder, &settings, any_port(), 2, &words);
     assert!(!folder.data().exists(), "nothing was made");
 }
 
@@ -152,7 +171,7 @@ fn a_wrong_key_is_exit_code_2_and_names_the_nearest() {
 fn a_wrong_value_and_a_wrong_command_are_exit_code_2() {
     let folder = Folder::new();
     let settings = Settings::for_tests().with("IM_LOGIC__PARTITIONS", "many");
-    refused(&folder, &settings, [any_port(); 2], 2, &["logic.partitions"]);
+    refused(&folder, &settings, any_port(), 2, &["logic.partitions"]);
     let status = std::process::Command::new(binary()).arg("serve").output().unwrap();
     assert_eq!(status.status.code(), Some(2));
 }
@@ -206,6 +225,8 @@ async fn the_first_start_prints_what_to_do_next_and_its_demo_tokens_work() {
     let settings = Settings::for_tests();
     let server = Server::start_in(folder, settings);
     let text = server.log();
+    let page = format!("Open http://{}/ in two tabs", server.http);
+    assert!(text.lines().any(|line| line.starts_with(&page)), "{text}");
     let tokens: BTreeSet<&str> = text.split_whitespace().filter(|word| word.starts_with("eyJ")).collect();
     assert_eq!(tokens.len(), 2, "{text}");
     for token in tokens {

@@ -2,12 +2,11 @@
 
 use crate::harness::bystander::Bystanders;
 use crate::harness::raw::{Raw, sign_in};
-use crate::harness::server::{Folder, Server, Settings};
+use crate::harness::server::{Addresses, Folder, Server, Settings};
 use crate::harness::tokens::{KEY_ID, now_s};
 use im_proto::client::client_frame::Command;
 use im_proto::client::{CloseCode, SignIn};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 
 async fn refused(server: &Server, name: &str, token: &str, code: CloseCode) {
     let mut raw = Raw::connect(server.tcp).await;
@@ -178,8 +177,8 @@ fn b26_a_configured_secret_under_32_bytes_is_refused_at_start() {
     std::fs::write(&file, "A".repeat(42)).unwrap();
     let keys = json!([{ "kid": "weak", "algorithm": "HS256", "file": file }]).to_string();
     let settings = Settings::for_tests().with("IM_AUTH__KEYS", &keys);
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (status, text) = Server::refuse_to_start(&folder, &settings, any, any);
+    let any = Addresses::any_port([127, 0, 0, 1].into());
+    let (status, text) = Server::refuse_to_start(&folder, &settings, any);
     assert_eq!(status.code(), Some(2), "{text}");
     assert!(text.contains("32 bytes"), "{text}");
     assert!(!text.contains("AAAA"), "the secret is not shown: {text}");

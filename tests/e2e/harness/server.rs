@@ -88,10 +88,26 @@ pub struct Server {
     folder: Folder,
     child: Child,
     pub tcp: SocketAddr,
+    pub websocket: SocketAddr,
     pub http: SocketAddr,
     pub key: SigningKey,
     log: Log,
     readers: Readers,
+}
+
+/// Where a server is told to listen; port 0: wherever there is room.
+#[derive(Clone, Copy)]
+pub struct Addresses {
+    pub tcp: SocketAddr,
+    pub websocket: SocketAddr,
+    pub http: SocketAddr,
+}
+
+impl Addresses {
+    pub fn any_port(address: IpAddr) -> Self {
+        let any = SocketAddr::new(address, 0);
+        Self { tcp: any, websocket: any, http: any }
+    }
 }
 
 /// The threads that read the process's output; they end with it.
@@ -124,20 +140,17 @@ impl Server {
     }
 
     pub fn start_in(folder: Folder, settings: Settings) -> Self {
-        let address = own_address();
-        let any_port = SocketAddr::new(address, 0);
-        let started = Started::new(&folder, &settings, any_port, any_port);
+        Self::start_at(folder, settings, Addresses::any_port(own_address()))
+    }
+
+    pub fn start_at(folder: Folder, settings: Settings, addresses: Addresses) -> Self {
+        let started = Started::new(&folder, &settings, addresses);
         started.ready(folder, settings).unwrap_or_else(|(status, log)| panic!("no start: {status}\n{log}"))
     }
 
     /// Starts, expecting the process to end by itself.
-    pub fn refuse_to_start(
-        folder: &Folder,
-        settings: &Settings,
-        tcp: SocketAddr,
-        http: SocketAddr,
-    ) -> (ExitStatus, String) {
-        let mut started = Started::new(folder, settings, tcp, http);
+    pub fn refuse_to_start(folder: &Folder, settings: &Settings, addresses: Addresses) -> (ExitStatus, String) {
+        let mut started = Started::new(folder, settings, addresses);
         let status = wait(&mut started.child).unwrap_or_else(|| panic!("it serves: {}", started.printed()));
         join(&mut started.readers);
         (status, started.printed())
@@ -146,7 +159,8 @@ impl Server {
     /// A process that may end at any moment (an armed fault point): ready, or already gone.
     pub fn try_restart(&mut self) -> Result<(), ExitStatus> {
         assert!(!self.is_running(), "restart of a running server");
-        let started = Started::new(&self.folder, &self.settings, self.tcp, self.http);
+        let Self { tcp, websocket, http, .. } = *self;
+        let started = Started::new(&self.folder, &self.settings, Addresses { tcp, websocket, http });
         match started.ready(self.folder.clone(), self.settings.clone()) {
             Ok(next) => {
                 let before = std::mem::take(&mut *self.log.lock().unwrap());
@@ -244,7 +258,7 @@ struct Started {
 }
 
 impl Started {
-    fn new(folder: &Folder, settings: &Settings, tcp: SocketAddr, http: SocketAddr) -> Self {
+    fn new(folder: &Folder, settings: &Settings, addresses: Addresses) -> Self {
         let key = SigningKey::in_folder(folder.path());
         let mut command = match settings.descriptors_max {
             None => Command::new(binary()),
@@ -258,8 +272,9 @@ impl Started {
             .arg("standalone")
             .current_dir(folder.path())
             .env("IM_STORE__FOLDER", folder.data())
-            .env("IM_LISTEN__TCP", tcp.to_string())
-            .env("IM_LISTEN__HTTP", http.to_string())
+            .env("IM_LISTEN__TCP", addresses.tcp.to_string())
+            .env("IM_LISTEN__WEBSOCKET", addresses.websocket.to_string())
+            .env("IM_LISTEN__HTTP", addresses.http.to_string())
             .env("IM_AUTH__KEYS", key.configuration())
             .envs(&settings.environment)
             .stdin(Stdio::null())
@@ -285,12 +300,12 @@ impl Started {
                 join(&mut self.readers);
                 return Err((status, self.printed()));
             }
-            let addresses = (self.printed_address("tcp"), self.printed_address("http"));
-            if let (Some(tcp), Some(http)) = addresses
+            let addresses = ["  tcp ", "  ws ", "  http "].map(|name| self.printed_address(name));
+            if let [Some(tcp), Some(websocket), Some(http)] = addresses
                 && http::try_get(http, "/readyz").is_ok_and(|(status, _)| status == 200)
             {
                 let Self { child, key, log, readers } = self;
-                return Ok(Server { settings, folder, child, tcp, http, key, log, readers });
+                return Ok(Server { settings, folder, child, tcp, websocket, http, key, log, readers });
             }
             if Instant::now() > deadline {
                 let _ = self.child.kill();
@@ -300,13 +315,11 @@ impl Started {
         }
     }
 
-    /// The address on the first line that names the transport.
-    fn printed_address(&self, transport: &str) -> Option<SocketAddr> {
+    /// The address on the line of the start text that begins with `name`.
+    fn printed_address(&self, name: &str) -> Option<SocketAddr> {
         let printed = self.log.lock().unwrap();
-        printed.lines().filter(|line| line.to_ascii_lowercase().contains(transport)).find_map(|line| {
-            let words = line.split(|c: char| c.is_whitespace() || matches!(c, '/' | ',' | '='));
-            words.filter_map(|word| word.parse().ok()).next()
-        })
+        let line = printed.lines().find(|line| line.starts_with(name))?;
+        line.split([' ', '/']).find_map(|word| word.parse().ok())
     }
 
     fn printed(&self) -> String {
