@@ -10,6 +10,9 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
+/** A name that the browser of these tests takes for this machine: the page as it is met on a server that others can reach. */
+export const OTHER_NAME = "demo.test";
+
 const START_TIMEOUT_MS = 20_000;
 const PROBE_PAUSE_MS = 30;
 
@@ -20,6 +23,8 @@ export type Settings = Readonly<Record<string, string>>;
 
 export class Server {
   readonly url: string;
+  /** The same page by a name that is not loopback. */
+  readonly otherUrl: string;
   readonly websocket: string;
   #environment: NodeJS.ProcessEnv;
   #folder: string;
@@ -29,6 +34,7 @@ export class Server {
     const [tcp, websocket, http] = ports.map((port) => `127.0.0.1:${port}`);
     this.#folder = folder;
     this.url = `http://${http}/`;
+    this.otherUrl = `http://${OTHER_NAME}:${ports[2]}/`;
     this.websocket = `ws://${websocket}/ws`;
     this.#environment = {
       ...process.env,
@@ -37,6 +43,7 @@ export class Server {
       IM_LISTEN__TCP: tcp,
       IM_LISTEN__WEBSOCKET: websocket,
       IM_LISTEN__HTTP: http,
+      IM_GATEWAY__ORIGINS: JSON.stringify([`http://${OTHER_NAME}:${ports[2]}`]),
       IM_LOG__LEVEL: "warn",
     };
   }

@@ -1,14 +1,14 @@
 // The browser of one test file, and the judge of its consoles.
 //
 // In: a server. Out: people, each in a browser profile of their own. Always: after each test every console error, warning and
-// uncaught error that was not expected fails it. Expected is one thing only: while the network or the server is away, Chromium
-// itself prints an error for each WebSocket that could not be opened; no page can keep it from doing so. It is filtered by its
-// exact text and address, and only inside `away`.
+// uncaught error that was not expected fails it. Expected are two things that Chromium itself prints and no page can keep it
+// from printing: while the network or the server is away, a WebSocket that could not be opened (filtered by its exact text and
+// address, and only inside `away`); and that /demo.json is absent where the page came by a name that is not loopback.
 import assert from "node:assert/strict";
 import { after, afterEach, before } from "node:test";
-import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type ConsoleMessage, type Page } from "playwright-core";
 import { Person } from "./person.js";
-import { Server, type Settings } from "./server.js";
+import { OTHER_NAME, Server, type Settings } from "./server.js";
 
 const FLAGS = [
   "--no-sandbox",
@@ -18,6 +18,7 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  `--host-resolver-rules=MAP ${OTHER_NAME} 127.0.0.1`,
 ];
 
 export class Stage {
@@ -63,14 +64,14 @@ export class Stage {
     const context = await this.#browser.newContext({ viewport: { width: 1100, height: 720 }, locale: "en-GB", ...options });
     this.#contexts.push(context);
     context.on("request", (request) => {
-      if (!request.url().startsWith(this.server.url)) this.#foreign.add(request.url());
+      const isOurs = [this.server.url, this.server.otherUrl].some((url) => request.url().startsWith(url));
+      if (!isOurs) this.#foreign.add(request.url());
     });
     context.on("weberror", (error) => this.#complaints.push(`uncaught: ${error.error().stack ?? error.error().message}`));
     context.on("console", (message) => {
       const isComplaint = message.type() === "error" || message.type() === "warning";
-      if (isComplaint && !(this.#isAway && this.#isFailedWebSocket(message.text()))) {
-        this.#complaints.push(`${message.type()}: ${message.text()}`);
-      }
+      const isExpected = (this.#isAway && this.#isFailedWebSocket(message.text())) || this.#isAbsentDemo(message);
+      if (isComplaint && !isExpected) this.#complaints.push(`${message.type()}: ${message.text()}`);
     });
     return context.newPage();
   }
@@ -91,6 +92,11 @@ export class Stage {
     this.#complaints = [];
     assert.deepEqual(complaints, [], "the console stays silent");
     assert.deepEqual([...this.#foreign], [], "nothing is asked of another host");
+  }
+
+  #isAbsentDemo(message: ConsoleMessage): boolean {
+    const text = "Failed to load resource: the server responded with a status of 404 (Not Found)";
+    return message.text() === text && message.location().url === `${this.server.otherUrl}demo.json`;
   }
 
   #isFailedWebSocket(text: string): boolean {

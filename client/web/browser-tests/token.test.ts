@@ -1,6 +1,8 @@
-// A server that gives out no demo users.
+// Where there are no demo users.
 //
-// In: a page whose /demo.json is absent, as it is on a server that other machines can reach. Out: claims on signing in by token.
+// In: the page by a name that is not loopback, so that /demo.json is absent and the context is not a secure one. Out: claims on
+// signing in by token.
+import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Person } from "./person.js";
 import { stage } from "./stage.js";
@@ -9,13 +11,8 @@ const on = stage();
 
 test("without_demo_users_the_page_says_so_and_takes_a_token", async () => {
   const page = await on.page();
-  // Answered as the page's own absence check expects it; a 404 by the network would be an error in Chromium's console.
-  await page.addInitScript(() => {
-    const network = globalThis.fetch;
-    globalThis.fetch = (input, init) =>
-      String(input) === "demo.json" ? Promise.resolve(new Response("", { status: 404 })) : network(input, init);
-  });
-  await page.goto(on.server.url);
+  await page.goto(on.server.otherUrl);
+  assert.equal(await page.evaluate(() => isSecureContext), false);
   await page.getByText("This server gives out no demo users").waitFor();
   await page.getByRole("textbox", { name: "Token" }).fill(on.server.token("erin"));
   await page.getByRole("textbox", { name: "WebSocket address" }).fill(on.server.websocket);
