@@ -4,11 +4,11 @@
 //! dropped: there is one for each conversation the user ever had. A server whose memory is full refuses moves
 //! (`Unavailable`) and still answers reads.
 //!
-//! Versions are max(stored + 1, server's clock in ms · 2^10). Lua's numbers and the scores of sorted sets are exact up to
-//! 2^53, which leaves 2^43 ms for the clock: until the year 2248. 2^10 moves of one user in one millisecond are more than a
-//! server can do (a row costs it some microseconds), so versions never run ahead of the clock, and what was given out
-//! before everything was lost lies below every later one, as long as a server that takes over has a clock less far behind
-//! than the takeover takes.
+//! Versions are max(stored + 1, the server's clock in microseconds). Lua's numbers and the scores of sorted sets are exact
+//! up to 2^53, about 9.0e15; the clock reaches that in the year 2255. A move costs the server more than a microsecond, so no
+//! user's version runs ahead of the clock, and what was given out before everything was lost lies below every later one. (In
+//! milliseconds it did not: a flush between two moves takes less than one.) A server that takes over must not have a clock
+//! further behind than the takeover takes.
 
 use super::{
     answer::{damaged, list, number, text},

@@ -4,7 +4,7 @@
 -- Always: a user's version is the highest score of its order; it rises to at least the clock, so nothing that was given
 -- out before everything was lost is given again.
 local time = redis.call('TIME')
-local clock = (time[1] * 1000 + math.floor(time[2] / 1000)) * 1024
+local clock = time[1] * 1000000 + time[2]
 local versions, answers = {}, {}
 for at = 1, #ARGV, 7 do
   local user = tonumber(ARGV[at])

@@ -3,7 +3,7 @@
 -- ARGV: the claimer's token, then shards. Answers the fence, then each shard's cursor or nothing.
 -- Always: the fence rises with every claim of a shard, also after all was lost: it is lifted by the clock.
 local time = redis.call('TIME')
-local fence = (time[1] * 1000 + math.floor(time[2] / 1000)) * 1024
+local fence = time[1] * 1000000 + time[2]
 for at = 2, #ARGV do
   local claim = redis.call('HGET', KEYS[1], 'claim:' .. ARGV[at])
   local known = claim and tonumber(string.match(claim, '^%d+'))
