@@ -19,6 +19,10 @@ postgresql_start() {
       --encoding=UTF8 --locale=C.UTF-8 --no-sync) >>"$(log_file postgresql)" 2>&1 || return 1
     touch "$data/initialized"
   fi
+  # After SIGKILL its lock names a process that may still wait for its parent to notice: PostgreSQL takes that for alive.
+  if [ -e "$data/postmaster.pid" ] && ! start_time "$(head -n 1 "$data/postmaster.pid")" >/dev/null; then
+    rm -f "$data/postmaster.pid"
+  fi
   # plan_cache_mode: a generic plan does not know which field is compared, and uses no index.
   # shared_buffers: holds a few hundred thousand messages; without it a cold page costs milliseconds.
   spawn postgresql "$(postgresql_programs)/postgres" -D "$data" -p "$(postgresql_port)" -c listen_addresses=127.0.0.1 \

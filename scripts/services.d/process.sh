@@ -91,10 +91,13 @@ stop_process() { # name
 }
 
 kill_process() { # name
-  local name=$1 pid
-  pid=$(pid_of "$name") || return 0
+  local pid pids
+  pid=$(pid_of "$1") || return 0
+  pids=$(with_children "$pid")
   # A stopped process would keep its port until it runs again: children too, for the same reason.
-  kill -KILL $(with_children "$pid") 2>/dev/null
-  while pid_of "$name" >/dev/null; do sleep 0.02; done
-  rm -f "$folder/run/$name"
+  kill -KILL $pids 2>/dev/null
+  for pid in $pids; do
+    while start_time "$pid" >/dev/null; do sleep 0.02; done
+  done
+  rm -f "$folder/run/$1"
 }
