@@ -7,6 +7,8 @@
 pub mod embedded;
 #[cfg(feature = "distributed")]
 pub mod kafka;
+#[cfg(feature = "distributed")]
+pub mod mongo;
 pub mod ports;
 #[cfg(feature = "distributed")]
 pub mod redis;

@@ -45,7 +45,8 @@ pub trait EntryLog: Send + Sync + 'static {
     /// The entry that `sender` wrote with `client_id`, with majority.
     async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError>;
 
-    /// A place after every entry whose append was reported before the call.
+    /// A place after every entry whose append was reported before the call. Of two such places the later one's bytes are
+    /// not the smaller ones.
     async fn end(&self) -> Result<Cursor, StoreError>;
 
     /// Names the entries of one shard stored after `after` (`None`: from the very first). At least those, those of one log

@@ -1,0 +1,46 @@
+//! The entry log on MongoDB: one document for each entry.
+//!
+//! In: entries with chosen seqs. Out: the same bytes, for ever. Always: two unique keys give the seq to one writer; an append
+//! is a chain of ordered inserts, each begun when the one before was whole; every read and write is with majority.
+//!
+//! A document is `{l, s, u, i, p, o, w, t, c, b}`: log, seq, sender, client id, page of the log, "opens its page", window of
+//! storing, time of storing, checksum, bytes. Reads name `l` with `p` or `o`, so that they are small by equality alone: on
+//! MongoDB they run on the unique keys, and servers that speak its protocol over another engine can serve them too.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `open` | keys and settings, looked at before anything is written |
+//! | `document` | an entry as a document, and back, with its checksum |
+//! | `append` | ordered inserts, and what an error says of them |
+//! | `window` | when entries were stored: the order for projections |
+//! | `entry_log` | the port |
+
+mod append;
+mod document;
+mod entry_log;
+mod open;
+mod window;
+
+pub use entry_log::MongoEntryLog;
+pub use open::{Finding, MongoError, check};
+
+use std::fmt::{Debug, Formatter};
+use std::time::Duration;
+
+/// How to reach the database.
+#[derive(Clone)]
+pub struct MongoOptions {
+    /// `mongodb://…`; may hold a password.
+    pub url: String,
+    pub database: String,
+    /// No call waits longer.
+    pub timeout: Duration,
+    /// Names of [`Finding`]s that are no reason to refuse.
+    pub allow: Vec<String>,
+}
+
+impl Debug for MongoOptions {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MongoOptions").field("database", &self.database).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,139 @@
+//! Keys and settings, looked at before anything is written.
+//!
+//! In: a database. Out: its collections with their keys, its epoch, and what is weak about it. Always: without both unique
+//! keys nothing is opened; a weakness is a reason to refuse unless the operator allowed it by name.
+
+use super::MongoOptions;
+use super::append::durable;
+use futures_util::TryStreamExt as _;
+use im_proto::Epoch;
+use mongodb::bson::{Document, doc};
+use mongodb::options::{ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria};
+use mongodb::{Client, Collection, Database, IndexModel};
+use std::fmt::{Display, Formatter};
+
+#[derive(Debug, thiserror::Error)]
+pub enum MongoError {
+    /// The driver's words, without the address, which may hold a password.
+    #[error("mongodb: {0}")]
+    Driver(String),
+    #[error("mongodb: collection entries lacks the unique key {0}: nothing can be stored safely")]
+    NoUniqueKey(String),
+    #[error("mongodb: {0}; mend it, or name it in the allow list")]
+    Weak(Finding),
+    #[error("mongodb: the document that names the store is unreadable")]
+    NoEpoch,
+}
+
+impl From<mongodb::error::Error> for MongoError {
+    fn from(error: mongodb::error::Error) -> Self {
+        Self::Driver(error.kind.to_string())
+    }
+}
+
+/// Something that weakens what the log is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What an allow list calls it.
+    pub name: &'static str,
+    pub found: String,
+    pub mend: String,
+}
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}; {}", self.name, self.found, self.mend)
+    }
+}
+
+/// What is open.
+pub struct Opened {
+    pub entries: Collection<Document>,
+    pub logs: Collection<Document>,
+    pub epoch: Epoch,
+    pub created_ms: i64,
+}
+
+/// The unique keys that give a seq to one writer.
+const UNIQUE: [&[&str]; 2] = [&["l", "s"], &["l", "u", "i"]];
+
+pub async fn open(options: &MongoOptions, now_ms: i64) -> Result<Opened, MongoError> {
+    let database = connect(options).await?;
+    for finding in findings(&database).await? {
+        if !options.allow.iter().any(|allowed| allowed == finding.name) {
+            return Err(MongoError::Weak(finding));
+        }
+        tracing::warn!(%finding, "allowed by the configuration");
+    }
+    let entries: Collection<Document> = database.collection("entries");
+    let logs: Collection<Document> = database.collection("logs");
+    for key in UNIQUE {
+        entries.create_index(index(key, true)).await?;
+    }
+    entries.create_index(index(&["w", "l", "s"], false)).await?;
+    logs.create_index(index(&["h", "_id"], false)).await?;
+    assert_unique_keys(&entries).await?;
+    let (epoch, created_ms) = identity(&database, now_ms).await?;
+    Ok(Opened { entries, logs, epoch, created_ms })
+}
+
+/// What is weak about the database, for an operator.
+pub async fn check(options: &MongoOptions) -> Result<Vec<Finding>, MongoError> {
+    findings(&connect(options).await?).await
+}
+
+async fn connect(options: &MongoOptions) -> Result<Database, MongoError> {
+    let mut client = ClientOptions::parse(&options.url).await?;
+    client.app_name = Some("im-server".to_owned());
+    client.server_selection_timeout = Some(options.timeout);
+    client.connect_timeout = Some(options.timeout);
+    client.write_concern = Some(durable(options.timeout));
+    client.read_concern = Some(ReadConcern::majority());
+    client.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    Ok(Client::with_options(client)?.database(&options.database))
+}
+
+async fn findings(database: &Database) -> Result<Vec<Finding>, MongoError> {
+    let hello = database.run_command(doc! { "hello": 1 }).await?;
+    let mut findings = Vec::new();
+    if !hello.contains_key("setName") {
+        findings.push(Finding {
+            name: "mongodb.standalone",
+            found: "the server is no member of a replica set, so there is no majority".to_owned(),
+            mend: "run a replica set of three".to_owned(),
+        });
+    }
+    Ok(findings)
+}
+
+fn index(fields: &[&str], is_unique: bool) -> IndexModel {
+    let keys: Document = fields.iter().map(|field| ((*field).to_owned(), 1.into())).collect();
+    IndexModel::builder().keys(keys).options(IndexOptions::builder().unique(is_unique).build()).build()
+}
+
+/// Made by us or by an operator: they must be there, and unique.
+async fn assert_unique_keys(entries: &Collection<Document>) -> Result<(), MongoError> {
+    let found: Vec<IndexModel> = entries.list_indexes().await?.try_collect().await?;
+    for key in UNIQUE {
+        let is_there = found.iter().any(|index| {
+            let is_unique = index.options.as_ref().and_then(|options| options.unique).unwrap_or(false);
+            is_unique && index.keys.keys().map(String::as_str).eq(key.iter().copied())
+        });
+        if !is_there {
+            return Err(MongoError::NoUniqueKey(key.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+/// Of the first open: who comes second reads what the first wrote.
+async fn identity(database: &Database, now_ms: i64) -> Result<(Epoch, i64), MongoError> {
+    let store: Collection<Document> = database.collection("store");
+    let fresh = doc! { "_id": "store", "epoch": now_ms.max(1), "created_ms": now_ms };
+    // Taken: another process was first.
+    let _ = store.insert_one(fresh).await;
+    let found = store.find_one(doc! { "_id": "store" }).await?.ok_or(MongoError::NoEpoch)?;
+    let number = |field| found.get_i64(field).map_err(|_| MongoError::NoEpoch);
+    let epoch = u64::try_from(number("epoch")?).map_err(|_| MongoError::NoEpoch)?;
+    Ok((Epoch(epoch), number("created_ms")?))
+}
