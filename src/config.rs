@@ -2,20 +2,28 @@
 //!
 //! In: `default.yaml` (compiled in: every key with its default and its comment), an optional YAML or JSON file, variables
 //! `IM_SECTION__KEY`. Out: a checked [`Config`], or an error that names the key and the nearest right one. Always: the
-//! keys of `default.yaml` are all the keys there are, so the reference cannot lag behind the code.
+//! keys of `default.yaml` are all the keys there are, so the reference cannot lag behind the code; a type or a bound is
+//! written here, a default or a description there, and schema and list of variables are made of both.
 
-use im_codec::SessionLimits;
-use im_gateway::{GatewayConfig, WebsocketConfig};
-use im_logic::LogicConfig;
+mod defaults;
+mod layers;
+mod roles;
+mod schema;
+mod variables;
+
+pub use schema::schema;
+pub use variables::list as variables;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-const DEFAULTS: &str = include_str!("default.yaml");
-const VARIABLE_PREFIX: &str = "IM_";
+/// An IPv4 or an IPv6 address, and a port.
+const ADDRESS: &str = r"^([0-9.]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$";
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub listen: Listen,
@@ -26,11 +34,14 @@ pub struct Config {
     pub log: Log,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
+    #[schemars(regex(pattern = ADDRESS), extend("x-kind" = "address:port"))]
     pub tcp: SocketAddr,
+    #[schemars(regex(pattern = ADDRESS), extend("x-kind" = "address:port"))]
     pub websocket: SocketAddr,
+    #[schemars(regex(pattern = ADDRESS), extend("x-kind" = "address:port"))]
     pub http: SocketAddr,
 }
 
@@ -41,14 +52,16 @@ impl Listen {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
+    #[schemars(extend("x-kind" = "path"))]
     pub folder: PathBuf,
+    #[schemars(range(min = 1, max = 1048576))]
     pub cache_mib: u32,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
     pub issuer: String,
@@ -57,21 +70,22 @@ pub struct Auth {
     pub keys: Vec<VerificationKey>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VerificationKey {
     pub kid: String,
     pub algorithm: Algorithm,
+    #[schemars(extend("x-kind" = "path"))]
     pub file: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub enum Algorithm {
     HS256,
     EdDSA,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
     Auto,
@@ -79,53 +93,73 @@ pub enum Driver {
     Epoll,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
+    #[schemars(range(min = 0, max = 64))]
     pub cores: u16,
     pub driver: Driver,
     pub origins: Vec<String>,
+    #[schemars(range(min = 1))]
     pub heartbeat_interval_ms: u32,
     pub idle_timeout_ms: u32,
     pub first_byte_timeout_ms: u32,
     pub sign_in_timeout_ms: u32,
     pub frame_timeout_ms: u32,
+    #[schemars(range(min = 4352, max = 196608))]
     pub frame_bytes_max_before_sign_in: u32,
+    #[schemars(range(min = 4352, max = 196608))]
     pub frame_bytes_max: u32,
     pub body_bytes_max: u32,
+    #[schemars(range(min = 1))]
     pub connections_max: u32,
+    #[schemars(range(min = 1))]
     pub accept_rate_per_address_per_s: u32,
+    #[schemars(range(min = 1))]
     pub accept_burst_per_address: u32,
+    #[schemars(range(min = 1))]
     pub unauthenticated_per_address_max: u32,
+    #[schemars(range(min = 1))]
     pub command_rate_per_s: u32,
+    #[schemars(range(min = 1))]
     pub command_burst: u32,
+    #[schemars(range(min = 1024))]
     pub output_bytes_max: u32,
+    #[schemars(range(min = 1))]
     pub output_frames_max: u32,
+    #[schemars(range(min = 1))]
     pub stall_timeout_ms: u32,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Logic {
+    #[schemars(range(min = 1, max = 64))]
     pub partitions: u32,
+    #[schemars(range(min = 1))]
     pub queue_records_max: u32,
+    #[schemars(range(min = 1))]
     pub batch_records_max: u32,
+    #[schemars(range(min = 1))]
     pub send_rate_per_user_per_s: u32,
+    #[schemars(range(min = 1))]
     pub send_burst_per_user: u32,
+    #[schemars(range(min = 1))]
     pub group_members_max: u32,
     pub receipts_members_max: u32,
     pub upstream_age_max_ms: u32,
+    #[schemars(range(min = 1))]
     pub logs_cached_max: u32,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
     pub format: LogFormat,
     pub level: String,
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Pretty,
@@ -148,183 +182,51 @@ pub enum ConfigError {
 impl Config {
     /// Defaults, then `file`, then the variables of `environment` that hold a `__`.
     pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        let known = parse("the built-in defaults", DEFAULTS)?;
+        let known = layers::parse("the built-in defaults", defaults::TEXT)?;
         let mut effective = known.clone();
         if let Some(path) = file {
             let text =
                 std::fs::read_to_string(path).map_err(|error| ConfigError::File { path: path.to_owned(), error })?;
             let name = path.display().to_string();
-            overlay(&mut effective, parse(&name, &text)?, &known, &name, "")?;
+            layers::overlay(&mut effective, layers::parse(&name, &text)?, &known, &name, "")?;
         }
         for (variable, text) in environment {
-            let Some(path) = variable.strip_prefix(VARIABLE_PREFIX).filter(|p| p.contains("__")) else { continue };
+            let Some(path) = variable.strip_prefix(variables::PREFIX).filter(|p| p.contains(variables::SEPARATOR))
+            else {
+                continue;
+            };
             let path = path.to_ascii_lowercase();
-            let leaf = parse(&variable, &text)?;
-            let nested =
-                path.rsplit("__").fold(leaf, |value, key| Value::Object(Map::from_iter([(key.to_owned(), value)])));
-            overlay(&mut effective, nested, &known, &variable, "")?;
+            let leaf = layers::parse(&variable, &text)?;
+            let nested = path
+                .rsplit(variables::SEPARATOR)
+                .fold(leaf, |value, key| Value::Object(Map::from_iter([(key.to_owned(), value)])));
+            layers::overlay(&mut effective, nested, &known, &variable, "")?;
         }
         let config: Self = serde_path(effective).map_err(ConfigError::Value)?;
         config.check()?;
         Ok(config)
     }
 
-    /// The rules that no single value shows.
+    /// Each number within its bounds, then what no single value shows.
     fn check(&self) -> Result<(), ConfigError> {
+        schema::check_bounds(&self.values())?;
         let gateway = &self.gateway;
-        let rules = [
-            (gateway.heartbeat_interval_ms > 0, "gateway.heartbeat_interval_ms must be above 0"),
-            (
-                gateway.idle_timeout_ms > gateway.heartbeat_interval_ms,
-                "gateway.idle_timeout_ms must be above gateway.heartbeat_interval_ms",
-            ),
-            (gateway.frame_bytes_max <= 192 * 1024, "gateway.frame_bytes_max is at most 196608"),
-            (
-                gateway.body_bytes_max < gateway.frame_bytes_max,
-                "gateway.body_bytes_max must be below gateway.frame_bytes_max",
-            ),
-            (gateway.command_rate_per_s > 0, "gateway.command_rate_per_s must be above 0"),
-            (self.logic.send_rate_per_user_per_s > 0, "logic.send_rate_per_user_per_s must be above 0"),
-            ((1..=64).contains(&self.logic.partitions), "logic.partitions is 1 to 64"),
-            (self.logic.batch_records_max > 0, "logic.batch_records_max must be above 0"),
-            (self.logic.queue_records_max > 0, "logic.queue_records_max must be above 0"),
-        ];
-        match rules.iter().find(|(holds, _)| !holds) {
-            Some((_, rule)) => Err(ConfigError::Value((*rule).to_owned())),
-            None => Ok(()),
+        if gateway.idle_timeout_ms <= gateway.heartbeat_interval_ms {
+            let rule = "gateway.idle_timeout_ms must be above gateway.heartbeat_interval_ms";
+            return Err(ConfigError::Value(rule.to_owned()));
         }
-    }
-
-    /// What the gateway is started with. `http`: where the page is, whose tabs may connect.
-    pub fn gateway_config(&self, http: SocketAddr) -> GatewayConfig {
-        let gateway = &self.gateway;
-        GatewayConfig {
-            tcp: self.listen.tcp,
-            websocket: Some(WebsocketConfig { address: self.listen.websocket, origins: self.origins(http) }),
-            cores: usize::from(gateway.cores),
-            driver: match gateway.driver {
-                Driver::Auto => im_gateway::Driver::Auto,
-                Driver::Uring => im_gateway::Driver::Uring,
-                Driver::Epoll => im_gateway::Driver::Epoll,
-            },
-            session: SessionLimits {
-                first_byte_timeout_ms: gateway.first_byte_timeout_ms.into(),
-                sign_in_timeout_ms: gateway.sign_in_timeout_ms.into(),
-                frame_timeout_ms: gateway.frame_timeout_ms.into(),
-                heartbeat_interval_ms: gateway.heartbeat_interval_ms,
-                idle_timeout_ms: gateway.idle_timeout_ms,
-                frame_bytes_max_before_sign_in: gateway.frame_bytes_max_before_sign_in,
-                frame_bytes_max: gateway.frame_bytes_max,
-                body_bytes_max: gateway.body_bytes_max as usize,
-                command_rate_per_s: gateway.command_rate_per_s,
-                command_burst: gateway.command_burst,
-            },
-            connections_max: gateway.connections_max as usize,
-            accept_rate_per_address_per_s: gateway.accept_rate_per_address_per_s,
-            accept_burst_per_address: gateway.accept_burst_per_address,
-            unauthenticated_per_address_max: gateway.unauthenticated_per_address_max,
-            output_bytes_max: gateway.output_bytes_max as usize,
-            output_frames_max: gateway.output_frames_max as usize,
-            stall_timeout_ms: gateway.stall_timeout_ms.into(),
-            faults: im_gateway::Faults::from_env(),
-            ..GatewayConfig::default()
-        }
-    }
-
-    /// The page's own origins, by every name a browser on this machine may have used, then those of `gateway.origins`.
-    fn origins(&self, http: SocketAddr) -> Vec<String> {
-        let port = http.port();
-        let mut origins = vec![format!("http://{http}")];
-        if http.ip().is_loopback() || http.ip().is_unspecified() {
-            origins.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{port}")));
-        }
-        origins.extend(self.gateway.origins.iter().cloned());
-        origins
-    }
-
-    /// What the workers and request handlers are started with.
-    pub fn logic_config(&self) -> LogicConfig {
-        let logic = &self.logic;
-        let default = LogicConfig::default();
-        LogicConfig {
-            batch_records_max: logic.batch_records_max as usize,
-            logs_cached_max: logic.logs_cached_max as usize,
-            upstream_age_max_ms: logic.upstream_age_max_ms,
-            send_rate_per_user_per_s: logic.send_rate_per_user_per_s,
-            send_burst_per_user: logic.send_burst_per_user,
-            receipts_members_max: logic.receipts_members_max as usize,
-            limits: im_logic::Limits {
-                body_bytes_max: self.gateway.body_bytes_max as usize,
-                group_members_max: logic.group_members_max as usize,
-                ..default.limits
-            },
-            ..default
-        }
+        let checked = self.gateway_config(self.listen.http).check();
+        checked.map_err(|error| ConfigError::Value(format!("gateway: {error}")))
     }
 
     /// `default.yaml` with its comments and the effective values.
     pub fn print(&self) -> String {
-        let values = serde_json::to_value(self).unwrap_or_default();
-        let mut section = String::new();
-        let mut lines = Vec::new();
-        for line in DEFAULTS.lines() {
-            let key = line.trim_start().split(':').next().unwrap_or_default().to_owned();
-            let is_key = !line.trim_start().starts_with('#') && line.contains(':');
-            if is_key && !line.starts_with(' ') {
-                section.clone_from(&key);
-            }
-            match (is_key && line.starts_with(' ')).then(|| values.get(&section)?.get(&key)).flatten() {
-                Some(value) => lines.push(format!("  {key}: {}", scalar(value))),
-                None => lines.push(line.to_owned()),
-            }
-        }
-        lines.join("\n") + "\n"
+        defaults::print(&self.values())
     }
-}
 
-/// JSON is YAML, so a list or a quoted text prints as JSON; a plain text without quotes reads better.
-fn scalar(value: &Value) -> String {
-    match value {
-        Value::String(text) if !text.is_empty() && !text.contains([' ', '#', '"', '\\']) => text.clone(),
-        other => other.to_string(),
+    fn values(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
     }
-}
-
-fn parse(source_name: &str, text: &str) -> Result<Value, ConfigError> {
-    serde_saphyr::from_str(text)
-        .map_err(|error| ConfigError::Syntax { source_name: source_name.to_owned(), error: error.to_string() })
-}
-
-/// Puts `from` over `into`, refusing keys that `known` lacks.
-fn overlay(into: &mut Value, from: Value, known: &Value, source_name: &str, path: &str) -> Result<(), ConfigError> {
-    let (Value::Object(into_keys), Value::Object(known_keys)) = (&mut *into, known) else {
-        *into = from;
-        return Ok(());
-    };
-    let from = match from {
-        Value::Object(from) => from,
-        Value::Null => return Ok(()),
-        _ => return Err(ConfigError::Value(format!("{source_name}: {path} must hold keys, not a single value"))),
-    };
-    for (key, value) in from {
-        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        match (into_keys.get_mut(&key), known_keys.get(&key)) {
-            (Some(into), Some(known)) => overlay(into, value, known, source_name, &full)?,
-            _ => return Err(unknown_key(source_name, full, path, known_keys)),
-        }
-    }
-    Ok(())
-}
-
-fn unknown_key(source_name: &str, key: String, path: &str, known: &Map<String, Value>) -> ConfigError {
-    let asked = key.rsplit('.').next().unwrap_or_default();
-    let nearest = known
-        .keys()
-        .max_by(|a, b| strsim::jaro_winkler(a, asked).total_cmp(&strsim::jaro_winkler(b, asked)))
-        .map(|name| if path.is_empty() { name.clone() } else { format!("{path}.{name}") })
-        .map(|name| format!("; did you mean {name}?"))
-        .unwrap_or_default();
-    ConfigError::UnknownKey { source_name: source_name.to_owned(), key, nearest }
 }
 
 /// Deserialises one section after the other, so that an error names the section.

@@ -2,6 +2,7 @@
 //!
 //! In: a [`config::Config`]. Out: a running role. Always: this package alone knows all the others.
 
+pub mod command_line;
 pub mod config;
 mod demo;
 pub mod exit;
@@ -11,6 +12,7 @@ mod join;
 mod logging;
 mod metrics;
 mod page;
+pub mod restore;
 pub mod standalone;
 mod start_text;
 pub mod tokens;

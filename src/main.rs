@@ -4,62 +4,14 @@
 //! stderr and an exit code: 2 for a wrong command line or configuration, 3 for a port in use or not ours to open, 4 for a
 //! data folder that is locked, not writable or of a newer format, 5 for damaged data, 1 for the rest.
 
-use clap::{Parser, Subcommand};
-use im_server::config::{Config, ConfigError, Driver};
-use im_server::{exit, standalone, tokens};
-use std::path::PathBuf;
+use clap::Parser as _;
+use im_server::command_line::{Arguments, Command, ConfigCommand};
+use im_server::config::{self, Config, ConfigError};
+use im_server::{exit, restore, standalone, tokens};
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// An instant-messaging server for your own apps. Without a command it runs `standalone`.
-#[derive(Parser)]
-#[command(version, disable_version_flag = true)]
-struct Arguments {
-    /// YAML or JSON; see `im-server config print` for every key
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Serve everything from this one process, with its own durable store (the default)
-    Standalone {
-        /// Override gateway.driver
-        #[arg(long)]
-        driver: Option<Driver>,
-    },
-    /// Print a token for a user, signed with the key of the data folder
-    Token {
-        /// Whom the token signs in
-        #[arg(long)]
-        user: String,
-        /// Bind the token to this device
-        #[arg(long)]
-        device: Option<String>,
-        /// How long it is valid
-        #[arg(long, default_value_t = 24 * 3600, value_name = "SECONDS")]
-        valid_s: u64,
-    },
-    /// Show or check the configuration
-    Config {
-        #[command(subcommand)]
-        what: ConfigCommand,
-    },
-    /// Print the version
-    Version,
-}
-
-#[derive(Subcommand)]
-enum ConfigCommand {
-    /// Print every key with its comment and its effective value
-    Print,
-    /// Say "ok", or what is wrong
-    Check,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -84,13 +36,18 @@ fn run(arguments: Arguments) -> Result<(), exit::Failure> {
             println!("{}", tokens::issue(&load()?, &user, device.as_deref(), valid_s)?);
             Ok(())
         }
-        Command::Config { what: ConfigCommand::Print } => {
-            print!("{}", load()?.print());
+        Command::Config { what } => {
+            let text = match what {
+                ConfigCommand::Print => load()?.print(),
+                ConfigCommand::Check => load().map(|_| "ok\n".to_owned())?,
+                ConfigCommand::Schema => format!("{:#}\n", config::schema()),
+                ConfigCommand::Env => config::variables(),
+            };
+            print!("{text}");
             Ok(())
         }
-        Command::Config { what: ConfigCommand::Check } => {
-            load()?;
-            println!("ok");
+        Command::Restore => {
+            print!("{}", restore::run(&load()?)?);
             Ok(())
         }
         Command::Version => {

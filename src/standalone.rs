@@ -77,15 +77,22 @@ async fn serve(config: &Config) -> Result<(), Failure> {
 }
 
 fn open_store(config: &Config) -> Result<EmbeddedStore, Failure> {
-    let options = OpenOptions {
+    EmbeddedStore::open(&open_options(config)).map_err(|error| open_failure(config, error))
+}
+
+pub(crate) fn open_options(config: &Config) -> OpenOptions {
+    OpenOptions {
         folder: config.store.folder.clone(),
         cache_bytes: config.store.cache_mib as usize * 1024 * 1024,
         now_ms: tokens::now_ms(),
-    };
-    EmbeddedStore::open(&options).map_err(|error| match error {
+    }
+}
+
+pub(crate) fn open_failure(config: &Config, error: OpenError) -> Failure {
+    match error {
         OpenError::Damaged(_) => Failure::Damaged(format!("store.folder {}: {error}", config.store.folder.display())),
         _ => Failure::Folder(format!("store.folder: {error}")),
-    })
+    }
 }
 
 /// What runs.

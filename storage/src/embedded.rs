@@ -6,6 +6,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `open`, `check`, `witness` | opening the folder, and refusing a damaged one |
+//! | `restore` | what makes a backup, copied into the folder, a store again |
 //! | `engine`, `writer`, `health` | snapshots; the one thread that commits; what a failed commit means |
 //! | `tables`, `journal`, `claims` | keys and rows; the order of storing; who may say how far it is shown |
 //! | `recent`, `index` | what was stored lately, in memory, and its way into the sorted tables |
@@ -25,6 +26,7 @@ mod journal;
 mod open;
 mod queue;
 mod recent;
+mod restore;
 mod routes;
 mod tables;
 mod versions;
@@ -36,6 +38,7 @@ pub use entry_log::EmbeddedEntryLog;
 pub use inbox::EmbeddedInbox;
 pub use open::{CACHE_BYTES, OpenError, OpenOptions};
 pub use queue::{EmbeddedConsumer, EmbeddedQueue};
+pub use restore::{Restored, restore};
 pub use routes::EmbeddedRoutes;
 pub use witness::Witness;
 

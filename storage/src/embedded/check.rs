@@ -53,7 +53,7 @@ pub fn is_unborn(backend: &impl StorageBackend) -> io::Result<bool> {
 }
 
 /// Reads every entry and every client id: checksums, no gap in any log, a client id for each entry.
-pub fn scan(txn: &ReadTransaction) -> Result<(), StoreError> {
+pub fn scan(txn: &ReadTransaction) -> Result<Scanned, StoreError> {
     let engine = |error: redb::StorageError| store_error(error.into());
     let entries = open_to_read(txn, Place::Entries).map_err(store_error)?;
     let ids = open_to_read(txn, Place::ClientIds).map_err(store_error)?;
@@ -72,11 +72,18 @@ pub fn scan(txn: &ReadTransaction) -> Result<(), StoreError> {
             Err(error) => wrong = Some(engine(error)),
         }
     })?;
-    let entry_count: u64 = heads.values().sum();
+    let (logs, entry_count) = (heads.values().filter(|head| **head > 0).count(), heads.values().sum());
     if entry_count != id_count {
         wrong.get_or_insert(StoreError::Damaged(format!("{entry_count} entries have {id_count} client ids")));
     }
-    wrong.map_or(Ok(()), Err)
+    wrong.map_or(Ok(Scanned { logs, entries: entry_count }), Err)
+}
+
+/// What a scan has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scanned {
+    pub logs: usize,
+    pub entries: u64,
 }
 
 fn scan_ids(ids: &ReadTable) -> Result<u64, StoreError> {

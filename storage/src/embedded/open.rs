@@ -25,7 +25,7 @@ use std::{
 const FORMAT: u32 = 2;
 
 const LOCK_FILE: &str = "lock";
-const DATA_FILE: &str = "store.redb";
+pub const DATA_FILE: &str = "store.redb";
 const WITNESS_FILE: &str = "acked";
 
 /// Pages of the file kept in memory, unless the operator says otherwise.
@@ -53,6 +53,9 @@ pub enum OpenError {
     OlderFormat { found: u32, known: u32 },
     #[error("the store is damaged: {0}; restore a backup")]
     Damaged(String),
+    /// Nothing to restore.
+    #[error("{0}: there is no store in this folder; copy the backup into it first")]
+    NoStore(PathBuf),
     #[error("{0}: {1}")]
     Io(PathBuf, #[source] io::Error),
 }
@@ -71,6 +74,19 @@ pub struct Facts {
 }
 
 pub fn open_folder(options: &OpenOptions) -> Result<(Arc<Engine>, Facts), OpenError> {
+    let Files { lock, witness, data } = lock_folder(options)?;
+    open(data, witness, Some(lock), options)
+}
+
+/// What a folder consists of, once nobody else has it.
+pub struct Files<D> {
+    pub lock: File,
+    pub witness: Witness,
+    /// Opens the engine's file.
+    pub data: D,
+}
+
+pub fn lock_folder(options: &OpenOptions) -> Result<Files<impl Fn() -> io::Result<FileBackend>>, OpenError> {
     let folder = options.folder.as_path();
     let io_error = |error: io::Error| match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => OpenError::NotWritable(folder.to_owned()),
@@ -83,12 +99,12 @@ pub fn open_folder(options: &OpenOptions) -> Result<(Arc<Engine>, Facts), OpenEr
         TryLockError::Error(error) => io_error(error),
     })?;
     let witness = open_file(&folder.join(WITNESS_FILE)).map_err(io_error)?;
-    let data = || open_file(&folder.join(DATA_FILE));
-    data().map_err(io_error)?;
+    let data = folder.join(DATA_FILE);
+    open_file(&data).map_err(io_error)?;
     // The names of new files must survive a power cut as their contents do.
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error)?;
-    let backend = || FileBackend::new(data()?).map_err(io::Error::other);
-    open(backend, Witness::File(Arc::new(witness)), Some(lock), options)
+    let data = move || FileBackend::new(open_file(&data)?).map_err(io::Error::other);
+    Ok(Files { lock, witness: Witness::File(Arc::new(witness)), data })
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
@@ -103,8 +119,50 @@ pub fn open<B: StorageBackend>(
     options: &OpenOptions,
 ) -> Result<(Arc<Engine>, Facts), OpenError> {
     let io_error = |error| OpenError::Io(options.folder.clone(), error);
-    let storage = backend().map_err(io_error)?;
     let acked = witness.last().map_err(io_error)?;
+    let (database, unclean) = checked_database(backend, acked, options)?;
+    if unclean {
+        tracing::info!("the store was not closed in order; every entry is checked");
+        scan(&database)?;
+    }
+    let mut facts = match read_facts(&database)? {
+        Some(facts) => facts,
+        None if acked > 0 => {
+            return Err(OpenError::Damaged(format!("commit {acked} was acked and the file is empty")));
+        }
+        None => {
+            let facts = create(&database, options).map_err(damaged)?;
+            witness.note(facts.commit).and_then(|()| witness.sync()).map_err(io_error)?;
+            facts
+        }
+    };
+    if facts.commit < acked {
+        return Err(OpenError::Damaged(format!(
+            "commit {acked} was acked and the file ends at commit {}; if the file is a backup, run `im-server restore`",
+            facts.commit
+        )));
+    }
+    let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
+    let (recent, indexed) = index::load(&txn).map_err(|error| OpenError::Damaged(error.to_string()))?;
+    facts.indexed = indexed;
+    drop(txn);
+    Ok((Arc::new(Engine::new(database, witness, recent, facts.journal_end, lock)), facts))
+}
+
+/// Reads every entry.
+pub fn scan(database: &Database) -> Result<check::Scanned, OpenError> {
+    let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
+    check::scan(&txn).map_err(|error| OpenError::Damaged(error.to_string()))
+}
+
+/// The engine on a file whose pages were checked, and whether it was left open: then its last commit may be a torn one.
+pub fn checked_database<B: StorageBackend>(
+    backend: impl Fn() -> io::Result<B>,
+    acked: u64,
+    options: &OpenOptions,
+) -> Result<(Database, bool), OpenError> {
+    let io_error = |error| OpenError::Io(options.folder.clone(), error);
+    let storage = backend().map_err(io_error)?;
     if acked == 0 && check::is_unborn(&storage).map_err(io_error)? {
         storage.set_len(0).map_err(io_error)?;
     }
@@ -130,17 +188,7 @@ pub fn open<B: StorageBackend>(
         Ok(Err(error)) => return Err(open_error(error, options, refused)),
         Err(_) => return Err(refused("the file's structure".to_owned())),
     };
-    if unclean {
-        tracing::info!("the store was not closed in order; every entry is checked");
-        let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
-        check::scan(&txn).map_err(|error| OpenError::Damaged(error.to_string()))?;
-    }
-    let mut facts = facts(&database, &witness, acked, options)?;
-    let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
-    let (recent, indexed) = index::load(&txn).map_err(|error| OpenError::Damaged(error.to_string()))?;
-    facts.indexed = indexed;
-    drop(txn);
-    Ok((Arc::new(Engine::new(database, witness, recent, facts.journal_end, lock)), facts))
+    Ok((database, unclean))
 }
 
 fn open_error(error: DatabaseError, options: &OpenOptions, refused: impl Fn(String) -> OpenError) -> OpenError {
@@ -165,28 +213,18 @@ fn open_error(error: DatabaseError, options: &OpenOptions, refused: impl Fn(Stri
     }
 }
 
-fn damaged(error: redb::Error) -> OpenError {
+pub fn damaged(error: redb::Error) -> OpenError {
     OpenError::Damaged(error.to_string())
 }
 
-/// Reads what the store says about itself; writes it if the store is new.
-fn facts(database: &Database, witness: &Witness, acked: u64, options: &OpenOptions) -> Result<Facts, OpenError> {
+/// Reads what the store says about itself; `None` if the store is new.
+pub fn read_facts(database: &Database) -> Result<Option<Facts>, OpenError> {
     let row = |key: &[u8]| -> Result<Option<Vec<u8>>, OpenError> {
         let txn = database.begin_read().map_err(|error| damaged(error.into()))?;
         tables::read_row(&txn, Place::Meta, key).map_err(damaged)
     };
     let format = row(meta::FORMAT)?;
-    let Some(format) = format else {
-        if acked > 0 {
-            return Err(OpenError::Damaged(format!("commit {acked} was acked and the file is empty")));
-        }
-        let facts = create(database, options).map_err(damaged)?;
-        witness
-            .note(facts.commit)
-            .and_then(|()| witness.sync())
-            .map_err(|error| OpenError::Io(options.folder.clone(), error))?;
-        return Ok(facts);
-    };
+    let Some(format) = format else { return Ok(None) };
     let missing = |what: &str| OpenError::Damaged(format!("table meta lacks {what}"));
     let found = format.try_into().map(u32::from_le_bytes).map_err(|_| missing("its format"))?;
     if found > FORMAT {
@@ -206,14 +244,10 @@ fn facts(database: &Database, witness: &Witness, acked: u64, options: &OpenOptio
         journal_end: number(journal_end).ok_or_else(|| missing("the state"))?,
         indexed: 0,
     };
-    if facts.commit < acked {
-        let commit = facts.commit;
-        return Err(OpenError::Damaged(format!("commit {acked} was acked and the file ends at commit {commit}")));
-    }
     if planted("version_reused") {
         facts.versions_reserved = highest_version(database).map_err(damaged)? + 1;
     }
-    Ok(facts)
+    Ok(Some(facts))
 }
 
 fn create(database: &Database, options: &OpenOptions) -> Result<Facts, redb::Error> {
@@ -231,10 +265,15 @@ fn create(database: &Database, options: &OpenOptions) -> Result<Facts, redb::Err
     rows.insert(meta::FORMAT, format_of_new_stores().to_le_bytes().as_slice())?;
     rows.insert(meta::EPOCH, facts.epoch.0.to_le_bytes().as_slice())?;
     rows.insert(meta::HASH_KEY, facts.hash_key.as_slice())?;
-    rows.insert(meta::STATE, [facts.commit.to_le_bytes(), facts.journal_end.to_le_bytes()].concat().as_slice())?;
+    rows.insert(meta::STATE, state_row(facts.commit, facts.journal_end).as_slice())?;
     drop(tables);
     txn.commit()?;
     Ok(facts)
+}
+
+/// The row of [`meta::STATE`].
+pub fn state_row(commit: u64, journal_end: u64) -> Vec<u8> {
+    [commit.to_le_bytes(), journal_end.to_le_bytes()].concat()
 }
 
 #[cfg(not(feature = "fault-points"))]

@@ -48,6 +48,16 @@ impl Witness {
         }
     }
 
+    /// Forgets every commit, and knows `commit` alone: the store's file was replaced on purpose.
+    pub fn restart(&self, commit: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.set_len(0)?,
+            Self::Memory(memory) => *memory.lock().unwrap_or_else(PoisonError::into_inner) = Default::default(),
+        }
+        self.note(commit)?;
+        self.sync()
+    }
+
     /// Makes the file and its length durable. Once is enough: later notes only change bytes.
     pub fn sync(&self) -> io::Result<()> {
         match self {

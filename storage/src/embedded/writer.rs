@@ -8,7 +8,7 @@
 use super::{
     engine::{Engine, closed},
     index::{self, Run},
-    journal,
+    journal, open,
     recent::Fresh,
     tables::{Place, Tables, meta, store_error},
 };
@@ -306,7 +306,7 @@ impl Thread {
         journal::write(&mut tables, &mut self.memory)?;
         if durable {
             self.memory.commit += 1;
-            let state = [self.memory.commit.to_le_bytes(), self.memory.journal_end.to_le_bytes()].concat();
+            let state = open::state_row(self.memory.commit, self.memory.journal_end);
             tables.open(Place::Meta)?.insert(meta::STATE, state.as_slice())?;
         }
         drop(tables);

@@ -1,0 +1,186 @@
+//! The command line: what may be asked, and how each question is explained.
+//!
+//! In: arguments. Out: [`Arguments`]. Always: every command's help says what it does, shows an example that parses (a test
+//! runs them through the parser), and names its exit codes.
+
+use crate::config::Driver;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+/// An instant-messaging server for your own apps. Without a command it runs `standalone`.
+#[derive(Debug, Parser)]
+#[command(name = "im-server", version, disable_version_flag = true, after_help = SERVER_HELP)]
+pub struct Arguments {
+    /// YAML or JSON with the keys that differ from the defaults; `im-server config print` shows them all
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve everything from this one process, with its own durable store (the default)
+    #[command(after_help = STANDALONE_HELP)]
+    Standalone {
+        /// Override gateway.driver
+        #[arg(long)]
+        driver: Option<Driver>,
+    },
+    /// Print a token for a user, signed with the key of the data folder
+    #[command(after_help = TOKEN_HELP)]
+    Token {
+        /// Whom the token signs in
+        #[arg(long)]
+        user: String,
+        /// Bind the token to this device; without it, it signs in any device of the user
+        #[arg(long)]
+        device: Option<String>,
+        /// How long it is valid
+        #[arg(long, default_value_t = 24 * 3600, value_name = "SECONDS")]
+        valid_s: u64,
+    },
+    /// Show, explain or check the configuration
+    #[command(after_help = CONFIG_HELP)]
+    Config {
+        #[command(subcommand)]
+        what: ConfigCommand,
+    },
+    /// Make a backup, copied into the data folder, serve: check it and give it a new epoch
+    #[command(after_help = RESTORE_HELP)]
+    Restore,
+    /// Print the version
+    #[command(after_help = VERSION_HELP)]
+    Version,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every key with its comment and its effective value; a file to start from
+    #[command(after_help = PRINT_HELP)]
+    Print,
+    /// Say "ok", or name the key that is wrong and the nearest right one
+    #[command(after_help = CHECK_HELP)]
+    Check,
+    /// Print the JSON Schema (draft 2020-12) of a configuration file: types, bounds, units, defaults, descriptions
+    #[command(after_help = SCHEMA_HELP)]
+    Schema,
+    /// List the environment variable of every key, with its type, default and description
+    #[command(after_help = ENV_HELP)]
+    Env,
+}
+
+const SERVER_HELP: &str = "\
+Example:
+  im-server --config im.yaml
+
+Settings come from the defaults, then --config, then variables such as IM_LISTEN__TCP (`im-server config env` lists them).
+
+Exit codes: 0 done, 1 anything else, 2 wrong command line or configuration, 3 a port is in use or not ours to open,
+4 the data folder is locked, not writable or of a newer version, 5 the data is damaged.";
+
+const STANDALONE_HELP: &str = "\
+Listens for apps (listen.tcp), browsers (listen.websocket) and HTTP (listen.http: the demo page, health, metrics). Keeps
+everything in store.folder. SIGTERM or SIGINT: clients are told to go, everything taken is finished, then it exits.
+
+Example:
+  im-server standalone --config im.yaml
+
+Exit codes: 0 told to stop; 1 the store failed while serving; 2 configuration; 3 port; 4 data folder; 5 damaged data.";
+
+const TOKEN_HELP: &str = "\
+For trying things, and for backends that cannot sign tokens yet: whoever has the token is the user until it expires. The key
+is made at the server's first start, so start it once before.
+
+Example:
+  im-server token --user carol --device phone --valid-s 3600
+
+Exit codes: 0 printed; 2 a wrong id or configuration; 4 the data folder has no key yet, or it cannot be read.";
+
+const CONFIG_HELP: &str = "\
+Example:
+  im-server config check --config im.yaml
+
+Exit codes: 0 done; 2 the configuration is wrong.";
+
+const PRINT_HELP: &str = "\
+Example:
+  im-server config print --config im.yaml
+
+Exit codes: 0 printed; 2 the configuration is wrong.";
+
+const CHECK_HELP: &str = "\
+Checks --config and the environment; opens no port and no file that the configuration names.
+
+Example:
+  im-server config check --config im.yaml
+
+Exit codes: 0 it is right; 2 it is wrong, and the text says where.";
+
+const SCHEMA_HELP: &str = "\
+Editors that read JSON Schema complete and check the file with it; x-unit holds a number's unit.
+
+Example:
+  im-server config schema
+
+Exit codes: 0 printed.";
+
+const ENV_HELP: &str = "\
+Example:
+  im-server config env
+
+Exit codes: 0 printed.";
+
+const RESTORE_HELP: &str = "\
+A backup is a copy of the whole store.folder, taken while the server is stopped, or a snapshot of its file system at one
+moment. To go back to it: stop the server, put the copy in the folder's place, run this, start the server.
+
+This reads the whole store, refuses one with a wrong checksum, and gives it a new epoch: every client's cursor is answered
+RESET once, and the client reads the restored history anew. Without it, clients that saw messages younger than the backup
+would take new messages under the same numbers for those they know. The server cannot notice that by itself when the whole
+folder was replaced; when only store.redb was, it refuses to start (exit code 5) until this has run.
+
+Example:
+  im-server restore --config im.yaml
+
+Exit codes: 0 restored; 2 configuration; 4 there is no store in the folder, or a server is running on it; 5 damaged.";
+
+const VERSION_HELP: &str = "\
+Example:
+  im-server version
+
+Exit codes: 0 printed.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn commands(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        found.push((path.to_owned(), command.clone()));
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            commands(inner, &format!("{path} {}", inner.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn every_help_text_has_an_example_of_its_command_that_parses_and_the_exit_codes() {
+        let mut found = Vec::new();
+        commands(&Arguments::command(), "im-server", &mut found);
+        for (path, command) in found {
+            let about = command.get_about().unwrap_or_else(|| panic!("{path} does not say what it does")).to_string();
+            assert!(!about.is_empty(), "{path}");
+            let help = command.get_after_help().unwrap_or_else(|| panic!("{path} has no help text")).to_string();
+            let examples: Vec<&str> = help.lines().filter(|line| line.starts_with("  im-server")).collect();
+            assert!(!examples.is_empty() && help.contains("Exit codes: 0 "), "{path}: {help}");
+            for example in examples {
+                assert!(example.trim().starts_with(&path), "{path}: {example}");
+                Arguments::try_parse_from(example.split_whitespace())
+                    .unwrap_or_else(|error| panic!("{example}: {error}"));
+            }
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path}: {} is not explained", argument.get_id());
+            }
+        }
+    }
+}
