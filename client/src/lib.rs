@@ -26,6 +26,7 @@ mod wire;
 pub mod monoio_transport;
 #[cfg(feature = "tokio")]
 pub mod tokio_transport;
+pub mod websocket;
 
 pub use config::{Config, History, Token};
 pub use connect::LinkAction;

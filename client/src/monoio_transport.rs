@@ -1,6 +1,6 @@
 //! The client on monoio: many clients on one thread, told to the app by calls instead of channels.
 //!
-//! In: an [`App`], commands, bytes of a TCP stream, time. Out: calls of the app. Always: the tasks decide nothing, they feed
+//! In: an [`App`], commands, bytes of a stream (TCP, or WebSocket over it), time. Out: calls of the app. Always: the tasks decide nothing, they feed
 //! the [`Core`]; everything is on one thread and never shared. The app may give commands from inside its calls; what one
 //! read brings about is written with one write. Per client there is one task that dials and reads, one that writes and one
 //! that keeps the time; no read or write is ever dropped half done, a link is ended by shutting it down.
@@ -8,6 +8,7 @@
 use crate::connect::LinkAction;
 use crate::core::Core;
 use crate::event::{Command, Event, Full, Ticket};
+use crate::websocket::{Address, Wire};
 use bytes::BytesMut;
 use monoio::io::{AsyncReadRent as _, AsyncWriteRent as _, AsyncWriteRentExt as _};
 use monoio::io::{OwnedReadHalf, OwnedWriteHalf, Splitable as _};
@@ -43,7 +44,12 @@ pub trait App: Sized + 'static {
 /// One client. Its tasks keep it until [`end`](Client::end).
 pub struct Client<A> {
     pub app: A,
-    address: SocketAddr,
+    /// Where the stream goes, and what is spoken over it.
+    socket: SocketAddr,
+    address: Address,
+    /// Of the present link, and what it has to answer by itself.
+    wire: RefCell<Wire>,
+    reply: RefCell<Vec<u8>>,
     core: RefCell<Core>,
     started: Instant,
     ended: Cell<bool>,
@@ -59,10 +65,18 @@ pub struct Client<A> {
 
 impl<A: App> Client<A> {
     /// Starts a client that keeps itself connected. To be called on a monoio thread with its timer enabled.
-    pub fn start(address: SocketAddr, core: Core, app: A) -> Rc<Self> {
+    pub fn start(socket: SocketAddr, core: Core, app: A) -> Rc<Self> {
+        Self::start_at(socket, Address::Tcp { socket: socket.to_string() }, core, app)
+    }
+
+    /// Like [`start`](Self::start), over what `address` names; `socket` is where its host was found.
+    pub fn start_at(socket: SocketAddr, address: Address, core: Core, app: A) -> Rc<Self> {
         let client = Rc::new(Self {
             app,
+            socket,
             address,
+            wire: RefCell::new(Wire::Plain),
+            reply: RefCell::default(),
             core: RefCell::new(core),
             started: Instant::now(),
             ended: Cell::new(false),
@@ -144,14 +158,21 @@ impl<A: App> Client<A> {
                 return;
             }
             let link = self.link.get();
-            if let Ok(stream) = self.app.dial(self.address).await
+            if let Ok(stream) = self.app.dial(self.socket).await
                 && self.link.get() == link
             {
                 // Without it small frames wait for the peer's delayed acks; a socket that refuses it still works.
                 let _ = stream.set_nodelay(true);
                 let (read, write) = stream.into_split();
-                self.feed(Core::connected);
-                monoio::spawn(self.clone().write(write, link));
+                let mut wire = self.address.wire(rand::random());
+                let opening = wire.opening();
+                let is_open = wire.is_open();
+                self.wire.replace(wire);
+                self.reply.take();
+                if is_open {
+                    self.feed(Core::connected);
+                }
+                monoio::spawn(self.clone().write(write, opening, link));
                 self.read(read, link).await;
             }
             // Otherwise the core has given the link up itself, and may be on its way to the next.
@@ -169,25 +190,65 @@ impl<A: App> Client<A> {
             if !matches!(read, Ok(1..)) || self.link.get() != link {
                 return;
             }
-            let bytes = filled.split().freeze();
-            self.core.borrow_mut().received(bytes, self.now_ms());
-            self.tell();
+            if !self.take_in(&mut filled) {
+                return;
+            }
             // The memory is used again unless the app has kept a body.
             filled.reserve(READ_BYTES);
             buffer = filled;
         }
     }
 
-    async fn write(self: Rc<Self>, mut stream: OwnedWriteHalf<TcpStream>, link: u64) {
-        let mut buffer = Vec::new();
+    /// Hands what was read to the core. False: the server does not speak WebSocket as it should.
+    fn take_in(&self, input: &mut BytesMut) -> bool {
+        let mut reply = Vec::new();
+        let (received, has_opened) = {
+            let mut wire = self.wire.borrow_mut();
+            let was_open = wire.is_open();
+            let received = wire.received(input, &mut reply);
+            (received, !was_open && wire.is_open())
+        };
+        if has_opened {
+            self.feed(Core::connected);
+        }
+        if !reply.is_empty() {
+            self.reply.borrow_mut().append(&mut reply);
+            self.output.ring();
+        }
+        match received {
+            Ok(Some(frames)) => {
+                self.core.borrow_mut().received(frames, self.now_ms());
+                self.tell();
+                true
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Puts what the core and the wire want sent into `buffer`, which is empty.
+    fn take_output(&self, frames: &mut Vec<u8>, buffer: &mut Vec<u8>) {
+        buffer.append(&mut self.reply.borrow_mut());
+        let mut wire = self.wire.borrow_mut();
+        if wire.is_open() {
+            self.core.borrow_mut().swap_output(frames);
+            wire.send(frames, buffer);
+        }
+    }
+
+    async fn write(self: Rc<Self>, mut stream: OwnedWriteHalf<TcpStream>, opening: Vec<u8>, link: u64) {
+        let (mut frames, mut buffer) = (Vec::new(), opening);
         while self.link.get() == link {
-            self.core.borrow_mut().swap_output(&mut buffer);
+            if buffer.is_empty() {
+                self.take_output(&mut frames, &mut buffer);
+            }
             if buffer.is_empty() {
                 self.output.wait().await;
                 continue;
             }
             let (written, sent) = stream.write_all(buffer).await;
             buffer = sent;
+            buffer.clear();
             if written.is_err() {
                 break;
             }

@@ -85,7 +85,8 @@ impl Events {
 }
 
 impl Client {
-    /// Starts a client that keeps itself connected to `address` ("host:port"). It returns at once; events tell the rest.
+    /// Starts a client that keeps itself connected to `address` (`host:port`, or `ws://host:port/ws` for WebSocket). It
+    /// returns at once; events tell the rest. To an address that is none it never connects.
     pub fn connect(address: impl Into<String>, config: Config) -> (Self, Events) {
         Self::start(address.into(), Core::new(config, rand::make_rng()))
     }
@@ -102,7 +103,7 @@ impl Client {
     fn start(address: String, core: Core) -> (Self, Events) {
         let (calls, calls_in) = mpsc::channel(CALLS_MAX);
         let (events_out, events) = mpsc::channel(EVENTS_MAX);
-        let task = Task::new(address, core, calls_in, events_out);
+        let task = Task::new(&address, core, calls_in, events_out);
         tokio::spawn(task.run());
         (Self { calls }, Events { events })
     }

@@ -1,12 +1,13 @@
 //! The task of one client: moves bytes, time, calls and events between tokio and the [`Core`].
 //!
-//! In: calls, bytes of a TCP stream, time. Out: bytes, answers, events. Always: it decides nothing. Every future awaited in
+//! In: calls, bytes of a stream (TCP, or WebSocket over it), time. Out: bytes, answers, events. Always: it decides nothing. Every future awaited in
 //! its `select!` may be dropped without losing a byte: `read_buf`, `write`, `recv` and `reserve` are cancel-safe.
 
 use super::{Acked, Call, Outcome};
 use crate::connect::LinkAction;
 use crate::core::Core;
 use crate::event::{Event, Full, Ticket};
+use crate::websocket::{Address, InvalidAddress, Wire};
 use bytes::BytesMut;
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 const READ_BYTES: usize = 16 * 1024;
 
 pub(super) struct Task {
-    address: String,
+    address: Result<Address, InvalidAddress>,
     core: Core,
     calls: mpsc::Receiver<Call>,
     /// `None`: the app has dropped its end, and events are not kept.
@@ -43,10 +44,28 @@ enum Stream {
 struct Open {
     read: OwnedReadHalf,
     write: OwnedWriteHalf,
+    wire: Wire,
     input: BytesMut,
+    /// What the core wants sent, on its way to `output`; empty in between.
+    frames: Vec<u8>,
     output: Vec<u8>,
     /// So much of `output` is written.
     written: usize,
+}
+
+impl Open {
+    fn new(stream: TcpStream, mut wire: Wire) -> Self {
+        let (read, write) = stream.into_split();
+        let output = wire.opening();
+        Self { read, write, wire, input: BytesMut::new(), frames: Vec::new(), output, written: 0 }
+    }
+}
+
+async fn dial(address: Result<Address, InvalidAddress>) -> io::Result<TcpStream> {
+    match address {
+        Ok(address) => TcpStream::connect(address.socket()).await,
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
+    }
 }
 
 /// What woke the task.
@@ -60,9 +79,9 @@ enum Woken {
 }
 
 impl Task {
-    pub fn new(address: String, core: Core, calls: mpsc::Receiver<Call>, events: mpsc::Sender<Event>) -> Self {
+    pub fn new(address: &str, core: Core, calls: mpsc::Receiver<Call>, events: mpsc::Sender<Event>) -> Self {
         Self {
-            address,
+            address: Address::parse(address),
             core,
             calls,
             events: Some(events),
@@ -87,25 +106,20 @@ impl Task {
                 Woken::Dialed(Ok(stream)) => {
                     // Without it small frames wait for the peer's delayed acks; a socket that refuses it still works.
                     let _ = stream.set_nodelay(true);
-                    let (read, write) = stream.into_split();
-                    self.stream =
-                        Stream::Open(Open { read, write, input: BytesMut::new(), output: Vec::new(), written: 0 });
-                    self.core.connected(now_ms);
-                }
-                Woken::Read(Ok(count)) if count > 0 => {
-                    if let Stream::Open(open) = &mut self.stream {
-                        self.core.received(open.input.split().freeze(), now_ms);
+                    let Ok(address) = &self.address else { continue };
+                    let open = Open::new(stream, address.wire(rand::random()));
+                    if open.wire.is_open() {
+                        self.core.connected(now_ms);
                     }
+                    self.stream = Stream::Open(open);
                 }
+                Woken::Read(Ok(count)) if count > 0 => self.on_bytes(now_ms),
                 Woken::Wrote(Ok(count)) if count > 0 => {
                     if let Stream::Open(open) = &mut self.stream {
                         open.written += count;
                     }
                 }
-                Woken::Dialed(Err(_)) | Woken::Read(_) | Woken::Wrote(_) => {
-                    self.stream = Stream::Closed;
-                    self.core.disconnected(now_ms);
-                }
+                Woken::Dialed(Err(_)) | Woken::Read(_) | Woken::Wrote(_) => self.on_end(now_ms),
                 Woken::Room => {}
                 Woken::Time => self.core.timer(now_ms),
             }
@@ -117,15 +131,39 @@ impl Task {
         while let Some(action) = self.core.poll_link() {
             self.stream = match action {
                 LinkAction::Close => Stream::Closed,
-                LinkAction::Connect => Stream::Dialing(Box::pin(TcpStream::connect(self.address.clone()))),
+                LinkAction::Connect => Stream::Dialing(Box::pin(dial(self.address.clone()))),
             };
         }
         if let Stream::Open(open) = &mut self.stream
             && open.written == open.output.len()
+            && open.wire.is_open()
         {
-            self.core.swap_output(&mut open.output);
+            open.output.clear();
             open.written = 0;
+            self.core.swap_output(&mut open.frames);
+            open.wire.send(&mut open.frames, &mut open.output);
         }
+    }
+
+    fn on_bytes(&mut self, now_ms: u64) {
+        let Stream::Open(open) = &mut self.stream else { return };
+        let was_open = open.wire.is_open();
+        match open.wire.received(&mut open.input, &mut open.output) {
+            Ok(frames) => {
+                if !was_open && open.wire.is_open() {
+                    self.core.connected(now_ms);
+                }
+                if let Some(frames) = frames {
+                    self.core.received(frames, now_ms);
+                }
+            }
+            Err(_) => self.on_end(now_ms),
+        }
+    }
+
+    fn on_end(&mut self, now_ms: u64) {
+        self.stream = Stream::Closed;
+        self.core.disconnected(now_ms);
     }
 
     async fn wait(&mut self) -> Woken {
@@ -190,10 +228,7 @@ impl Task {
             Call::SetToken(token) => self.core.set_token(token, now_ms),
             Call::SyncNow => self.core.sync_now(now_ms),
             Call::State(answer) => drop(answer.send(self.core.state())),
-            Call::CutLink => {
-                self.stream = Stream::Closed;
-                self.core.disconnected(now_ms);
-            }
+            Call::CutLink => self.on_end(now_ms),
             Call::LosePushes(filter) => self.core.lose_pushes(filter),
             Call::WriteRaw(bytes) => self.core.write_raw(&bytes),
         }
