@@ -2,6 +2,7 @@
 //!
 //! In: a [`config::Config`]. Out: a running role. Always: this package alone knows all the others.
 
+mod clock;
 pub mod command_line;
 pub mod config;
 mod demo;

@@ -10,7 +10,7 @@ use crate::fault_points::Points;
 use crate::http::{self, Endpoints};
 use crate::join::{AskRequests, DeliverToGateway, ForwardToQueue};
 use crate::page::Page;
-use crate::{logging, metrics, start_text, tokens};
+use crate::{clock, logging, metrics, start_text, tokens};
 use im_gateway::{Gateway, GatewayHandle};
 use im_logic::{Logic, Ports, WorkerHandle};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenError, OpenOptions};
@@ -84,7 +84,7 @@ pub(crate) fn open_options(config: &Config) -> OpenOptions {
     OpenOptions {
         folder: config.store.folder.clone(),
         cache_bytes: config.store.cache_mib as usize * 1024 * 1024,
-        now_ms: tokens::now_ms(),
+        now_ms: clock::now_ms(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! start). Out: a key ring for the logic; tokens. Always: a key never shows in a log or an error; the demo key is in the
 //! ring only while every listener is loopback.
 
+use crate::clock::now_ms;
 use crate::config::{Algorithm, Config, VerificationKey};
 use crate::exit::Failure;
 use base64::Engine as _;
@@ -15,7 +16,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const KEY_FILE: &str = "signing.key";
 const KEY_BYTES: usize = 32;
@@ -87,10 +87,6 @@ pub fn issue(config: &Config, user: &str, device: Option<&str>, valid_s: u64) ->
         i64::try_from(valid_s).ok().and_then(|s| s.checked_mul(1000)).and_then(|ms| ms.checked_add(now_ms()));
     let expires_at_ms = valid_ms.ok_or_else(|| Failure::Usage("--valid-s is too large".to_owned()))?;
     sign(config, token::DEFAULT_KEY, &Keys::open(config)?.signing, user, device, expires_at_ms)
-}
-
-pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 fn sign(

@@ -8,6 +8,7 @@ use im_codec::SessionLimits;
 use im_codec::limits::InvalidLimits;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Cores of one gateway; their number has 16 bits in a connection id, and a delivery marks them in one word.
 pub const CORES_MAX: usize = 64;
@@ -39,6 +40,8 @@ pub struct GatewayConfig {
     /// Each core keeps to one of the processors that this process may use.
     pub pin: bool,
     pub driver: Driver,
+    /// Milliseconds since 1970, by the one clock of the process: for what leaves it. Deadlines run on another clock.
+    pub wall_clock_ms: fn() -> i64,
     pub session: SessionLimits,
     /// Of all cores.
     pub connections_max: usize,
@@ -58,6 +61,11 @@ pub struct GatewayConfig {
     pub faults: Faults,
 }
 
+/// The wall clock, where the process gives no other.
+fn system_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
@@ -66,6 +74,7 @@ impl Default for GatewayConfig {
             cores: 0,
             pin: true,
             driver: Driver::Auto,
+            wall_clock_ms: system_ms,
             session: SessionLimits::default(),
             connections_max: 100_000,
             accept_rate_per_address_per_s: 20,

@@ -22,7 +22,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 pub struct Core {
     pub index: u16,
@@ -82,6 +81,11 @@ impl Core {
     /// Milliseconds of a clock that never goes back.
     pub fn now_ms(&self) -> u64 {
         self.shared.now_ms()
+    }
+
+    /// The wall clock, for what leaves this process.
+    pub fn unix_ms(&self) -> i64 {
+        (self.shared.config.wall_clock_ms)()
     }
 
     pub fn next_connection_id(&self) -> ConnectionId {
@@ -171,11 +175,6 @@ impl Core {
             turn.dirty = dirty;
         }
     }
-}
-
-/// The wall clock, for what leaves this process.
-pub fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Lets every other task that is ready run first. (A task that wakes itself is put at the front of monoio's queue.)

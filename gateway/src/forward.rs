@@ -5,7 +5,7 @@
 //! in it are not read; beyond the bound a command is answered BUSY.
 
 use crate::connection::Connection;
-use crate::core::{Core, unix_ms};
+use crate::core::Core;
 use crate::ports::Upstream;
 use bytes::Bytes;
 use im_codec::encode_delimited;
@@ -68,7 +68,7 @@ impl Connection {
                 connection_id: self.id.0,
                 request_id,
             }),
-            received_at_ms: unix_ms(),
+            received_at_ms: core.unix_ms(),
             frame,
         };
         Some(Bytes::from(upstream.encode_to_vec()))

@@ -5,7 +5,7 @@
 //! move was queued to it.
 
 use crate::connection::Connection;
-use crate::core::{Core, unix_ms, yield_now};
+use crate::core::{Core, yield_now};
 use crate::faults;
 use crate::lane::{Command, LaneEvent};
 use crate::planted::{self, Bug, planted};
@@ -201,7 +201,7 @@ impl Core {
                 connection.with_session(self, |session, actions| session.sign_in_refused(reason, actions));
             }
             (Some(connection), Ok(signed_in)) => {
-                let (now_ms, unix_ms) = (self.now_ms(), unix_ms());
+                let (now_ms, unix_ms) = (self.now_ms(), self.unix_ms());
                 let login = login(&signed_in, now_ms, unix_ms);
                 let stands = connection.with_session(self, |session, actions| {
                     // Counted before the session goes on, which may end at once.

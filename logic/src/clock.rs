@@ -1,4 +1,4 @@
-//! The wall clock: the one place of this crate that reads it.
+//! The wall clock, where the process gives no other ([`LogicConfig::wall_clock_ms`](crate::LogicConfig)).
 //!
 //! In: nothing. Out: milliseconds since 1970. Always: for display, token expiry and the age of a record; no order rests on
 //! it.

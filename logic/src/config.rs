@@ -5,6 +5,8 @@
 
 #[derive(Debug, Clone)]
 pub struct LogicConfig {
+    /// Milliseconds since 1970, by the one clock of the process: for display, token expiry and the age of a record.
+    pub wall_clock_ms: fn() -> i64,
     /// Commands decided and stored as one batch.
     pub batch_records_max: usize,
     /// Logs whose head and members a worker remembers; the one used longest ago goes.
@@ -34,6 +36,7 @@ pub struct Limits {
 impl Default for LogicConfig {
     fn default() -> Self {
         Self {
+            wall_clock_ms: crate::clock::now_ms,
             batch_records_max: 1024,
             logs_cached_max: 100_000,
             upstream_age_max_ms: 60_000,

@@ -6,7 +6,6 @@
 //! lost rows.
 
 use crate::admit::{Admitted, admit};
-use crate::clock::now_ms;
 use crate::log_state::Lane;
 use crate::metrics::add;
 use crate::planted::planted;
@@ -79,7 +78,7 @@ impl Worker {
         }
         add(&self.shared.metrics.batches, 1);
         add(&self.shared.metrics.records, records.len());
-        let Admitted { mut work, logs, told } = admit(&self.shared, records, now_ms());
+        let Admitted { mut work, logs, told } = admit(&self.shared, records, (self.shared.config.wall_clock_ms)());
         let mut lanes = self.prefetch_logs(logs).await?;
         self.prefetch_reads(&mut work).await?;
         let mut outcome = self.persist(&mut lanes, &work).await?;

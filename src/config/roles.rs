@@ -4,6 +4,7 @@
 //! the part's own default.
 
 use super::{Config, Driver};
+use crate::clock;
 use im_codec::SessionLimits;
 use im_gateway::{GatewayConfig, WebsocketConfig};
 use im_logic::LogicConfig;
@@ -17,6 +18,7 @@ impl Config {
             tcp: self.listen.tcp,
             websocket: Some(WebsocketConfig { address: self.listen.websocket, origins: self.origins(http) }),
             cores: usize::from(gateway.cores),
+            wall_clock_ms: clock::now_ms,
             driver: match gateway.driver {
                 Driver::Auto => im_gateway::Driver::Auto,
                 Driver::Uring => im_gateway::Driver::Uring,
@@ -62,6 +64,7 @@ impl Config {
         let logic = &self.logic;
         let default = LogicConfig::default();
         LogicConfig {
+            wall_clock_ms: clock::now_ms,
             batch_records_max: logic.batch_records_max as usize,
             logs_cached_max: logic.logs_cached_max as usize,
             upstream_age_max_ms: logic.upstream_age_max_ms,

@@ -1,5 +1,5 @@
 //! Rows of the fault table that are no promise by themselves: F36 (no byte lost to a timeout) and F38 (no descriptor left).
-//! F27 is with the sign-in rows, F28 and F29 in C2, F30 in C5.
+//! F27 is in `clock_jumps` and with the sign-in rows, F28 and F29 in C2, F30 in C5.
 
 use crate::harness::bystander::Bystanders;
 use crate::harness::raw::{Got, Raw, send_to_user, within};

@@ -5,7 +5,6 @@
 
 use super::{Outcome, Stored, new_entry, read_moved, written};
 use crate::admit::Work;
-use crate::clock::now_ms;
 use crate::decide::{Append, Decision, ReadTarget, Situation, decide};
 use crate::entry;
 use crate::log_state::Lane;
@@ -60,7 +59,7 @@ impl Worker {
         round: &mut Round,
         outcome: &mut Outcome,
     ) -> Result<(), StoreError> {
-        let now_ms = now_ms();
+        let now_ms = (self.shared.config.wall_clock_ms)();
         for work in work {
             match self.decide_one(&mut lanes[work.lane], work, careful, now_ms, round, outcome).await {
                 Ok(()) => {}

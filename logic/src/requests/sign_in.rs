@@ -5,7 +5,6 @@
 //! login that is replaced is kicked by its exact generation.
 
 use super::Requests;
-use crate::clock::now_ms;
 use crate::metrics::add;
 use crate::token::TokenError;
 use im_proto::client::{self, CloseCode, kicked::Reason};
@@ -62,7 +61,7 @@ impl Requests {
         if sign_in.protocol_version != PROTOCOL_VERSION {
             return Err(refused(CloseCode::UnsupportedVersion, "this server speaks protocol version 1"));
         }
-        let now_ms = now_ms();
+        let now_ms = (self.shared.config.wall_clock_ms)();
         let identity = self.keys.verify(&sign_in.token, now_ms).map_err(|error| match error {
             TokenError::Expired => refused(CloseCode::TokenExpired, &error.to_string()),
             TokenError::Bad(_) => refused(CloseCode::BadToken, &error.to_string()),
