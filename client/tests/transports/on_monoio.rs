@@ -1,4 +1,4 @@
-use crate::scene;
+use crate::scene::{self, Over};
 use bytes::Bytes;
 use im_client::monoio_transport::{App, Client};
 use im_client::{Command, Core, Event, Recipient};
@@ -23,14 +23,24 @@ impl App for Told {
 }
 
 #[test]
-fn a_send_outlives_its_link_on_monoio() {
-    let (address, server) = scene::start();
+fn a_send_outlives_its_link_on_monoio_over_tcp() {
+    a_send_outlives_its_link(Over::Tcp);
+}
+
+#[test]
+fn a_send_outlives_its_link_on_monoio_over_websocket() {
+    a_send_outlives_its_link(Over::Websocket);
+}
+
+fn a_send_outlives_its_link(over: Over) {
+    let (address, server) = scene::start(over);
     let events = Rc::new(RefCell::new(Vec::new()));
     let mut runtime = monoio::RuntimeBuilder::<monoio::FusionDriver>::new().enable_timer().build().unwrap();
     runtime.block_on(async {
         let core = Core::new(scene::config(), SmallRng::seed_from_u64(1));
         let (alive, ended) = oneshot::channel();
-        let client = Client::start(address, core, Told { events: events.clone(), _alive: alive });
+        let client =
+            Client::start_at(address, over.address(address), core, Told { events: events.clone(), _alive: alive });
         let to = Recipient::User(scene::user("bob"));
         let body = Bytes::from_static(b"hello");
         client.command(Command::Send { to, client_message_id: None, body }).unwrap();

@@ -1,12 +1,21 @@
-use crate::scene;
+use crate::scene::{self, Over};
 use im_client::tokio_transport::{CallError, Client};
 use im_client::{Recipient, Refusal};
 use im_proto::client::ErrorCode;
 
 #[tokio::test]
-async fn a_send_outlives_its_link_on_tokio() {
-    let (address, server) = scene::start();
-    let (client, mut events) = Client::connect(address.to_string(), scene::config());
+async fn a_send_outlives_its_link_on_tokio_over_tcp() {
+    a_send_outlives_its_link("", Over::Tcp).await;
+}
+
+#[tokio::test]
+async fn a_send_outlives_its_link_on_tokio_over_websocket() {
+    a_send_outlives_its_link("ws://", Over::Websocket).await;
+}
+
+async fn a_send_outlives_its_link(scheme: &str, over: Over) {
+    let (address, server) = scene::start(over);
+    let (client, mut events) = Client::connect(format!("{scheme}{address}"), scene::config());
     let acked = client.send(Recipient::User(scene::user("bob")), "hello").await.unwrap();
     assert_eq!(acked.seq.0, 1);
     let mut told = Vec::new();
@@ -21,7 +30,7 @@ async fn a_send_outlives_its_link_on_tokio() {
 
 #[tokio::test]
 async fn a_call_tells_a_refusal_as_an_error() {
-    let (address, _) = scene::start();
+    let (address, _) = scene::start(Over::Tcp);
     let (client, mut events) = Client::connect(address.to_string(), scene::config());
     while !matches!(events.next().await, Some(im_client::Event::Synced)) {}
     let refused = client.send(Recipient::User(scene::user("bob")), &"x".repeat(20_000)).await;

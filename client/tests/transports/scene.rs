@@ -1,8 +1,10 @@
 //! A server thread that plays one scene: it takes a send and breaks the link; on the next link it gets the same send, acks
 //! it, pushes an answer of the peer, and waits for the client to end.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use im_client::websocket::Address;
 use im_client::{Config, Event};
+use im_codec::websocket::{self, Decoder, MessageLimits, Opcode, Role, ServerHandshake, encoder::encode_plain};
 use im_codec::{Deframer, Incoming, encode_delimited};
 use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
@@ -43,18 +45,35 @@ pub fn check(events: &[Event]) {
     assert_eq!(told, ["signed in", "disconnected", "signed in", "own entry", "peer's entry"]);
 }
 
-pub fn start() -> (SocketAddr, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    (address, std::thread::spawn(move || play(&listener)))
+/// What the frames ride on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    Tcp,
+    Websocket,
 }
 
-fn play(listener: &TcpListener) {
-    let mut link = Link::accept(listener);
+impl Over {
+    pub fn address(self, socket: SocketAddr) -> Address {
+        let text = match self {
+            Self::Tcp => socket.to_string(),
+            Self::Websocket => format!("ws://{socket}/ws"),
+        };
+        Address::parse(&text).unwrap()
+    }
+}
+
+pub fn start(over: Over) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (address, std::thread::spawn(move || play(&listener, over)))
+}
+
+fn play(listener: &TcpListener, over: Over) {
+    let mut link = Link::accept(listener, over);
     // A client that says nothing to the point has another scene.
     let Some((_, first)) = link.until_send() else { return };
     drop(link);
-    let mut link = Link::accept(listener);
+    let mut link = Link::accept(listener, over);
     let (request_id, second) = link.until_send().expect("the send again");
     assert_eq!(first, second, "a send is repeated as it was");
     let log = LogId::direct(&user("ann"), &user("bob"));
@@ -71,17 +90,43 @@ struct Link {
     stream: TcpStream,
     deframer: Deframer,
     input: Bytes,
+    /// `None`: over TCP.
+    websocket: Option<Decoder>,
+    /// What the decoder has yet to look at.
+    messages: BytesMut,
 }
 
 impl Link {
-    fn accept(listener: &TcpListener) -> Self {
-        let (stream, _) = listener.accept().unwrap();
-        Self { stream, deframer: Deframer::default(), input: Bytes::new() }
+    fn accept(listener: &TcpListener, over: Over) -> Self {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut messages = BytesMut::new();
+        let websocket = (over == Over::Websocket).then(|| {
+            let mut handshake = ServerHandshake::default();
+            let response = loop {
+                if let Some(response) = handshake.receive(&mut messages, &[]).unwrap() {
+                    break response;
+                }
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                messages.extend_from_slice(&byte);
+            };
+            // With the answer comes a ping, which the client answers before anything else.
+            let mut out = response.into_bytes();
+            encode_plain(Opcode::Ping, b"there?", &mut out);
+            stream.write_all(&out).unwrap();
+            Decoder::new(Role::Server, MessageLimits::default())
+        });
+        Self { stream, deframer: Deframer::default(), input: Bytes::new(), websocket, messages }
     }
 
     fn say(&mut self, request_id: u64, body: Body) {
         let frame = encode_delimited(&ServerFrame { request_id, body: Some(body) });
-        self.stream.write_all(&frame).unwrap();
+        let mut out = Vec::new();
+        match self.websocket {
+            Some(_) => encode_plain(Opcode::Binary, &frame, &mut out),
+            None => out.extend_from_slice(&frame),
+        }
+        self.stream.write_all(&out).unwrap();
     }
 
     /// `None`: the client has ended the link.
@@ -90,10 +135,28 @@ impl Link {
             if let Some(Incoming::Frame(frame)) = self.deframer.next(&mut self.input, 10_000).unwrap() {
                 return Some(ClientFrame::decode(frame).unwrap());
             }
+            self.input = self.next_bytes()?;
+        }
+    }
+
+    fn next_bytes(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(decoder) = &mut self.websocket {
+                match decoder.next(&mut self.messages).unwrap() {
+                    Some(websocket::Event::Data { bytes, .. }) => return Some(bytes),
+                    Some(websocket::Event::Pong(payload)) => {
+                        assert_eq!(payload, &b"there?"[..]);
+                        continue;
+                    }
+                    Some(other) => panic!("{other:?}"),
+                    None => {}
+                }
+            }
             let mut buffer = [0; 1_000];
-            match self.stream.read(&mut buffer) {
-                Ok(count @ 1..) => self.input = Bytes::copy_from_slice(&buffer[..count]),
-                _ => return None,
+            let count = self.stream.read(&mut buffer).ok().filter(|count| *count > 0)?;
+            match self.websocket {
+                Some(_) => self.messages.extend_from_slice(&buffer[..count]),
+                None => return Some(Bytes::copy_from_slice(&buffer[..count])),
             }
         }
     }
