@@ -17,7 +17,7 @@ pub fn text(gateway: &Snapshot, logic: &LogicMetrics, queue_waiting: usize) -> S
 }
 
 /// Gauges among the gateway's numbers; the others are counters.
-const GAUGES: [&str; 3] = ["connections", "signed_in", "forward_backlog"];
+const GAUGES: [&str; 4] = ["connections", "websocket_connections", "signed_in", "forward_backlog"];
 
 fn gateway_text(out: &mut String, gateway: &Snapshot) -> std::fmt::Result {
     writeln!(out, "# TYPE im_gateway_driver gauge\nim_gateway_driver{{driver=\"{}\"}} 1", gateway.driver)?;
