@@ -1,6 +1,7 @@
-// When the browser has reason to believe that the network is back.
+// When the browser has reason to believe that the network has come or gone.
 //
-// In: `online` events, and the page being shown again. Out: calls of `wake`. Always: where there is no browser, none.
+// In: `online` and `offline` events, and the page being shown again. Out: calls of `wake`. Always: where there is no browser,
+// none. A browser that goes offline leaves its sockets open: only a question without an answer shows that they are dead.
 
 export function onWake(wake: () => void): () => void {
   if (typeof globalThis.addEventListener !== "function") return () => {};
@@ -10,9 +11,11 @@ export function onWake(wake: () => void): () => void {
     if (page?.visibilityState === "visible") wake();
   };
   globalThis.addEventListener("online", wake);
+  globalThis.addEventListener("offline", wake);
   page?.addEventListener("visibilitychange", shown);
   return () => {
     globalThis.removeEventListener("online", wake);
+    globalThis.removeEventListener("offline", wake);
     page?.removeEventListener("visibilitychange", shown);
   };
 }
