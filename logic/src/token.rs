@@ -23,7 +23,7 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 /// An HS256 secret is at least as long as its hash.
 pub const SECRET_BYTES_MIN: usize = 32;
 /// How far the issuer's clock may be off.
-const LEEWAY_S: i64 = 60;
+pub const LEEWAY_S: i64 = 60;
 /// The key of tokens that name none.
 pub const DEFAULT_KEY: &str = "default";
 

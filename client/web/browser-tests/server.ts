@@ -26,6 +26,7 @@ export class Server {
   /** The same page by a name that is not loopback. */
   readonly otherUrl: string;
   readonly websocket: string;
+  readonly tcp: string;
   #environment: NodeJS.ProcessEnv;
   #folder: string;
   #process: ChildProcess | undefined;
@@ -36,6 +37,7 @@ export class Server {
     this.url = `http://${http}/`;
     this.otherUrl = `http://${OTHER_NAME}:${ports[2]}/`;
     this.websocket = `ws://${websocket}/ws`;
+    this.tcp = `${tcp}`;
     this.#environment = {
       ...process.env,
       ...settings,

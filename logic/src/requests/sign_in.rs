@@ -6,7 +6,7 @@
 
 use super::Requests;
 use crate::metrics::add;
-use crate::token::TokenError;
+use crate::token::{LEEWAY_S, TokenError};
 use im_proto::client::{self, CloseCode, kicked::Reason};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, PROTOCOL_VERSION, UserId, internal};
 use im_storage::ports::{Device, GatewayBoot, Login, StoreError};
@@ -85,7 +85,9 @@ impl Requests {
                 detail: "a store is away".to_owned(),
             }
         })?;
-        let token_expires_at_ms = identity.expires_at_ms;
+        // One that was let in by the leeway stays for what is left of it.
+        let leeway_ms = |at_ms: i64| if at_ms <= now_ms { LEEWAY_S * 1_000 } else { 0 };
+        let token_expires_at_ms = identity.expires_at_ms.map(|at_ms| at_ms.saturating_add(leeway_ms(at_ms)));
         Ok(SignedIn { user, device, generation, inbox_version, epoch: self.epoch, token_expires_at_ms })
     }
 

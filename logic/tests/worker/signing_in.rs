@@ -34,6 +34,18 @@ async fn a_newer_login_of_a_device_kicks_exactly_the_older_one() {
 }
 
 #[tokio::test]
+async fn a_token_that_the_leeway_lets_in_is_not_over_at_once() {
+    let world = World::new().await;
+    let connection = ConnectionId::new(0, 1);
+    let now_ms = now_ms();
+    let just_over =
+        world.requests.sign_in(GATEWAY, connection, sign_in(world.token("a", -30_000), "phone")).await.unwrap();
+    assert!(just_over.token_expires_at_ms.is_some_and(|at_ms| at_ms > now_ms), "{:?}", just_over.token_expires_at_ms);
+    let good = world.requests.sign_in(GATEWAY, connection, sign_in(world.token("a", 30_000), "phone")).await.unwrap();
+    assert!(good.token_expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms + 31_000), "the leeway is no part of it");
+}
+
+#[tokio::test]
 async fn a_heartbeat_puts_a_lost_route_back_and_tells_a_replaced_login() {
     let world = World::new().await;
     let a = world.phone("a", "phone").await;
