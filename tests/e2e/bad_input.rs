@@ -5,3 +5,4 @@ mod flood;
 mod frames;
 mod secrets;
 mod sign_in;
+mod websocket;

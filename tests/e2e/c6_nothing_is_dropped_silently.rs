@@ -48,7 +48,7 @@ async fn flood_until_pushes_are_dropped(server: &Server, sender: &mut Raw) -> u6
 async fn a_slow_reader_keeps_its_answers_and_gets_a_hint_when_it_drains() {
     let settings = Settings::for_tests().with("IM_GATEWAY__STALL_TIMEOUT_MS", "20000");
     let server = Server::start(settings);
-    let mut slow = Raw::connect_narrow(server.tcp).await;
+    let mut slow = Raw::connect_narrow(server.clients()).await;
     slow.sign_in(&server.key.token("bob"), "phone").await;
     slow.sync().await;
     let mut ann = Raw::device(&server, "ann", "phone").await;
@@ -70,7 +70,7 @@ async fn a_slow_reader_keeps_its_answers_and_gets_a_hint_when_it_drains() {
 async fn a_reader_without_progress_is_closed_and_nobody_else_is_disturbed() {
     let settings = Settings::for_tests().with("IM_GATEWAY__STALL_TIMEOUT_MS", "1500");
     let server = Server::start(settings);
-    let mut stalled = Raw::connect_narrow(server.tcp).await;
+    let mut stalled = Raw::connect_narrow(server.clients()).await;
     stalled.sign_in(&server.key.token("bob"), "phone").await;
     let mut tablet = Raw::device(&server, "bob", "tablet").await;
     let mut ann = Raw::device(&server, "ann", "phone").await;

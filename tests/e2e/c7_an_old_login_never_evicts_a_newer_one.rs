@@ -25,9 +25,9 @@ async fn a_newer_login_of_a_device_ends_the_older_one_and_no_other() {
     let token = server.key.token("ann");
     let mut tablet = Raw::device(&server, "ann", "tablet").await;
     let mut same_name = Raw::device(&server, "bob", "phone").await;
-    let mut old = Raw::connect(server.tcp).await;
+    let mut old = Raw::connect(server.clients()).await;
     let old_login = old.sign_in(&token, "phone").await;
-    let mut new = Raw::connect(server.tcp).await;
+    let mut new = Raw::connect(server.clients()).await;
     let new_login = new.sign_in(&token, "phone").await;
     assert!(new_login.generation > old_login.generation);
     assert_eq!(kicked_generation(&mut old).await, old_login.generation);
@@ -37,7 +37,7 @@ async fn a_newer_login_of_a_device_ends_the_older_one_and_no_other() {
 
     server.kill9();
     server.restart();
-    let mut after = Raw::connect(server.tcp).await;
+    let mut after = Raw::connect(server.clients()).await;
     let after_login = after.sign_in(&token, "phone").await;
     assert!(after_login.generation > new_login.generation, "also after a restart that forgot every login");
 }
@@ -50,7 +50,7 @@ async fn the_end_of_an_old_connection_takes_no_route_from_the_new_one() {
     let conversation = direct("ann", "bob");
     let mut current = Raw::device(&server, "bob", "phone").await;
     for round in 0..10 {
-        let mut next = Raw::connect(server.tcp).await;
+        let mut next = Raw::connect(server.clients()).await;
         next.sign_in(&token, "phone").await;
         kicked_generation(&mut current).await;
         drop(current);
@@ -75,7 +75,7 @@ async fn of_many_logins_at_once_only_the_newest_stays() {
     let token = server.key.token("ann");
     let mut connections = Vec::new();
     for _ in 0..LOGINS {
-        let mut raw = Raw::connect(server.tcp).await;
+        let mut raw = Raw::connect(server.clients()).await;
         let request = raw.send(sign_in(&token, "phone")).await;
         connections.push((raw, request));
     }

@@ -56,7 +56,7 @@ impl Logins {
     }
 
     async fn sign_in(server: &Server, clock: &Clock) -> (Raw, SignedIn) {
-        let mut raw = Raw::connect(server.tcp).await;
+        let mut raw = Raw::connect(server.clients()).await;
         let signed_in = raw.sign_in(&clock.token(server, "gil"), "phone").await;
         (raw, signed_in)
     }
@@ -120,11 +120,11 @@ async fn a_clock_that_jumps_harms_nothing() {
 async fn tokens_expire_by_the_clock(server: &Server, clock: &Clock, token: &str) {
     // It was good for an hour, and a minute of leeway.
     if clock.offset_ms > HOUR_MS {
-        let mut eve = Raw::connect(server.tcp).await;
+        let mut eve = Raw::connect(server.clients()).await;
         eve.send(sign_in(token, "phone")).await;
         eve.closed_with(CloseCode::TokenExpired).await;
     }
-    let mut eve = Raw::connect(server.tcp).await;
+    let mut eve = Raw::connect(server.clients()).await;
     eve.sign_in(&clock.token(server, "eve"), "phone").await;
     eve.is_alive().await;
 }

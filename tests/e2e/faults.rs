@@ -44,13 +44,13 @@ async fn f38_when_descriptors_run_out_the_open_connections_are_served_and_new_on
     let mut open = Vec::new();
     for _ in 0..150 {
         // The kernel takes the connection even where the server cannot.
-        open.push(Raw::connect(server.tcp).await);
+        open.push(Raw::connect(server.clients()).await);
     }
     bystanders.are_undisturbed().await;
     drop(open);
     let back = async {
         loop {
-            let mut raw = Raw::connect(server.tcp).await;
+            let mut raw = Raw::connect(server.clients()).await;
             raw.send(crate::harness::raw::sign_in(&server.key.token("late"), "phone")).await;
             let answer = tokio::time::timeout(Duration::from_secs(2), raw.read_unhurried()).await;
             if matches!(answer, Ok(Got::Frame(frame)) if matches!(frame.body, Some(Body::SignedIn(_)))) {

@@ -32,7 +32,7 @@ async fn b11_connections_beyond_the_limit_are_turned_away_and_their_places_come_
     let mut open = Vec::new();
     let mut turned_away = 0;
     for number in 0..20 {
-        let mut raw = Raw::connect(server.tcp).await;
+        let mut raw = Raw::connect(server.clients()).await;
         match is_turned_away(&mut raw, &server, &format!("user{number}")).await {
             true => turned_away += 1,
             false => open.push(raw),
@@ -43,7 +43,7 @@ async fn b11_connections_beyond_the_limit_are_turned_away_and_their_places_come_
     drop(open);
     let again = async {
         loop {
-            let mut raw = Raw::connect(server.tcp).await;
+            let mut raw = Raw::connect(server.clients()).await;
             if !is_turned_away(&mut raw, &server, "late").await {
                 return;
             }
@@ -61,10 +61,10 @@ async fn b11_one_address_cannot_hold_all_unauthenticated_places() {
     let mut bystanders = Bystanders::new(&server).await;
     let mut silent = Vec::new();
     for _ in 0..5 {
-        silent.push(Raw::connect(server.tcp).await);
+        silent.push(Raw::connect(server.clients()).await);
     }
     // They are counted when accepted; one more than fits is closed.
-    let mut beyond = Raw::connect(server.tcp).await;
+    let mut beyond = Raw::connect(server.clients()).await;
     beyond.closed_with(CloseCode::Overloaded).await;
     bystanders.are_undisturbed().await;
 }
@@ -78,7 +78,7 @@ async fn b11_a_burst_of_connections_from_one_address_is_cut() {
     let mut bystanders = Bystanders::new(&server).await;
     let mut turned_away = 0;
     for number in 0..20 {
-        let mut raw = Raw::connect(server.tcp).await;
+        let mut raw = Raw::connect(server.clients()).await;
         turned_away += usize::from(is_turned_away(&mut raw, &server, &format!("user{number}")).await);
     }
     assert!(turned_away >= 4, "{turned_away}");
@@ -95,7 +95,7 @@ async fn b11_a_flood_of_silent_connections_costs_little_and_is_given_back() {
     let before = server.resident_bytes();
     let mut open = Vec::new();
     for _ in 0..CONNECTIONS {
-        open.push(Raw::connect(server.tcp).await);
+        open.push(Raw::connect(server.clients()).await);
     }
     bystanders.are_undisturbed().await;
     let grown = server.resident_bytes().saturating_sub(before);

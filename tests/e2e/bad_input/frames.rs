@@ -61,7 +61,7 @@ async fn b1_a_length_above_the_limit_closes_before_a_byte_of_it_came() {
 #[tokio::test]
 async fn b1_the_limit_before_sign_in_is_lower() {
     let server = Server::start(Settings::for_tests());
-    let mut raw = Raw::connect(server.tcp).await;
+    let mut raw = Raw::connect(server.clients()).await;
     raw.send_bytes(&varint(8193)).await;
     raw.closed_with(CloseCode::FrameTooLarge).await;
 }
@@ -217,11 +217,11 @@ async fn b9_frames_out_of_their_place_close() {
     let token = server.key.token("ann");
     let send = || Command::Send(send_to_user("bob", "m1", "x"));
 
-    let mut before_sign_in = Raw::connect(server.tcp).await;
+    let mut before_sign_in = Raw::connect(server.clients()).await;
     before_sign_in.send(send()).await;
     before_sign_in.closed_with(CloseCode::ProtocolError).await;
 
-    let mut heartbeat_first = Raw::connect(server.tcp).await;
+    let mut heartbeat_first = Raw::connect(server.clients()).await;
     heartbeat_first.send_bytes(&[0]).await;
     heartbeat_first.closed_with(CloseCode::ProtocolError).await;
 
@@ -229,7 +229,7 @@ async fn b9_frames_out_of_their_place_close() {
     twice.send(sign_in(&token, "phone")).await;
     twice.closed_with(CloseCode::ProtocolError).await;
 
-    let mut pipelined_behind = Raw::connect(server.tcp).await;
+    let mut pipelined_behind = Raw::connect(server.clients()).await;
     pipelined_behind.send(sign_in(&token, "phone")).await;
     pipelined_behind.send(sign_in(&server.key.token("bob"), "phone")).await;
     let closed = async { while !matches!(pipelined_behind.read().await, Got::End) {} };

@@ -16,7 +16,7 @@ async fn b43_bodies_tokens_and_keys_are_in_no_log_at_the_highest_level() {
         let settings = Settings::for_tests().with("IM_LOG__LEVEL", "trace").with("IM_LOG__FORMAT", format);
         let mut server = Server::start(settings);
         let token = server.key.token("ann");
-        let mut ann = Raw::connect(server.tcp).await;
+        let mut ann = Raw::connect(server.clients()).await;
         ann.sign_in(&token, "phone").await;
         ann.message(send_to_user("bob", "m1", BODY)).await;
         ann.call(Command::Send(send_to_user("bob", "m1", &format!("{BODY} changed")))).await;
@@ -27,7 +27,7 @@ async fn b43_bodies_tokens_and_keys_are_in_no_log_at_the_highest_level() {
         ann.message(send_to_user("bob", "m2", BODY)).await;
 
         // A refused token is a secret too: it may be good elsewhere.
-        let mut stranger = Raw::connect(server.tcp).await;
+        let mut stranger = Raw::connect(server.clients()).await;
         let refused = server.key.sign_with_header(
             &serde_json::json!({ "alg": "HS256", "kid": "other" }),
             &serde_json::json!({ "sub": "ann", "exp": 1 }),

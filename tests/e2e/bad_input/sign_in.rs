@@ -9,7 +9,7 @@ use im_proto::client::{CloseCode, SignIn};
 use serde_json::{Value, json};
 
 async fn refused(server: &Server, name: &str, token: &str, code: CloseCode) {
-    let mut raw = Raw::connect(server.tcp).await;
+    let mut raw = Raw::connect(server.clients()).await;
     raw.send(sign_in(token, "phone")).await;
     let closing = raw.closed().await;
     assert_eq!(closing.code(), code, "{name}: {closing:?}");
@@ -23,7 +23,7 @@ fn claims() -> Value {
 async fn b9_another_protocol_version_is_refused() {
     let server = Server::start(Settings::for_tests());
     for protocol_version in [0, 2, u32::MAX] {
-        let mut raw = Raw::connect(server.tcp).await;
+        let mut raw = Raw::connect(server.clients()).await;
         let token = server.key.token("ann");
         let (device_id, platform) = ("phone".to_owned(), "test".to_owned());
         raw.send(Command::SignIn(SignIn { protocol_version, token, device_id, platform })).await;
@@ -38,11 +38,11 @@ async fn b10_who_does_not_sign_in_by_the_deadline_is_closed() {
         .with("IM_GATEWAY__SIGN_IN_TIMEOUT_MS", "900");
     let server = Server::start(settings);
     let mut bystanders = Bystanders::new(&server).await;
-    let mut silent = Raw::connect(server.tcp).await;
+    let mut silent = Raw::connect(server.clients()).await;
     silent.closed_with(CloseCode::SignInTimeout).await;
 
     // Byte by byte, for as long as the server takes them.
-    let mut slow = Raw::connect(server.tcp).await;
+    let mut slow = Raw::connect(server.clients()).await;
     slow.send_bytes(&[0x80]).await;
     slow.send_bytes(&[0x20]).await;
     let closing = loop {
@@ -80,7 +80,7 @@ async fn b23_the_algorithm_is_the_keys_and_unknown_critical_headers_are_refused(
         refused(&server, name, &token, CloseCode::BadToken).await;
     }
     let honest = sign(json!({ "alg": "HS256", "kid": KEY_ID }));
-    Raw::connect(server.tcp).await.sign_in(&honest, "phone").await;
+    Raw::connect(server.clients()).await.sign_in(&honest, "phone").await;
 }
 
 #[tokio::test]
@@ -124,22 +124,22 @@ async fn b24_an_expired_token_wants_a_fresh_one_and_a_broken_one_is_bad() {
     for (name, token) in bad {
         refused(&server, name, &token, CloseCode::BadToken).await;
     }
-    Raw::connect(server.tcp).await.sign_in(&good, "phone").await;
+    Raw::connect(server.clients()).await.sign_in(&good, "phone").await;
 }
 
 #[tokio::test]
 async fn f27_a_clock_a_minute_off_locks_nobody_out() {
     let server = Server::start(Settings::for_tests());
     let fast_clock = json!({ "sub": "ann", "exp": now_s() + 600, "nbf": now_s() + 30, "iat": now_s() + 30 });
-    Raw::connect(server.tcp).await.sign_in(&server.key.sign(&fast_clock), "phone").await;
+    Raw::connect(server.clients()).await.sign_in(&server.key.sign(&fast_clock), "phone").await;
     let just_over = json!({ "sub": "bob", "exp": now_s() - 20 });
-    Raw::connect(server.tcp).await.sign_in(&server.key.sign(&just_over), "phone").await;
+    Raw::connect(server.clients()).await.sign_in(&server.key.sign(&just_over), "phone").await;
 }
 
 #[tokio::test]
 async fn a_connection_ends_when_its_token_does() {
     let server = Server::start(Settings::for_tests());
-    let mut raw = Raw::connect(server.tcp).await;
+    let mut raw = Raw::connect(server.clients()).await;
     // Inside the leeway of a minute for clocks, and nearly through it.
     raw.sign_in(&server.key.sign(&json!({ "sub": "ann", "exp": now_s() - 57 })), "phone").await;
     raw.closed_with(CloseCode::TokenExpired).await;
@@ -188,9 +188,9 @@ fn b26_a_configured_secret_under_32_bytes_is_refused_at_start() {
 async fn b29_a_token_that_binds_a_device_serves_no_other() {
     let server = Server::start(Settings::for_tests());
     let token = server.key.token_for_device("ann", "phone");
-    let mut other = Raw::connect(server.tcp).await;
+    let mut other = Raw::connect(server.clients()).await;
     other.send(sign_in(&token, "tablet")).await;
     other.closed_with(CloseCode::BadToken).await;
-    let signed_in = Raw::connect(server.tcp).await.sign_in(&token, "phone").await;
+    let signed_in = Raw::connect(server.clients()).await.sign_in(&token, "phone").await;
     assert_eq!((signed_in.user_id.as_str(), signed_in.device_id.as_str()), ("ann", "phone"));
 }

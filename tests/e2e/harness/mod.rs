@@ -14,3 +14,4 @@ pub mod raw;
 pub mod read_back;
 pub mod server;
 pub mod tokens;
+pub mod wire;

@@ -1,9 +1,10 @@
-//! A connection without manners: frames and bytes exactly as the test makes them.
+//! A connection without manners: frames and bytes exactly as the test makes them, over TCP or WebSocket.
 //!
 //! In: commands or bytes. Out: frames, heartbeats, the end, each within a deadline. Always: it hides nothing: no resend, no
 //! reconnect, no sync; pushes that come while an answer is awaited are kept in their order.
 
 use super::server::Server;
+use super::wire::Wire;
 use bytes::{Buf as _, BytesMut};
 use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
@@ -12,7 +13,7 @@ use prost::Message as _;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Promise C5 is 10 s; what a test waits for takes longer only when it is broken.
@@ -29,6 +30,7 @@ pub enum Got {
 
 pub struct Raw {
     stream: TcpStream,
+    wire: Wire,
     buffer: BytesMut,
     next_request_id: u64,
     /// Frames with request id 0, as they came.
@@ -39,25 +41,26 @@ pub struct Raw {
 
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap())
+        Self::over(TcpStream::connect(address).await.unwrap()).await
     }
 
     /// With a receive buffer so small that the server's output soon waits in the server.
     pub async fn connect_narrow(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        Self::over(socket.connect(address).await.unwrap())
+        Self::over(socket.connect(address).await.unwrap()).await
     }
 
-    fn over(stream: TcpStream) -> Self {
+    async fn over(mut stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
+        let wire = within("the server shakes hands", Wire::open(&mut stream)).await;
         let buffer = BytesMut::new();
-        Self { stream, buffer, next_request_id: 1, pushes: VecDeque::new(), answers: Vec::new() }
+        Self { stream, wire, buffer, next_request_id: 1, pushes: VecDeque::new(), answers: Vec::new() }
     }
 
     /// Connected and signed in with a token that binds no device.
     pub async fn device(server: &Server, user: &str, device: &str) -> Self {
-        let mut raw = Self::connect(server.tcp).await;
+        let mut raw = Self::connect(server.clients()).await;
         raw.sign_in(&server.key.token(user), device).await;
         raw
     }
@@ -82,12 +85,12 @@ impl Raw {
     }
 
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
-        within("the server takes bytes", self.stream.write_all(bytes)).await.unwrap();
+        self.try_send_bytes(bytes).await.unwrap();
     }
 
     /// Like [`send_bytes`](Self::send_bytes), for a connection the server may close meanwhile.
     pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        within("the server takes bytes", self.stream.write_all(bytes)).await
+        within("the server takes bytes", self.wire.write(&mut self.stream, bytes)).await
     }
 
     /// Sends one command and returns the body of its answer.
@@ -178,9 +181,8 @@ impl Raw {
             if let Some(got) = take_frame(&mut self.buffer) {
                 return got;
             }
-            match self.stream.read_buf(&mut self.buffer).await {
-                Ok(0) | Err(_) => return Got::End,
-                Ok(_) => {}
+            if !self.wire.read(&mut self.stream, &mut self.buffer).await {
+                return Got::End;
             }
         }
     }

@@ -4,8 +4,8 @@
 //! addresses, its log. Always: each server has a loopback address of its own, so a restart finds its ports free whatever
 //! else runs; the process dies with the guard; every wait has a deadline.
 
-use super::http;
 use super::tokens::SigningKey;
+use super::{http, wire};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -173,6 +173,16 @@ impl Server {
                 Err(status)
             }
         }
+    }
+
+    /// Where the clients of this run connect: `IM_TEST_TRANSPORT`.
+    pub fn clients(&self) -> SocketAddr {
+        if wire::is_websocket() { self.websocket } else { self.tcp }
+    }
+
+    /// The same as the client library takes it.
+    pub fn client_address(&self) -> String {
+        if wire::is_websocket() { format!("ws://{}/ws", self.websocket) } else { self.tcp.to_string() }
     }
 
     /// The same folder, the same ports.
