@@ -1,10 +1,12 @@
-//! TCP connections from many source addresses, so that one machine can open more of them than one address has ports.
+//! Where the server is, and TCP connections to it from many source addresses, so that one machine can open more of them than
+//! one address has ports.
 //!
 //! In: a target and a serial number. Out: a connected socket, ready for monoio. Always: connection i comes from the
 //! same loopback address in every run; targets off this machine are reached from its ordinary address.
 
 use crate::error::{BenchError, During};
 use crate::proc;
+use im_client::websocket::Address;
 use monoio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +16,31 @@ const SOURCE_ADDRESSES: usize = 200;
 
 /// Descriptors of this process that are no connections.
 const OTHER_FILES: u64 = 50;
+
+/// Where the load goes, and what it rides on.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub socket: SocketAddr,
+    pub address: Address,
+}
+
+impl Target {
+    /// `IP:PORT`, or `ws://IP:PORT/ws`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let address = Address::parse(text).map_err(|error| error.to_string())?;
+        let socket =
+            address.socket().parse().map_err(|_| format!("{} is no IP address with a port", address.socket()))?;
+        Ok(Self { socket, address })
+    }
+
+    /// How reports call it.
+    pub fn transport(&self) -> &'static str {
+        match self.address {
+            Address::Tcp { .. } => "tcp",
+            Address::Websocket { .. } => "ws",
+        }
+    }
+}
 
 /// Says at once when the limit of open files is below what `connections` need.
 pub fn check_open_files(connections: usize) -> Result<(), BenchError> {

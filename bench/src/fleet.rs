@@ -39,7 +39,7 @@ impl Fleet {
             let token = server.tokens.token(user.as_str())?;
             let config = Config::new(user, id(DeviceId::parse(DEVICE))?, token);
             let core = Core::new(config, SmallRng::seed_from_u64(run.wrapping_add(serial as u64)));
-            links.push(Link::new(serial, server.address, clock, core, observer.clone()));
+            links.push(Link::new(serial, server.target.clone(), clock, core, observer.clone()));
         }
         Ok(Self { links, run })
     }

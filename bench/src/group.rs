@@ -54,7 +54,7 @@ pub async fn run(args: &GroupArgs) -> Result<Outcome, BenchError> {
         sender: 0,
         receivers: (1..members).collect(),
     };
-    let case = args.load.describe(&format!("group, {members} members"));
+    let case = args.load.describe(&format!("group over {}, {members} members", server.target.transport()));
     let mut outcome = run::measured(&args.load, case, &server, &fleet, &traffic, vec![stream]).await?;
     outcome.compare_with(floor, |row| row.server_cpu_us_per_delivery);
     server.stop()?;

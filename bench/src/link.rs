@@ -1,14 +1,16 @@
-//! One connection of the load: moves bytes and time between a socket and the shared client core, and decides nothing.
+//! One connection of the load, over TCP or WebSocket: moves bytes and time between a socket and the shared client core, and
+//! decides nothing.
 //!
 //! In: a core, a socket, commands of the load. Out: each raw push as the server sent it, then each event of the core.
 //! Always: raw pushes are seen before the core has sorted them, so that a double or a swap cannot hide; an observer
 //! may give commands from inside its calls; what one read brings is answered with one write.
 
 use crate::clock::Clock;
-use crate::connect::connect;
+use crate::connect::{Target, connect};
 use crate::error::BenchError;
 use crate::signal::Signal;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use im_client::websocket::Wire;
 use im_client::{Answer, Cause, Command, Core, Counters, Event, Full, LinkAction, Refusal, Request, Ticket};
 use im_proto::LogId;
 use im_proto::client::{ServerFrame, entry, server_frame};
@@ -16,7 +18,6 @@ use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, OwnedReadHalf
 use monoio::net::TcpStream;
 use std::cell::{Cell, RefCell};
 use std::mem;
-use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,7 +49,10 @@ pub enum State {
 pub struct Link {
     /// Its number in the run.
     pub serial: usize,
-    address: SocketAddr,
+    target: Target,
+    wire: RefCell<Wire>,
+    /// What the wire itself has to answer.
+    reply: RefCell<Vec<u8>>,
     clock: Clock,
     core: RefCell<Core>,
     observer: Weak<dyn Observer>,
@@ -69,10 +73,12 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(serial: usize, address: SocketAddr, clock: Clock, core: Core, observer: Weak<dyn Observer>) -> Rc<Self> {
+    pub fn new(serial: usize, target: Target, clock: Clock, core: Core, observer: Weak<dyn Observer>) -> Rc<Self> {
         Rc::new(Self {
             serial,
-            address,
+            target,
+            wire: RefCell::new(Wire::Plain),
+            reply: RefCell::default(),
             clock,
             core: RefCell::new(core),
             observer,
@@ -219,13 +225,19 @@ impl Link {
     async fn live(self: Rc<Self>) {
         loop {
             self.redial.wait().await;
-            if let Ok(stream) = connect(self.address, self.serial) {
+            if let Ok(stream) = connect(self.target.socket, self.serial) {
                 self.closing.set(false);
                 self.socket.set(self.socket.get() + 1);
                 let (read_half, write_half) = stream.into_split();
-                self.core.borrow_mut().connected(self.clock.now_ms());
+                let mut wire = self.target.address.wire(self.serial as u64);
+                self.reply.replace(wire.opening());
+                let is_open = wire.is_open();
+                self.wire.replace(wire);
+                if is_open {
+                    self.core.borrow_mut().connected(self.clock.now_ms());
+                }
                 monoio::spawn(Rc::clone(&self).write(write_half, self.socket.get()));
-                self.flush();
+                self.output.ring();
                 self.read(read_half).await;
             }
             self.core.borrow_mut().disconnected(self.clock.now_ms());
@@ -244,18 +256,39 @@ impl Link {
                 return;
             }
             // A copy of its own size: bodies may be kept, and must not keep the whole buffer with them.
-            let bytes = Bytes::copy_from_slice(&filled);
+            let bytes = BytesMut::from(&filled[..]);
             buffer = filled;
             buffer.clear();
-            self.core.borrow_mut().received(bytes, self.clock.now_ms());
+            if !self.take_in(bytes) {
+                return;
+            }
             self.tell();
             self.act();
             self.flush();
         }
     }
 
+    /// Hands what was read to the core. False: the server does not speak WebSocket as it should.
+    fn take_in(&self, mut bytes: BytesMut) -> bool {
+        let now_ms = self.clock.now_ms();
+        let mut wire = self.wire.borrow_mut();
+        let was_open = wire.is_open();
+        let Ok(frames) = wire.received(&mut bytes, &mut self.reply.borrow_mut()) else { return false };
+        let mut core = self.core.borrow_mut();
+        if !was_open && wire.is_open() {
+            core.connected(now_ms);
+        }
+        if let Some(frames) = frames {
+            core.received(frames, now_ms);
+        }
+        if !self.reply.borrow().is_empty() {
+            self.output.ring();
+        }
+        true
+    }
+
     async fn write(self: Rc<Self>, mut stream: OwnedWriteHalf<TcpStream>, socket: u64) {
-        let mut buffer = Vec::new();
+        let (mut frames, mut buffer) = (Vec::new(), Vec::new());
         loop {
             self.output.wait().await;
             if self.socket.get() != socket {
@@ -266,7 +299,12 @@ impl Link {
                 let _ = stream.shutdown().await;
                 return;
             }
-            self.core.borrow_mut().swap_output(&mut buffer);
+            buffer.clear();
+            buffer.append(&mut self.reply.borrow_mut());
+            if self.wire.borrow().is_open() {
+                self.core.borrow_mut().swap_output(&mut frames);
+                self.wire.borrow_mut().send(&mut frames, &mut buffer);
+            }
             if buffer.is_empty() {
                 continue;
             }

@@ -3,6 +3,7 @@
 //! In: options. Out: addresses, tokens, a process id for CPU and memory. Always: a server started here is stopped here
 //! and its data folder removed; its log is shown when it fails.
 
+use crate::connect::Target;
 use crate::error::{BenchError, During};
 use crate::metrics;
 use crate::placement::Placement;
@@ -35,9 +36,12 @@ pub struct ServerArgs {
     /// With --spawn-server: where its data folder goes; choose the disk to be measured.
     #[arg(long, default_value = ".")]
     pub folder: PathBuf,
-    /// A running server: its TCP address.
-    #[arg(long, default_value = "127.0.0.1:6100")]
-    pub address: SocketAddr,
+    /// With --spawn-server: what the load rides on.
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    pub transport: Transport,
+    /// A running server: IP:PORT for TCP, ws://IP:PORT/ws for WebSocket.
+    #[arg(long, default_value = "127.0.0.1:6100", value_parser = Target::parse, conflicts_with = "spawn_server")]
+    pub address: Target,
     /// A running server: its HTTP address, for counters.
     #[arg(long, default_value = "127.0.0.1:6102")]
     pub http: SocketAddr,
@@ -52,8 +56,14 @@ pub struct ServerArgs {
     pub server_pid: Option<u32>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    Tcp,
+    Ws,
+}
+
 pub struct Server {
-    pub address: SocketAddr,
+    pub target: Target,
     pub http: SocketAddr,
     pub tokens: TokenSource,
     /// `None`: on another machine, so CPU and memory are unknown.
@@ -84,10 +94,10 @@ impl Server {
             }
         };
         let pid = match args.server_pid {
-            None if args.address.ip().is_loopback() => Some(proc::listener_of(args.address.port())?),
+            None if args.address.socket.ip().is_loopback() => Some(proc::listener_of(args.address.socket.port())?),
             given => given,
         };
-        Ok(Self { address: args.address, http: args.http, tokens, pid, started: None })
+        Ok(Self { target: args.address.clone(), http: args.http, tokens, pid, started: None })
     }
 
     fn start(program: &Path, args: &ServerArgs, placement: &Placement) -> Result<Self, BenchError> {
@@ -101,13 +111,14 @@ impl Server {
             None => CONFIG.to_owned(),
         };
         std::fs::write(&config, text).during(config.display().to_string())?;
-        let (address, http) = (free_address()?, free_address()?);
+        let (tcp, websocket, http) = (free_address()?, free_address()?, free_address()?);
         let log = File::create(folder.path().join("server.log")).during("the server's log")?;
         let mut command = Command::new(program);
         command
             .args(["standalone", "--config"])
             .arg(&config)
-            .env("IM_LISTEN__TCP", address.to_string())
+            .env("IM_LISTEN__TCP", tcp.to_string())
+            .env("IM_LISTEN__WEBSOCKET", websocket.to_string())
             .env("IM_LISTEN__HTTP", http.to_string())
             .env("IM_STORE__FOLDER", folder.path().join("data"))
             .stdin(Stdio::null())
@@ -121,7 +132,12 @@ impl Server {
         let mut started = Started { child, folder };
         started.wait_until_ready(http)?;
         let tokens = TokenSource::from_key_file(&started.folder.path().join("data/signing.key"))?;
-        Ok(Self { address, http, tokens, pid, started: Some(started) })
+        let target = match args.transport {
+            Transport::Tcp => tcp.to_string(),
+            Transport::Ws => format!("ws://{websocket}/ws"),
+        };
+        let target = Target::parse(&target).map_err(BenchError::Setup)?;
+        Ok(Self { target, http, tokens, pid, started: Some(started) })
     }
 
     /// Stops a server that was started here. An end other than a clean one is an error.
