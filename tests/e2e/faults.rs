@@ -22,10 +22,10 @@ async fn f36_no_byte_is_lost_to_a_timer_that_fires_while_bytes_arrive() {
     for number in 1..=12_u64 {
         let command = Command::Send(send_to_user("bob", &format!("m{number}"), &"x".repeat(64)));
         let frame = ClientFrame { request_id: 1000 + number, command: Some(command) };
-        let bytes = [frame.encode_length_delimited_to_vec(), vec![0]].concat();
+        let bytes = ann.encode(&[frame.encode_length_delimited_to_vec(), vec![0]].concat());
         let pieces = bytes.len().div_ceil(7);
         for (index, piece) in bytes.chunks(7).enumerate() {
-            ann.send_bytes(piece).await;
+            ann.send_encoded(piece).await;
             // Paces the pieces over some turns of the timer wheel; nothing is waited for.
             let pause_ms = if index == pieces / 2 { 15 + number } else { 1 };
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;

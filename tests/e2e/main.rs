@@ -1,7 +1,8 @@
 //! The promises of im-server as claims about a real process, seen through its sockets.
 //!
-//! In: the server binary (`IM_SERVER_BIN` names another build, `IM_TEST_DRIVER` another driver). Out: one module a promise
-//! or a table. Always: every test has servers and folders of its own, so they run at once and in any order.
+//! In: the server binary (`IM_SERVER_BIN` names another build, `IM_TEST_DRIVER` another driver, `IM_TEST_TRANSPORT` what the
+//! clients connect over). Out: one module a promise or a table. Always: every test has servers and folders of its own, so they
+//! run at once and in any order.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends where it stands")]
 

@@ -191,6 +191,11 @@ async fn b8_a_frame_in_one_byte_pieces_is_read_once() {
         raw.send_bytes(&[byte]).await;
     }
     assert!(matches!(raw.answer(7).await, Body::SendAck(ack) if ack.seq == 1));
+    // Over WebSocket those were fragments; here its header comes in pieces too.
+    for byte in raw.encode(&delimited(&send_holding(&valid_send("m2")))) {
+        raw.send_encoded(&[byte]).await;
+    }
+    assert!(matches!(raw.answer(7).await, Body::SendAck(ack) if ack.seq == 2));
 }
 
 #[tokio::test]
@@ -198,9 +203,13 @@ async fn b8_a_frame_cut_off_by_the_clients_end_does_nothing() {
     let server = Server::start(Settings::for_tests());
     let mut bystanders = Bystanders::new(&server).await;
     let whole = delimited(&send_holding(&valid_send("m1")));
-    for cut in 1..whole.len() {
+    for cut in 1.. {
         let mut raw = Raw::device(&server, "ann", &format!("phone{}", cut % 4)).await;
-        raw.send_bytes(&whole[..cut]).await;
+        let encoded = raw.encode(&whole);
+        if cut == encoded.len() {
+            break;
+        }
+        raw.send_encoded(&encoded[..cut]).await;
         raw.shut_down_sending().await;
         let ended = async { while raw.read().await != Got::End {} };
         within("the server ends too", ended).await;

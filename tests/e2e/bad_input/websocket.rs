@@ -1,14 +1,11 @@
 //! B14 to B21 where they are WebSocket's own: whatever the other tests ride on, these speak it by hand.
 
 use crate::harness::bystander::Bystanders;
-use crate::harness::raw::within;
+use crate::harness::endpoint::Endpoint;
+use crate::harness::raw::{Raw, within};
 use crate::harness::server::{Server, Settings};
 use crate::harness::wire::frame;
-use bytes::BytesMut;
-use im_codec::websocket::{Decoder, Event, MessageLimits, Role};
-use im_codec::{Deframer, Incoming};
-use im_proto::client::{CloseCode, ServerFrame, server_frame::Body};
-use prost::Message as _;
+use im_proto::client::CloseCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -16,8 +13,9 @@ const FIN: u8 = 0x80;
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
-const PING: u8 = 9;
 const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
 
 /// Close codes of RFC 6455, section 7.4.1.
 const PROTOCOL_ERROR: u16 = 1002;
@@ -51,42 +49,16 @@ async fn status(server: &Server, request: &str) -> String {
     answer(server, request).await.1.split(' ').nth(1).unwrap().to_owned()
 }
 
-/// What the server says behind `bytes` on a new connection: the code of its `Closing`, and that of its WebSocket close.
-async fn closes(server: &Server, bytes: &[u8]) -> (CloseCode, u16) {
-    let (mut stream, head) = answer(server, &request(server)).await;
-    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    // The server may end before it took all.
-    let _ = stream.write_all(bytes).await;
-    let mut decoder = Decoder::new(Role::Client, MessageLimits::default());
-    let mut deframer = Deframer::default();
-    let (mut input, mut said) = (BytesMut::new(), None);
-    let reading = async {
-        loop {
-            while let Some(event) = decoder.next(&mut input).unwrap() {
-                match event {
-                    Event::Data { mut bytes, .. } => {
-                        while let Some(Incoming::Frame(frame)) = deframer.next(&mut bytes, 262_144).unwrap() {
-                            if let Some(Body::Closing(closing)) = ServerFrame::decode(frame).unwrap().body {
-                                said = Some(closing.code());
-                            }
-                        }
-                    }
-                    Event::Close(close) => return (said.expect("Closing comes first"), close.code.unwrap()),
-                    Event::Ping(_) | Event::Pong(_) => {}
-                }
-            }
-            assert!(stream.read_buf(&mut input).await.unwrap() > 0, "the connection ended without a close");
-        }
-    };
-    within("the server closes", reading).await
-}
-
-/// Each input closes a connection with these codes, and nobody else is disturbed.
+/// Each input closes a signed-in connection with these codes, and nobody else is disturbed.
 async fn each_closes(inputs: &[(&str, Vec<u8>, CloseCode, u16)]) {
     let server = Server::start(Settings::for_tests());
     let mut bystanders = Bystanders::new(&server).await;
     for (name, bytes, code, websocket_code) in inputs {
-        assert_eq!(closes(&server, bytes).await, (*code, *websocket_code), "{name}");
+        println!("{name}");
+        let mut raw = Raw::device_over(&server, Endpoint::Websocket(server.websocket), "eve", "phone").await;
+        // The server may end before it took all.
+        let _ = raw.try_send_encoded(bytes).await;
+        raw.closed_with_both(*code, *websocket_code).await;
         bystanders.are_undisturbed().await;
     }
 }
@@ -111,6 +83,7 @@ async fn b15_a_frame_against_the_rules_closes() {
         ("a ping above 125 bytes", frame(FIN | PING, &[0; 126])),
         ("a close code of one byte", frame(FIN | CLOSE, &[3])),
         ("a close code that may not be sent", frame(FIN | CLOSE, &1005_u16.to_be_bytes())),
+        ("a close above 125 bytes", frame(FIN | CLOSE, &[&1000_u16.to_be_bytes()[..], &[b'x'; 124]].concat())),
         ("a length with its top bit set", long_length),
         ("a continuation of nothing", frame(FIN | CONTINUATION, b"\0")),
     ];
@@ -131,27 +104,32 @@ async fn b16_too_many_fragments_or_too_many_bytes_close() {
 #[tokio::test]
 async fn b17_compression_is_not_taken() {
     let server = Server::start(Settings::for_tests());
+    let mut bystanders = Bystanders::new(&server).await;
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
     let (_, head) = answer(&server, &request(&server).replace("\r\n\r\n", &format!("\r\n{offer}"))).await;
     assert!(head.starts_with("HTTP/1.1 101 ") && !head.to_lowercase().contains("extensions"), "{head}");
     let compressed = frame(FIN | 0x40 | BINARY, &[0x4b, 0x4c, 0x4a, 0x06, 0x00]);
-    assert_eq!(closes(&server, &compressed).await, (CloseCode::ProtocolError, PROTOCOL_ERROR));
+    bystanders.are_undisturbed().await;
+    each_closes(&[("a compressed message", compressed, CloseCode::ProtocolError, PROTOCOL_ERROR)]).await;
 }
 
 #[tokio::test]
-async fn b18_text_closes() {
+async fn b18_text_and_what_is_not_utf8_close() {
     let inputs = [
         ("text", frame(FIN | TEXT, b"hello"), CloseCode::ProtocolError, UNSUPPORTED_DATA),
         ("text that is not UTF-8", frame(FIN | TEXT, &[0xff, 0xfe]), CloseCode::ProtocolError, NOT_UTF8),
+        ("a reason that is not UTF-8", frame(FIN | CLOSE, b"\x03\xe8\xff"), CloseCode::ProtocolError, NOT_UTF8),
     ];
     each_closes(&inputs).await;
 }
 
 #[tokio::test]
 async fn b19_a_message_that_ends_inside_a_frame_or_has_none_closes() {
-    let own = CloseCode::ProtocolError as i32 as u16;
+    // No rule of WebSocket is broken, so it is closed with our own code.
+    let own = CloseCode::ProtocolError as u16;
     let inputs = [
         ("a frame of 5 bytes with 2", frame(FIN | BINARY, &[5, 1, 2]), CloseCode::ProtocolError, own),
+        ("the same behind a heartbeat", frame(FIN | BINARY, &[0, 5, 1, 2]), CloseCode::ProtocolError, own),
         ("half a length", frame(FIN | BINARY, &[0x80]), CloseCode::ProtocolError, own),
         ("nothing", frame(FIN | BINARY, b""), CloseCode::ProtocolError, own),
     ];
@@ -187,10 +165,16 @@ async fn b20_a_request_that_is_no_handshake_gets_an_http_answer() {
         assert_eq!(status(&server, &request(&server).replace(what, by)).await, expected, "{what} -> {by}");
         bystanders.are_undisturbed().await;
     }
+    // A client that took the port for the one of TCP.
+    let frames = "\u{8}hello you\r\n\r\n";
+    assert_eq!(status(&server, frames).await, "400");
+    bystanders.are_undisturbed().await;
 }
 
 #[tokio::test]
 async fn b21_a_flood_of_pings_closes() {
-    let flood = frame(FIN | PING, b"").repeat(2_000);
-    each_closes(&[("pings", flood, CloseCode::Overloaded, CloseCode::Overloaded as i32 as u16)]).await;
+    let (code, own) = (CloseCode::Overloaded, CloseCode::Overloaded as u16);
+    let pings = frame(FIN | PING, b"").repeat(2_000);
+    let pongs = frame(FIN | PONG, b"").repeat(2_000);
+    each_closes(&[("pings", pings, code, own), ("pongs nobody asked for", pongs, code, own)]).await;
 }

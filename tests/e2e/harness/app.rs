@@ -44,7 +44,7 @@ impl App {
     pub fn start(server: &Server, user: &str, device: &str, history: &History) -> Self {
         let id = UserId::parse(user).unwrap();
         let config = Config::new(id.clone(), DeviceId::parse(device).unwrap(), server.key.token(user));
-        let (client, events) = Client::connect(server.client_address(), config);
+        let (client, events) = Client::connect(server.clients().to_string(), config);
         let seen = Arc::new(watch::Sender::new(Seen::default()));
         let mut app = Self {
             device: Device { user: user.to_owned(), device: device.to_owned() },

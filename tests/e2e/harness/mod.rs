@@ -7,6 +7,7 @@ pub mod app;
 pub mod bystander;
 pub mod calls;
 pub mod checker;
+pub mod endpoint;
 pub mod history;
 pub mod http;
 pub mod load;

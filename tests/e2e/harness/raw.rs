@@ -3,6 +3,7 @@
 //! In: commands or bytes. Out: frames, heartbeats, the end, each within a deadline. Always: it hides nothing: no resend, no
 //! reconnect, no sync; pushes that come while an answer is awaited are kept in their order.
 
+use super::endpoint::Endpoint;
 use super::server::Server;
 use super::wire::Wire;
 use bytes::{Buf as _, BytesMut};
@@ -11,7 +12,6 @@ use im_proto::client::server_frame::Body;
 use im_proto::client::{self, ClientFrame, CloseCode, Closing, ErrorClass, ErrorCode, ServerFrame, SignedIn};
 use prost::Message as _;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
@@ -40,27 +40,33 @@ pub struct Raw {
 }
 
 impl Raw {
-    pub async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap()).await
+    pub async fn connect(endpoint: impl Into<Endpoint>) -> Self {
+        let endpoint = endpoint.into();
+        Self::over(TcpStream::connect(endpoint.socket()).await.unwrap(), endpoint).await
     }
 
     /// With a receive buffer so small that the server's output soon waits in the server.
-    pub async fn connect_narrow(address: SocketAddr) -> Self {
+    pub async fn connect_narrow(endpoint: Endpoint) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        Self::over(socket.connect(address).await.unwrap()).await
+        Self::over(socket.connect(endpoint.socket()).await.unwrap(), endpoint).await
     }
 
-    async fn over(mut stream: TcpStream) -> Self {
+    async fn over(mut stream: TcpStream, endpoint: Endpoint) -> Self {
         stream.set_nodelay(true).unwrap();
-        let wire = within("the server shakes hands", Wire::open(&mut stream)).await;
+        let wire = within("the server shakes hands", Wire::open(&mut stream, endpoint)).await;
         let buffer = BytesMut::new();
         Self { stream, wire, buffer, next_request_id: 1, pushes: VecDeque::new(), answers: Vec::new() }
     }
 
     /// Connected and signed in with a token that binds no device.
     pub async fn device(server: &Server, user: &str, device: &str) -> Self {
-        let mut raw = Self::connect(server.clients()).await;
+        Self::device_over(server, server.clients(), user, device).await
+    }
+
+    /// The same over a transport of the test's choice.
+    pub async fn device_over(server: &Server, endpoint: Endpoint, user: &str, device: &str) -> Self {
+        let mut raw = Self::connect(endpoint).await;
         raw.sign_in(&server.key.token(user), device).await;
         raw
     }
@@ -90,7 +96,22 @@ impl Raw {
 
     /// Like [`send_bytes`](Self::send_bytes), for a connection the server may close meanwhile.
     pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        within("the server takes bytes", self.wire.write(&mut self.stream, bytes)).await
+        let encoded = self.encode(bytes);
+        self.try_send_encoded(&encoded).await
+    }
+
+    /// What [`send_bytes`](Self::send_bytes) would put into the stream for these bytes; it has to be sent.
+    pub fn encode(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.wire.encode(bytes)
+    }
+
+    /// Puts bytes into the stream as they are, for a test that cuts what it encoded, or encodes by itself.
+    pub async fn send_encoded(&mut self, encoded: &[u8]) {
+        self.try_send_encoded(encoded).await.unwrap();
+    }
+
+    pub async fn try_send_encoded(&mut self, encoded: &[u8]) -> std::io::Result<()> {
+        within("the server takes bytes", self.stream.write_all(encoded)).await
     }
 
     /// Sends one command and returns the body of its answer.
@@ -148,8 +169,22 @@ impl Raw {
         }
     }
 
-    /// The `Closing` frame, and that the stream ends behind it.
+    /// The `Closing` frame; over WebSocket a close with the same code behind it; then the end of the stream.
     pub async fn closed(&mut self) -> Closing {
+        let closing = self.ended().await;
+        self.wire.assert_closed_with(closing.code as u16);
+        closing
+    }
+
+    /// Like [`closed_with`](Self::closed_with), for what breaks RFC 6455 itself and is closed with that document's code.
+    pub async fn closed_with_both(&mut self, code: CloseCode, websocket_code: u16) {
+        let closing = self.ended().await;
+        assert_eq!(closing.code(), code, "{closing:?}");
+        self.wire.assert_closed_with(websocket_code);
+    }
+
+    /// The `Closing` frame, and that the stream ends behind it.
+    async fn ended(&mut self) -> Closing {
         let mut closing = None;
         loop {
             match self.read().await {

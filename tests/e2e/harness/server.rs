@@ -4,8 +4,9 @@
 //! addresses, its log. Always: each server has a loopback address of its own, so a restart finds its ports free whatever
 //! else runs; the process dies with the guard; every wait has a deadline.
 
+use super::endpoint::Endpoint;
+use super::http;
 use super::tokens::SigningKey;
-use super::{http, wire};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -145,7 +146,13 @@ impl Server {
 
     pub fn start_at(folder: Folder, settings: Settings, addresses: Addresses) -> Self {
         let started = Started::new(&folder, &settings, addresses);
-        started.ready(folder, settings).unwrap_or_else(|(status, log)| panic!("no start: {status}\n{log}"))
+        match started.ready(folder, settings) {
+            Ok(server) => {
+                println!("clients connect to {}", server.clients());
+                server
+            }
+            Err((status, log)) => panic!("no start: {status}\n{log}"),
+        }
     }
 
     /// Starts, expecting the process to end by itself.
@@ -176,13 +183,8 @@ impl Server {
     }
 
     /// Where the clients of this run connect: `IM_TEST_TRANSPORT`.
-    pub fn clients(&self) -> SocketAddr {
-        if wire::is_websocket() { self.websocket } else { self.tcp }
-    }
-
-    /// The same as the client library takes it.
-    pub fn client_address(&self) -> String {
-        if wire::is_websocket() { format!("ws://{}/ws", self.websocket) } else { self.tcp.to_string() }
+    pub fn clients(&self) -> Endpoint {
+        Endpoint::of_this_run(self.tcp, self.websocket)
     }
 
     /// The same folder, the same ports.

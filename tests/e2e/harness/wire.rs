@@ -1,29 +1,20 @@
 //! What a connection without manners rides on: TCP as it is, or WebSocket written by hand.
 //!
 //! In: bytes of delimited frames, cut anywhere. Out: the same bytes of the server. Always: over WebSocket the stream of bytes
-//! keeps its meaning: each write is a fragment, and a message ends where a frame ends, so what is cut in the middle stays cut.
+//! keeps its meaning: each write is a fragment, and a message ends where a frame ends, so what is cut in the middle stays cut;
+//! a message of the server that is not binary or not of whole frames is a panic, and so is a ping.
 
+use super::endpoint::Endpoint;
 use bytes::{Buf as _, Bytes, BytesMut};
 use im_codec::encode_delimited;
-use im_codec::websocket::{ClientHandshake, Decoder, Event, HandshakeFailed, MessageLimits, Request, Role};
+use im_codec::websocket::{ClientHandshake, Decoder, Event, HandshakeFailed, Kind, MessageLimits, PATH, Request, Role};
 use im_proto::client::{CloseCode, Closing, ServerFrame, server_frame::Body};
-use std::io;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const BINARY: u8 = 2;
-const PONG: u8 = 10;
 const FIN: u8 = 0x80;
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x0f, 0x91];
-
-/// What the tests of this run ride on: `IM_TEST_TRANSPORT`, tcp or ws.
-pub fn is_websocket() -> bool {
-    match std::env::var("IM_TEST_TRANSPORT").as_deref() {
-        Ok("ws") => true,
-        Ok("tcp") | Err(_) => false,
-        Ok(other) => panic!("IM_TEST_TRANSPORT is tcp or ws, not {other}"),
-    }
-}
 
 pub enum Wire {
     Tcp,
@@ -36,37 +27,54 @@ pub struct Websocket {
     input: BytesMut,
     /// The message that was begun and not ended.
     is_open: bool,
-    boundary: Boundary,
-    /// The server did not want a WebSocket: this is what it says instead.
-    refused: Option<Bytes>,
+    sent: Boundary,
+    received: Boundary,
+    closed: Closed,
+}
+
+/// How the server ended the WebSocket.
+#[derive(Debug, PartialEq)]
+enum Closed {
+    NotYet,
+    With(Option<u16>),
+    /// It did not want one: this is what its HTTP answer means, until it is read.
+    Refused(Bytes),
 }
 
 impl Wire {
-    pub async fn open(stream: &mut TcpStream) -> Self {
-        if !is_websocket() {
+    pub async fn open(stream: &mut TcpStream, endpoint: Endpoint) -> Self {
+        if matches!(endpoint, Endpoint::Tcp(_)) {
             return Self::Tcp;
         }
-        let (mut input, mut refused) = (BytesMut::new(), None);
+        let (mut input, mut closed) = (BytesMut::new(), Closed::NotYet);
         match shake_hands(stream, &mut input).await {
             Ok(()) => {}
             // There is no frame yet that could say OVERLOADED.
-            Err(Some((503, head))) => refused = Some(overloaded(&head)),
+            Err(Some((503, head))) => closed = Closed::Refused(overloaded(&head)),
             // The server was gone, or ended at once: the next read tells.
             Err(None) => {}
             Err(Some((status, head))) => panic!("the handshake was answered {status}: {head}"),
         }
         let decoder = Decoder::new(Role::Client, MessageLimits::default());
-        let boundary = Boundary::default();
-        Self::Websocket(Box::new(Websocket { decoder, input, is_open: false, boundary, refused }))
+        let (sent, received) = (Boundary::default(), Boundary::default());
+        Self::Websocket(Box::new(Websocket { decoder, input, is_open: false, sent, received, closed }))
     }
 
-    pub async fn write(&mut self, stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    /// What the stream has to carry for `bytes`.
+    pub fn encode(&mut self, bytes: &[u8]) -> Vec<u8> {
         match self {
-            Self::Tcp => stream.write_all(bytes).await,
-            Self::Websocket(websocket) => {
-                let fragment = websocket.fragment(bytes);
-                stream.write_all(&fragment).await
-            }
+            Self::Tcp => bytes.to_vec(),
+            Self::Websocket(websocket) => websocket.fragment(bytes),
+        }
+    }
+
+    /// The close of a WebSocket that was open carried this code. Over TCP there is none to look at.
+    #[track_caller]
+    pub fn assert_closed_with(&self, code: u16) {
+        if let Self::Websocket(websocket) = self
+            && !matches!(websocket.closed, Closed::Refused(_))
+        {
+            assert_eq!(websocket.closed, Closed::With(Some(code)), "the WebSocket's close");
         }
     }
 
@@ -75,12 +83,12 @@ impl Wire {
         let Self::Websocket(websocket) = self else {
             return matches!(stream.read_buf(buffer).await, Ok(1..));
         };
-        if let Some(said) = websocket.refused.take() {
-            buffer.extend_from_slice(&said);
-            return true;
+        if let Closed::Refused(said) = &mut websocket.closed {
+            buffer.extend_from_slice(said);
+            return !std::mem::take(said).is_empty();
         }
         loop {
-            if websocket.take_in(stream, buffer) {
+            if websocket.take_in(buffer) {
                 return true;
             }
             if !matches!(stream.read_buf(&mut websocket.input).await, Ok(1..)) {
@@ -93,20 +101,25 @@ impl Wire {
 impl Websocket {
     fn fragment(&mut self, bytes: &[u8]) -> Vec<u8> {
         let opcode = if self.is_open { 0 } else { BINARY };
-        self.is_open = !self.boundary.passes(bytes);
+        self.is_open = !self.sent.passes(bytes);
         let fin = if self.is_open { 0 } else { FIN };
         frame(fin | opcode, bytes)
     }
 
     /// Frames out of what came. True: `buffer` has more than before.
-    fn take_in(&mut self, stream: &TcpStream, buffer: &mut BytesMut) -> bool {
+    fn take_in(&mut self, buffer: &mut BytesMut) -> bool {
         let before = buffer.len();
         while let Some(event) = self.decoder.next(&mut self.input).expect("the server breaks RFC 6455") {
             match event {
-                Event::Data { bytes, .. } => buffer.extend_from_slice(&bytes),
-                // As much as fits: a test that stops reading wants no more.
-                Event::Ping(payload) => drop(stream.try_write(&frame(FIN | PONG, &payload))),
-                Event::Pong(_) | Event::Close(_) => {}
+                Event::Data { kind, bytes, is_last } => {
+                    assert_eq!(kind, Kind::Binary);
+                    let is_whole = self.received.passes(&bytes);
+                    assert!(is_whole || !is_last, "a message of the server ends inside a frame");
+                    buffer.extend_from_slice(&bytes);
+                }
+                Event::Close(frame) => self.closed = Closed::With(frame.code),
+                Event::Pong(_) => {}
+                Event::Ping(_) => panic!("the server pings"),
             }
         }
         buffer.len() > before
@@ -116,7 +129,7 @@ impl Websocket {
 /// The status and the head, if it was answered by another one than 101; `None` if it was not answered.
 async fn shake_hands(stream: &mut TcpStream, input: &mut BytesMut) -> Result<(), Option<(u16, String)>> {
     let host = stream.peer_addr().map_err(|_| None)?.to_string();
-    let request = Request { host: &host, path: "/ws", origin: None };
+    let request = Request { host: &host, path: PATH, origin: None };
     let (mut handshake, request) = ClientHandshake::new(request, *b"sixteen bytes ok");
     stream.write_all(request.as_bytes()).await.map_err(|_| None)?;
     let mut head = String::new();
