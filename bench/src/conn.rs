@@ -65,6 +65,7 @@ pub async fn run(args: &ConnArgs) -> Result<Outcome, BenchError> {
     let found = traffic.violations.borrow();
     let row = Row {
         case: format!("conn over {}, {} connections", server.target.transport(), args.connections),
+        transport: Some(server.target.transport()),
         connections: args.connections as u64,
         seconds: Some(seconds),
         connections_per_s: Some(connections / seconds),
@@ -103,5 +104,5 @@ fn reading(server: &Server) -> Result<Option<Reading>, BenchError> {
 
 async fn floor(args: &ConnArgs) -> Result<Row, BenchError> {
     args.placement.pin_load()?;
-    floor::idle(args.placement.server_cpu, args.connections).await
+    floor::idle(args.server.transport(), args.placement.server_cpu, args.connections).await
 }

@@ -9,6 +9,7 @@ use crate::proc;
 use im_client::websocket::Address;
 use monoio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// 127.0.0.2 and up; each may open some 28,000 connections to one target.
@@ -16,6 +17,29 @@ const SOURCE_ADDRESSES: usize = 200;
 
 /// Descriptors of this process that are no connections.
 const OTHER_FILES: u64 = 50;
+
+/// What frames ride on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    Tcp,
+    Ws,
+}
+
+impl Transport {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Ws => "ws",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Where the load goes, and what it rides on.
 #[derive(Debug, Clone)]
@@ -33,11 +57,10 @@ impl Target {
         Ok(Self { socket, address })
     }
 
-    /// How reports call it.
-    pub fn transport(&self) -> &'static str {
+    pub fn transport(&self) -> Transport {
         match self.address {
-            Address::Tcp { .. } => "tcp",
-            Address::Websocket { .. } => "ws",
+            Address::Tcp { .. } => Transport::Tcp,
+            Address::Websocket { .. } => Transport::Ws,
         }
     }
 }

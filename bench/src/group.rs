@@ -94,6 +94,5 @@ fn done(answer: Answer) -> Result<CommandAck, BenchError> {
 async fn floor(args: &GroupArgs, members: usize) -> Result<Row, BenchError> {
     args.load.placement.pin_load()?;
     let in_flight = args.load.in_flight().unwrap_or(1);
-    let cpu = args.load.placement.server_cpu;
-    floor::fan_out(Kind::FanOutMerged, cpu, members, in_flight, args.load.payload_bytes(), args.load.length()).await
+    floor::fan_out(args.load.floor_setting(), Kind::FanOutMerged, members, in_flight).await
 }

@@ -64,6 +64,8 @@ enum Command {
         #[arg(long)]
         kind: floor::server::Kind,
         #[arg(long)]
+        transport: connect::Transport,
+        #[arg(long)]
         cpu: Option<usize>,
     },
 }
@@ -80,9 +82,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), BenchError> {
     let Outcome { rows, violated } = match cli.command {
-        Command::FloorServer { kind, cpu } => {
+        Command::FloorServer { kind, transport, cpu } => {
             cpu.map_or(Ok(()), proc::pin_this_thread)?;
-            return block_on(floor::server::run(kind))?;
+            return block_on(floor::server::run(kind, transport))?;
         }
         Command::Floor(args) => Outcome { rows: block_on(floor::run(&args))??, violated: None },
         Command::Conn(args) => block_on(conn::run(&args))??,

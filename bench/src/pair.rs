@@ -57,6 +57,5 @@ fn stream(fleet: &Fleet, pair: usize) -> Result<Stream, BenchError> {
 async fn floor(args: &PairArgs) -> Result<Row, BenchError> {
     args.load.placement.pin_load()?;
     let outstanding = args.load.in_flight().unwrap_or(1);
-    let cpu = args.load.placement.server_cpu;
-    floor::echo(cpu, args.pairs as usize, outstanding, args.load.payload_bytes(), args.load.length()).await
+    floor::echo(args.load.floor_setting(), args.pairs as usize, outstanding).await
 }

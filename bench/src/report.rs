@@ -3,6 +3,7 @@
 //! In: measured [`Window`]s and what surrounds them. Out: [`Row`]s, printed and written. Always: a figure that was not
 //! measured is absent, never zero; CPU is that of the server process in microseconds.
 
+use crate::connect::Transport;
 use crate::error::{BenchError, During};
 use crate::measure::Window;
 use hdrhistogram::Histogram;
@@ -22,6 +23,8 @@ pub struct Report {
 #[derive(Serialize, Default)]
 pub struct Row {
     pub case: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
     pub connections: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<u64>,
@@ -167,7 +170,7 @@ impl Report {
 const HEADINGS: [&str; 7] = ["case", "messages/s", "deliveries/s", "CPU µs/m", "CPU µs/d", "server %", "load %"];
 
 fn table_line([case, messages, deliveries, cpu_message, cpu_delivery, server, load]: [String; 7]) -> String {
-    format!("{case:<36} {messages:>10} {deliveries:>12} {cpu_message:>9} {cpu_delivery:>9} {server:>8} {load:>7}\n")
+    format!("{case:<44} {messages:>10} {deliveries:>12} {cpu_message:>9} {cpu_delivery:>9} {server:>8} {load:>7}\n")
 }
 
 fn rounded(figure: Option<f64>, digits: usize) -> String {

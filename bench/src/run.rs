@@ -5,6 +5,7 @@
 
 use crate::error::BenchError;
 use crate::fleet::Fleet;
+use crate::floor;
 use crate::measure;
 use crate::metrics;
 use crate::placement::Placement;
@@ -89,7 +90,17 @@ impl LoadArgs {
         self.payload_bytes as usize
     }
 
-    pub fn length(&self) -> Duration {
+    /// Of the floor to compare with.
+    pub fn floor_setting(&self) -> floor::Setting {
+        floor::Setting {
+            transport: self.server.transport(),
+            cpu: self.placement.server_cpu,
+            payload_bytes: self.payload_bytes(),
+            length: self.length(),
+        }
+    }
+
+    fn length(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
 }
@@ -134,6 +145,7 @@ pub async fn measured(
     let found = traffic.violations.borrow();
     let violations = found.inexcusable(args.allow_repairs);
     let row = Row {
+        transport: Some(server.target.transport()),
         server_rss_bytes: rss_bytes,
         writes_per_delivery: writes.filter(|_| deliveries > 0).map(|writes| writes / deliveries as f64),
         verified: Some(Verified { answered, pushed, repaired, repeated, violations }),

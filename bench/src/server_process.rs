@@ -3,7 +3,7 @@
 //! In: options. Out: addresses, tokens, a process id for CPU and memory. Always: a server started here is stopped here
 //! and its data folder removed; its log is shown when it fails.
 
-use crate::connect::Target;
+use crate::connect::{Target, Transport};
 use crate::error::{BenchError, During};
 use crate::metrics;
 use crate::placement::Placement;
@@ -37,7 +37,7 @@ pub struct ServerArgs {
     #[arg(long, default_value = ".")]
     pub folder: PathBuf,
     /// With --spawn-server: what the load rides on.
-    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    #[arg(long, value_enum, default_value_t = Transport::Tcp, requires = "spawn_server", conflicts_with = "address")]
     pub transport: Transport,
     /// A running server: IP:PORT for TCP, ws://IP:PORT/ws for WebSocket.
     #[arg(long, default_value = "127.0.0.1:6100", value_parser = Target::parse, conflicts_with = "spawn_server")]
@@ -56,10 +56,11 @@ pub struct ServerArgs {
     pub server_pid: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Transport {
-    Tcp,
-    Ws,
+impl ServerArgs {
+    /// What the load will ride on.
+    pub fn transport(&self) -> Transport {
+        if self.spawn_server.is_some() { self.transport } else { self.address.transport() }
+    }
 }
 
 pub struct Server {

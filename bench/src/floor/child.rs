@@ -1,9 +1,10 @@
 //! A floor server as a child process, on its own CPU.
 //!
-//! In: which server, which CPU. Out: its address and process id. Always: the child ends with this value, and with this
+//! In: which server, over what, which CPU. Out: its address and process id. Always: the child ends with this value, and with this
 //! process however that ends: its standard input closes.
 
 use super::server::Kind;
+use crate::connect::Transport;
 use crate::error::{BenchError, During};
 use crate::proc;
 use clap::ValueEnum as _;
@@ -20,10 +21,10 @@ pub struct FloorServer {
 }
 
 impl FloorServer {
-    pub fn start(kind: Kind, cpu: Option<usize>) -> Result<Self, BenchError> {
+    pub fn start(kind: Kind, transport: Transport, cpu: Option<usize>) -> Result<Self, BenchError> {
         let program = std::env::current_exe().during("the path of im-bench")?;
         let mut command = Command::new(program);
-        command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(SUBCOMMAND).args(["--transport", transport.name()]).stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(name) = kind.to_possible_value() {
             command.args(["--kind", name.get_name()]);
         }

@@ -3,8 +3,8 @@
 //! In: a server's address and how much to keep in flight. Out: counts and latencies in [`Counts`]. Always: what is in
 //! flight is bounded by the case, and every task ends when the server does.
 
-use super::frames::{self, GREETING};
-use crate::connect::connect;
+use super::frames::{self, GREETING_BYTES_MAX};
+use crate::connect::{Transport, connect};
 use crate::error::{BenchError, During};
 use crate::measure::Counts;
 use crate::signal::Signal;
@@ -21,13 +21,14 @@ const READ_BYTES: usize = 16 << 10;
 /// What all loops of one case share.
 pub struct Load {
     pub counts: Rc<Counts>,
+    pub transport: Transport,
     pub payload_bytes: usize,
     started: Instant,
 }
 
 impl Load {
-    pub fn new(counts: Rc<Counts>, payload_bytes: usize) -> Rc<Self> {
-        Rc::new(Self { counts, payload_bytes, started: Instant::now() })
+    pub fn new(counts: Rc<Counts>, transport: Transport, payload_bytes: usize) -> Rc<Self> {
+        Rc::new(Self { counts, transport, payload_bytes, started: Instant::now() })
     }
 
     fn now_ns(&self) -> u64 {
@@ -37,17 +38,21 @@ impl Load {
     /// `count` messages, due now.
     fn messages(&self, first_serial: u64, count: u64) -> Vec<u8> {
         let due_ns = self.now_ns();
-        (first_serial..first_serial + count)
-            .flat_map(|serial| frames::message(serial, due_ns, self.payload_bytes))
-            .collect()
+        let mut messages = Vec::new();
+        for serial in first_serial..first_serial + count {
+            frames::append_message(self.transport, serial, due_ns, self.payload_bytes, &mut messages);
+        }
+        messages
     }
 }
 
 /// Opens a connection and waits until the server has greeted back.
-pub async fn open(address: SocketAddr, serial: usize) -> Result<TcpStream, BenchError> {
+pub async fn open(address: SocketAddr, transport: Transport, serial: usize) -> Result<TcpStream, BenchError> {
     let mut stream = connect(address, serial)?;
-    stream.write_all(GREETING.to_vec()).await.0.during("greeting the floor server")?;
-    let (read, _) = frames::read_behind(&mut stream, Vec::with_capacity(GREETING.len())).await;
+    let mut greeting = Vec::new();
+    frames::append_request(transport, &[], &mut greeting);
+    stream.write_all(greeting).await.0.during("greeting the floor server")?;
+    let (read, _) = frames::read_behind(&mut stream, Vec::with_capacity(GREETING_BYTES_MAX)).await;
     read.during("the floor server's greeting")?;
     Ok(stream)
 }
@@ -68,11 +73,11 @@ pub async fn echo(mut stream: TcpStream, load: Rc<Load>, outstanding: u64) {
         buffer = filled;
         let now_ns = load.now_ns();
         let mut answered = 0;
-        for (_, due_ns) in frames::whole_frames(&buffer).filter_map(frames::parse_message) {
+        for (_, due_ns) in frames::whole_frames(load.transport, &buffer).filter_map(frames::parse_message) {
             load.counts.answered(Duration::from_nanos(now_ns - due_ns));
             answered += 1;
         }
-        let whole = frames::whole_bytes(&buffer);
+        let whole = frames::whole_bytes(load.transport, &buffer);
         buffer.drain(..whole);
         to_send = load.messages(next_serial, answered);
         next_serial += answered;
@@ -132,7 +137,7 @@ async fn receive(mut stream: OwnedReadHalf<TcpStream>, load: Rc<Load>, in_flight
         }
         buffer = filled;
         let now_ns = load.now_ns();
-        for (serial, due_ns) in frames::whole_frames(&buffer).filter_map(frames::parse_message) {
+        for (serial, due_ns) in frames::whole_frames(load.transport, &buffer).filter_map(frames::parse_message) {
             let latency = Duration::from_nanos(now_ns - due_ns);
             load.counts.delivered(latency);
             if in_flight.delivered(serial) {
@@ -140,7 +145,7 @@ async fn receive(mut stream: OwnedReadHalf<TcpStream>, load: Rc<Load>, in_flight
                 in_flight.room.ring();
             }
         }
-        let whole = frames::whole_bytes(&buffer);
+        let whole = frames::whole_bytes(load.transport, &buffer);
         buffer.drain(..whole);
     }
 }

@@ -1,10 +1,11 @@
-//! The floor servers: TCP on monoio with a length before each frame and nothing else. A child process runs one.
+//! The floor servers: sockets on monoio with a header before each frame and nothing else. A child process runs one.
 //!
 //! In: frames. Out: `echo` sends each back; `fan-out` sends each to every connection, merging what waits for a
 //! connection into one write, or not. Always: a greeting is answered when the connection is a receiver; the process
 //! ends when its standard input does, so it cannot outlive the parent.
 
-use super::frames::{self, GREETING};
+use super::frames;
+use crate::connect::Transport;
 use crate::error::{BenchError, During};
 use crate::signal::Signal;
 use bytes::Bytes;
@@ -28,7 +29,7 @@ pub enum Kind {
 }
 
 /// Serves on a port of the kernel's choice, told on standard output, until standard input ends.
-pub async fn run(kind: Kind) -> Result<(), BenchError> {
+pub async fn run(kind: Kind, transport: Transport) -> Result<(), BenchError> {
     std::thread::spawn(|| {
         let _ = io::stdin().read(&mut [0]);
         std::process::exit(0);
@@ -36,12 +37,12 @@ pub async fn run(kind: Kind) -> Result<(), BenchError> {
     let options = ListenerOpts::new().reuse_port(false).backlog(ACCEPT_BACKLOG);
     let listener = TcpListener::bind_with_config("127.0.0.1:0", &options).during("the floor's listener")?;
     println!("{}", listener.local_addr().during("the floor's address")?);
-    let group = Rc::new(Group::default());
+    let group = Rc::new(Group { transport, receivers: RefCell::default() });
     loop {
         let (stream, _) = listener.accept().await.during("accept")?;
         stream.set_nodelay(true).during("TCP_NODELAY")?;
         match kind {
-            Kind::Echo => drop(monoio::spawn(echo(stream))),
+            Kind::Echo => drop(monoio::spawn(echo(stream, transport))),
             Kind::FanOutMerged | Kind::FanOutUnmerged => {
                 join(stream, Rc::clone(&group), kind == Kind::FanOutMerged);
             }
@@ -50,25 +51,30 @@ pub async fn run(kind: Kind) -> Result<(), BenchError> {
 }
 
 /// Ends with the connection; a client that breaks off is its own matter.
-async fn echo(mut stream: TcpStream) {
-    let mut buffer = Vec::with_capacity(READ_BYTES);
+async fn echo(mut stream: TcpStream, transport: Transport) {
+    let (mut buffer, mut replies) = (Vec::with_capacity(READ_BYTES), Vec::with_capacity(READ_BYTES));
     loop {
         let (read, filled) = frames::read_behind(&mut stream, buffer).await;
         if !matches!(read, Ok(1..)) {
             return;
         }
-        let whole = frames::whole_bytes(&filled);
-        let (written, sent) = stream.write_all(frames::front(filled, whole)).await;
+        buffer = filled;
+        for frame in frames::whole_frames(transport, &buffer) {
+            frames::append_reply(transport, &frame, &mut replies);
+        }
+        let whole = frames::whole_bytes(transport, &buffer);
+        buffer.drain(..whole);
+        let (written, sent) = stream.write_all(replies).await;
         if written.is_err() {
             return;
         }
-        buffer = sent.into_inner();
-        buffer.drain(..whole);
+        replies = sent;
+        replies.clear();
     }
 }
 
-#[derive(Default)]
 struct Group {
+    transport: Transport,
     receivers: RefCell<Vec<Rc<Receiver>>>,
 }
 
@@ -102,15 +108,17 @@ async fn fan_out(mut stream: OwnedReadHalf<TcpStream>, group: Rc<Group>, own: Rc
             return;
         }
         buffer = filled;
-        for frame in frames::whole_frames(&buffer) {
-            if frame == GREETING {
-                own.push(Bytes::from_static(&GREETING));
+        for frame in frames::whole_frames(group.transport, &buffer) {
+            let mut reply = Vec::new();
+            frames::append_reply(group.transport, &frame, &mut reply);
+            let shared = Bytes::from(reply);
+            if frame.payload.is_empty() {
+                own.push(shared);
                 continue;
             }
-            let shared = Bytes::copy_from_slice(frame);
             group.receivers.borrow().iter().for_each(|receiver| receiver.push(shared.clone()));
         }
-        let whole = frames::whole_bytes(&buffer);
+        let whole = frames::whole_bytes(group.transport, &buffer);
         buffer.drain(..whole);
     }
 }
