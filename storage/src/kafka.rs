@@ -17,8 +17,9 @@ mod topics;
 
 pub use consumer::KafkaConsumer;
 pub use producer::{KafkaQueue, ProducerCounts};
-pub use topics::{Finding, check, create_topic};
+pub use topics::{check, create_topic};
 
+use crate::finding::Finding;
 use rdkafka::ClientConfig;
 use std::time::Duration;
 

@@ -6,6 +6,8 @@
 
 pub mod embedded;
 #[cfg(feature = "distributed")]
+pub mod finding;
+#[cfg(feature = "distributed")]
 pub mod kafka;
 #[cfg(feature = "distributed")]
 pub mod mongo;

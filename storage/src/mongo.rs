@@ -22,7 +22,7 @@ mod open;
 mod window;
 
 pub use entry_log::MongoEntryLog;
-pub use open::{Finding, MongoError, check};
+pub use open::{MongoError, check};
 
 use std::fmt::{Debug, Formatter};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct MongoOptions {
     pub database: String,
     /// No call waits longer.
     pub timeout: Duration,
-    /// Names of [`Finding`]s that are no reason to refuse.
+    /// Names of [`Finding`](crate::finding::Finding)s that are no reason to refuse.
     pub allow: Vec<String>,
 }
 

@@ -16,8 +16,8 @@ mod server;
 
 pub use inbox::RedisInbox;
 pub use routes::RedisRoutes;
-pub use server::{Finding, Severity};
 
+use crate::finding::Finding;
 use crate::ports::StoreError;
 use keys::Keys;
 use link::Link;
@@ -46,8 +46,8 @@ impl fmt::Debug for RedisOptions {
 pub enum OpenError {
     #[error("redis options: {0}")]
     Options(String),
-    #[error("redis is not safe to use: {0}; allowed by its name, {1:?}")]
-    Unsafe(String, &'static str),
+    #[error("{0}; mend it, or name it in the allow list")]
+    Unsafe(Finding),
     #[error("redis: {0}")]
     Store(#[from] StoreError),
 }

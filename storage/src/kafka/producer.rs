@@ -5,6 +5,7 @@
 //! not take in time is dropped and counted: its sender has no ack and sends again.
 
 use super::{CALL_TIMEOUT, KafkaError, KafkaOptions, topics};
+use crate::finding::refuse_unsafe;
 use crate::planted::planted;
 use crate::ports::{Partition, Queue, Record, Shard, StoreError};
 use async_trait::async_trait;
@@ -66,12 +67,7 @@ impl KafkaQueue {
     /// Looks at the topic first: one that may lose what it took is refused, unless that was allowed.
     pub async fn open(options: &KafkaOptions) -> Result<Arc<Self>, KafkaError> {
         let (partitions, findings) = topics::check(options).await?;
-        for finding in findings {
-            if !options.allow.iter().any(|allowed| allowed == finding.name) {
-                return Err(KafkaError::Weak(finding));
-            }
-            tracing::warn!(%finding, "allowed by the configuration");
-        }
+        refuse_unsafe(findings, &options.allow).map_err(KafkaError::Weak)?;
         let mut config = options.client()?;
         config
             .set("acks", "all")

@@ -4,31 +4,16 @@
 //! queue opens on a weak topic only if the operator allowed each weakness by its name.
 
 use super::{CALL_TIMEOUT, KafkaError, KafkaOptions};
+use crate::finding::{Finding, Severity};
 use crate::ports::Shard;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use std::fmt::{Display, Formatter};
 
 /// Copies of each record, and how many of them must have it before it counts.
 const REPLICAS_WANTED: usize = 3;
 const IN_SYNC_WANTED: u32 = 2;
 /// A record that waits longer than this for a worker is too old to be stored anyway.
 const RETENTION_MS_WANTED: i64 = 3_600_000;
-
-/// Something about the topic that weakens what the queue is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What an allow list calls it.
-    pub name: &'static str,
-    pub found: String,
-    pub mend: String,
-}
-
-impl Display for Finding {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}; {}", self.name, self.found, self.mend)
-    }
-}
 
 /// How many partitions the topic has, and what is weak about it.
 pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaError> {
@@ -50,11 +35,12 @@ pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaE
     .await
     .map_err(std::io::Error::other)??;
     if replicas < REPLICAS_WANTED {
-        findings.push(Finding {
-            name: "kafka.replicas",
-            found: format!("the topic keeps {replicas} of each record"),
-            mend: format!("give it a replication factor of {REPLICAS_WANTED}"),
-        });
+        findings.push(Finding::new(
+            "kafka.replicas",
+            Severity::Unsafe,
+            format!("the topic keeps {replicas} of each record"),
+            format!("give it a replication factor of {REPLICAS_WANTED}"),
+        ));
     }
     for entry in settings(&admin, &options.topic).await? {
         findings.extend(weak(&entry.0, &entry.1));
@@ -70,8 +56,7 @@ async fn settings(admin: &AdminClient<DefaultClientContext>, topic: &str) -> Res
 }
 
 fn weak(name: &str, value: &str) -> Option<Finding> {
-    let finding =
-        |name, mend: &str| Some(Finding { name, found: format!("the topic has {value}"), mend: mend.to_owned() });
+    let finding = |name, mend: &str| Some(Finding::new(name, Severity::Unsafe, format!("the topic has {value}"), mend));
     match name {
         "min.insync.replicas" if value.parse::<u32>().ok()? < IN_SYNC_WANTED => {
             finding("kafka.in_sync_replicas", "set min.insync.replicas to 2")

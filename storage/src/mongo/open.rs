@@ -5,12 +5,12 @@
 
 use super::MongoOptions;
 use super::append::durable;
+use crate::finding::{Finding, Severity, refuse_unsafe};
 use futures_util::TryStreamExt as _;
 use im_proto::Epoch;
 use mongodb::bson::{Document, doc};
 use mongodb::options::{ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{Client, Collection, Database, IndexModel};
-use std::fmt::{Display, Formatter};
 
 #[derive(Debug, thiserror::Error)]
 pub enum MongoError {
@@ -31,21 +31,6 @@ impl From<mongodb::error::Error> for MongoError {
     }
 }
 
-/// Something that weakens what the log is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What an allow list calls it.
-    pub name: &'static str,
-    pub found: String,
-    pub mend: String,
-}
-
-impl Display for Finding {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}; {}", self.name, self.found, self.mend)
-    }
-}
-
 /// What is open.
 pub struct Opened {
     pub entries: Collection<Document>,
@@ -59,12 +44,7 @@ const UNIQUE: [&[&str]; 2] = [&["l", "s"], &["l", "u", "i"]];
 
 pub async fn open(options: &MongoOptions, now_ms: i64) -> Result<Opened, MongoError> {
     let database = connect(options).await?;
-    for finding in findings(&database).await? {
-        if !options.allow.iter().any(|allowed| allowed == finding.name) {
-            return Err(MongoError::Weak(finding));
-        }
-        tracing::warn!(%finding, "allowed by the configuration");
-    }
+    refuse_unsafe(findings(&database).await?, &options.allow).map_err(MongoError::Weak)?;
     let entries: Collection<Document> = database.collection("entries");
     let logs: Collection<Document> = database.collection("logs");
     for key in UNIQUE {
@@ -97,11 +77,12 @@ async fn findings(database: &Database) -> Result<Vec<Finding>, MongoError> {
     let hello = database.run_command(doc! { "hello": 1 }).await?;
     let mut findings = Vec::new();
     if !hello.contains_key("setName") {
-        findings.push(Finding {
-            name: "mongodb.standalone",
-            found: "the server is no member of a replica set, so there is no majority".to_owned(),
-            mend: "run a replica set of three".to_owned(),
-        });
+        findings.push(Finding::new(
+            "mongodb.standalone",
+            Severity::Unsafe,
+            "the server is no member of a replica set, so there is no majority",
+            "run a replica set of three",
+        ));
     }
     Ok(findings)
 }

@@ -8,8 +8,9 @@
 use super::{
     OpenError, RedisOptions,
     scripts::{self, DAMAGED},
-    server::{Finding, Server, Severity},
+    server::Server,
 };
+use crate::finding::{Finding, Severity, refuse_unsafe};
 use crate::ports::StoreError;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
@@ -79,10 +80,7 @@ impl Link {
 
     /// Connects; says by name what makes the server unsafe.
     pub async fn open(&self) -> Result<(), OpenError> {
-        let refused = self.findings().await?.into_iter().find(|found| found.severity == Severity::Unsafe);
-        if let Some(Finding { name, what, .. }) = refused {
-            return Err(OpenError::Unsafe(what, name));
-        }
+        refuse_unsafe(self.findings().await?, &self.allow).map_err(OpenError::Unsafe)?;
         self.live().await.map(drop).map_err(OpenError::from)
     }
 
@@ -219,7 +217,7 @@ impl Link {
         }
         let findings = server.findings(&self.allow);
         if let Some(found) = findings.iter().find(|found| found.severity == Severity::Unsafe) {
-            return Err(away(format!("not safe to use: {}", found.what)));
+            return Err(away(format!("not safe to use: {}", found.found)));
         }
         let loaded: RedisResult<Vec<Value>> = scripts::load().query_async(&mut connection).await;
         loaded.map_err(|error| failure(&error))?;

@@ -3,6 +3,7 @@
 //! In: its INFO. Out: its identity; findings. Always: a finding has a name, so that one can be allowed by it; settings that
 //! a managed Redis does not show are left out and never guessed.
 
+use crate::finding::{Finding, Severity, judge};
 use redis::{RedisResult, aio::MultiplexedConnection};
 use std::{
     collections::HashMap,
@@ -12,24 +13,6 @@ use std::{
 const VERSION_MIN: u32 = 7;
 /// Two clocks further apart than this are worth a word: versions and generations are lifted by them.
 const CLOCKS_APART_MAX_MS: u64 = 1_000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// The adapter refuses the server.
-    Unsafe,
-    /// A loss that is repaired, at a price.
-    Risk,
-    /// Good to know.
-    Note,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub name: &'static str,
-    pub severity: Severity,
-    pub what: String,
-    pub mend: &'static str,
-}
 
 pub struct Server {
     info: HashMap<String, String>,
@@ -63,52 +46,49 @@ impl Server {
         self.says("role") == "master"
     }
 
-    /// The worst first. What is unsafe but allowed is a risk.
     pub fn findings(&self, allow: &[String]) -> Vec<Finding> {
         let found = [self.version(), self.cluster(), self.eviction(), self.persistence(), self.clock(), self.memory()];
-        let mut found: Vec<_> = found.into_iter().flatten().collect();
-        for finding in &mut found {
-            if finding.severity == Severity::Unsafe && allow.iter().any(|name| name == finding.name) {
-                finding.severity = Severity::Risk;
-            }
-        }
-        found.sort_by_key(|finding| finding.severity);
-        found
+        judge(found.into_iter().flatten().collect(), allow)
     }
 
     fn version(&self) -> Option<Finding> {
         let version = self.says("redis_version");
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
         (major < Some(VERSION_MIN)).then(|| Finding {
-            name: "version",
+            name: "redis.version",
             severity: Severity::Unsafe,
-            what: format!("version {version:?} is below {VERSION_MIN}"),
-            mend: "upgrade the server",
+            found: format!("version {version:?} is below {VERSION_MIN}"),
+            mend: "upgrade the server".to_owned(),
         })
     }
 
     fn cluster(&self) -> Option<Finding> {
         (self.says("cluster_enabled") == "1").then(|| Finding {
-            name: "cluster",
+            name: "redis.cluster",
             severity: Severity::Unsafe,
-            what: "the server is part of a cluster, whose masters lose rows one by one".to_owned(),
-            mend: "use one master with replicas",
+            found: "the server is part of a cluster, whose masters lose rows one by one".to_owned(),
+            mend: "use one master with replicas".to_owned(),
         })
     }
 
     fn eviction(&self) -> Option<Finding> {
         let policy = self.says("maxmemory_policy");
         (policy != "noeviction").then(|| Finding {
-            name: "eviction",
+            name: "redis.eviction",
             severity: Severity::Unsafe,
-            what: format!("maxmemory-policy is {policy:?}: rows would vanish and nobody would know"),
-            mend: "set maxmemory-policy noeviction",
+            found: format!("maxmemory-policy is {policy:?}: rows would vanish and nobody would know"),
+            mend: "set maxmemory-policy noeviction".to_owned(),
         })
     }
 
     fn persistence(&self) -> Option<Finding> {
-        let risk = |what: &str, mend| {
-            Some(Finding { name: "persistence", severity: Severity::Risk, what: what.to_owned(), mend })
+        let risk = |what: &str, mend: &str| {
+            Some(Finding {
+                name: "redis.persistence",
+                severity: Severity::Risk,
+                found: what.to_owned(),
+                mend: mend.to_owned(),
+            })
         };
         let setting = |name| self.settings.get(name).map(String::as_str);
         if self.says("aof_enabled") != "1" {
@@ -134,19 +114,19 @@ impl Server {
         let theirs_ms = self.says("server_time_usec").parse::<u64>().ok()? / 1_000;
         let apart_ms = theirs_ms.abs_diff(self.asked_at_ms);
         (apart_ms > CLOCKS_APART_MAX_MS).then(|| Finding {
-            name: "clock",
+            name: "redis.clock",
             severity: Severity::Risk,
-            what: format!("its clock and ours are {apart_ms} ms apart"),
-            mend: "keep the clocks of all hosts in step",
+            found: format!("its clock and ours are {apart_ms} ms apart"),
+            mend: "keep the clocks of all hosts in step".to_owned(),
         })
     }
 
     fn memory(&self) -> Option<Finding> {
         (self.says("maxmemory") == "0").then(|| Finding {
-            name: "memory",
+            name: "redis.memory",
             severity: Severity::Note,
-            what: "maxmemory is not set: a full host kills the server, where a bound would refuse writes".to_owned(),
-            mend: "set maxmemory below the host's memory",
+            found: "maxmemory is not set: a full host kills the server, where a bound would refuse writes".to_owned(),
+            mend: "set maxmemory below the host's memory".to_owned(),
         })
     }
 }

@@ -3,8 +3,9 @@
 use super::{OwnServer, fresh, server::command};
 use im_proto::{ConnectionId, DeviceId, InboxVersion, LogId, Ordinal, Seq, UserId};
 use im_storage::{
+    finding::Severity,
     ports::{Covered, Cursor, GatewayBoot, Inbox, Move, Moved, Projection, ReadCursor, Routes, Shard, StoreError},
-    redis::{OpenError, RedisInbox, RedisOptions, RedisStore, Severity},
+    redis::{OpenError, RedisInbox, RedisOptions, RedisStore},
 };
 use redis::Value;
 use std::{sync::Arc, time::Duration};
@@ -180,11 +181,11 @@ async fn a_server_that_may_evict_is_refused_unless_allowed() {
     command::<Value>(&server.url(), "CONFIG SET maxmemory-policy allkeys-lru").await;
     let mut options = RedisOptions { url: server.url(), prefix: String::new(), allow: Vec::new() };
     let refused = RedisStore::open(&options).await;
-    assert!(matches!(refused, Err(OpenError::Unsafe(_, "eviction"))));
+    assert!(matches!(refused, Err(OpenError::Unsafe(found)) if found.name == "redis.eviction"));
     let findings = RedisStore::check(&options).await.unwrap();
-    assert_eq!((findings[0].name, findings[0].severity), ("eviction", Severity::Unsafe));
-    assert!(findings.iter().any(|found| found.name == "persistence"), "{findings:?}");
-    options.allow.push("eviction".to_owned());
+    assert_eq!((findings[0].name, findings[0].severity), ("redis.eviction", Severity::Unsafe));
+    assert!(findings.iter().any(|found| found.name == "redis.persistence"), "{findings:?}");
+    options.allow.push("redis.eviction".to_owned());
     let allowed: Arc<RedisInbox> = RedisStore::open(&options).await.map_err(|error| error.to_string()).unwrap().inbox();
     bump(&allowed, "a", 1).await;
 }
