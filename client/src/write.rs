@@ -37,7 +37,6 @@ impl QueuedWrite {
     }
 
     /// With the group it writes to. `Err`: a command that writes to no group.
-    #[expect(clippy::result_large_err, reason = "the command itself, on its way to where it belongs")]
     pub fn to_group(ticket: Ticket, user: &UserId, command: Command) -> Result<(LogId, Self), Command> {
         let Some((group, id)) = group_and_id(user, &command) else { return Err(command) };
         Ok((group, Self { ticket, id, what: Write::ToGroup(command) }))
