@@ -53,7 +53,8 @@ impl Requests {
         };
         let rows: Vec<InboxRow> = inbox.rows.into_iter().filter(|row| row.log != own_log).collect();
         let conversations = self.states(user, &rows).await?;
-        let next = internal::SyncToken { epoch: self.epoch.0, inbox_version: version.0, user_log_seq };
+        let next =
+            internal::SyncToken { epoch: self.epoch.0, inbox_version: version.0, user_log_seq, large: token.large };
         let body = Body::Synced(client::Synced {
             token: next.encode_to_vec().into(),
             complete,
@@ -71,7 +72,7 @@ impl Requests {
     /// read from its beginning.
     fn token(&self, sync: &client::Sync, own_head: Seq) -> Result<internal::SyncToken, Refusal> {
         if sync.token.is_empty() {
-            return Ok(internal::SyncToken { epoch: self.epoch.0, inbox_version: 0, user_log_seq: own_head.0 });
+            return Ok(internal::SyncToken { epoch: self.epoch.0, user_log_seq: own_head.0, ..Default::default() });
         }
         let token = internal::SyncToken::decode(sync.token.clone()).map_err(|_| Refusal::FOREIGN_TOKEN)?;
         if token.epoch != self.epoch.0 || token.user_log_seq > own_head.0 {
