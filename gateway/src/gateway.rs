@@ -145,7 +145,8 @@ impl GatewayHandle {
                     self.push(ConnectionId(kick.connection_id), LaneEvent::Kick(kick), &mut touched);
                 }
                 Some(internal::delivery::Kind::Push(push)) => self.push_split(push, &mut touched),
-                None => {}
+                // No worker sends one yet.
+                Some(internal::delivery::Kind::LargePush(_)) | None => {}
             }
         }
         for (index, lane) in self.0.shared.lanes.iter().enumerate() {

@@ -73,6 +73,7 @@ pub(crate) fn stored(entry: &Bytes, content_hash: ContentHash, members_seq: Seq)
         entry: entry.clone(),
         content_hash: Bytes::copy_from_slice(&content_hash.0),
         members_seq: members_seq.0,
+        members: 0,
     };
     stored.encode_to_vec().into()
 }

@@ -3,11 +3,14 @@
 //! In: a request of one user. Out: an encoded answer, an error among them; never silence. Always: writes nothing but routes
 //! and device rows; may run on any task, many at once, a bounded number of reads; a store that is away is answered RETRY.
 
+mod devices;
 mod list_members;
 mod pull;
 mod sign_in;
 mod sync;
+mod sync_without_inbox;
 
+pub use devices::DeviceState;
 pub use sign_in::{SignInRefused, SignedIn};
 
 use crate::frame;

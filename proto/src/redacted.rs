@@ -35,9 +35,10 @@ redacted!(client::Message { to_user_id; body });
 redacted!(internal::Upstream { log_id, origin, received_at_ms; frame });
 redacted!(internal::Answer { connection_id, request_id, inbox; frame });
 redacted!(internal::Push { targets; frame });
+redacted!(internal::LargePush { log_id, seq, members_seq, members_seq_before, joined, left, answered_connection_id; frame });
 redacted!(services::ReadCall { user_id; frame });
 redacted!(services::ReadAnswer { inbox_version; frame });
-redacted!(internal::StoredEntry { members_seq; entry, content_hash });
+redacted!(internal::StoredEntry { members_seq, members; entry, content_hash });
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,8 @@ fn the_generated_files_match_the_proto_files() {
     let services = protox::compile(["services.proto"], [root]).unwrap();
     // Their `Debug` is in `src/redacted.rs`.
     let of_client = ["SignIn", "Send", "MessageBody", "Message"].map(|name| format!(".im.v1.{name}"));
-    let of_internal = ["Upstream", "Answer", "Push", "StoredEntry"].map(|name| format!(".im.internal.v1.{name}"));
+    let of_internal =
+        ["Upstream", "Answer", "Push", "LargePush", "StoredEntry"].map(|name| format!(".im.internal.v1.{name}"));
     let mut config = prost_build::Config::new();
     config.bytes(["."]).skip_debug(of_client.iter().chain(&of_internal));
     config.out_dir(out.path()).compile_fds(all).unwrap();

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Every call that has a point on both sides.
-const CALLS: [&str; 35] = [
+const CALLS: [&str; 36] = [
     "entry_log.append",
     "entry_log.head",
     "entry_log.range",
@@ -30,6 +30,7 @@ const CALLS: [&str; 35] = [
     "directory.memberships",
     "directory.members",
     "directory.conversations_of",
+    "directory.large_conversations",
     "directory.apply",
     "directory.record_reads",
     "directory.reads",
@@ -210,6 +211,17 @@ impl<P: Directory + Named + ?Sized> Directory for Faulty<P> {
         limit: usize,
     ) -> Result<Vec<LogId>, StoreError> {
         self.points.around("directory.conversations_of", self.inner.conversations_of(user, after, limit)).await
+    }
+
+    async fn large_conversations(
+        &self,
+        user: &UserId,
+        members_min: usize,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<Vec<(LogId, Membership)>, StoreError> {
+        let listed = self.inner.large_conversations(user, members_min, after, limit);
+        self.points.around("directory.large_conversations", listed).await
     }
 
     async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError> {

@@ -107,7 +107,7 @@ impl Requests {
         }
         let registered = ports.routes.register(user, device, gateway, connection, now_ms).await?;
         if let Some(replaced) = &registered.replaced {
-            self.kick(replaced);
+            self.kick(replaced, Reason::Replaced);
         }
         match ports.inbox.versions(std::slice::from_ref(user)).await {
             Ok(versions) => Ok((registered.generation, versions.first().copied().unwrap_or_default())),
@@ -122,12 +122,9 @@ impl Requests {
     }
 
     /// Ends exactly this login. If the kick is lost, the gateway learns it from a route that is no longer there.
-    fn kick(&self, login: &Login) {
-        let kick = internal::Kick {
-            connection_id: login.connection.0,
-            generation: login.generation.0,
-            reason: Reason::Replaced as u32,
-        };
+    pub(super) fn kick(&self, login: &Login, reason: Reason) {
+        let kick =
+            internal::Kick { connection_id: login.connection.0, generation: login.generation.0, reason: reason as u32 };
         let delivery = internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)) };
         self.shared.ports.delivery.deliver(login.gateway, vec![delivery]);
     }

@@ -11,7 +11,7 @@ use crate::frame;
 use crate::refusal::{Failure, Refusal};
 use im_proto::client::{self, server_frame::Body};
 use im_proto::{InboxVersion, LogId, Seq, UserId, internal};
-use im_storage::ports::{InboxRow, MEMBERSHIPS_MAX, Membership};
+use im_storage::ports::{InboxRow, MEMBERSHIPS_MAX, Membership, StoreError};
 use prost::Message as _;
 
 /// Conversations of one page.
@@ -34,7 +34,11 @@ impl Requests {
         let token = self.token(sync, own_head)?;
         let rows_max = page(sync.limit, ROWS_MAX);
         let mut after = InboxVersion(token.inbox_version);
-        let mut inbox = ports.inbox.since(user, after, rows_max).await?;
+        let mut inbox = match ports.inbox.since(user, after, rows_max).await {
+            Ok(inbox) => inbox,
+            Err(StoreError::Unavailable(why)) => return self.sync_without_inbox(user, request_id, token, &why).await,
+            Err(error) => return Err(error.into()),
+        };
         if inbox.version < after {
             // The inbox lost rows and is being repaired: what it has is listed anew, and what it will have moves again.
             after = InboxVersion(0);
@@ -53,7 +57,8 @@ impl Requests {
         };
         let rows: Vec<InboxRow> = inbox.rows.into_iter().filter(|row| row.log != own_log).collect();
         let conversations = self.states(user, &rows).await?;
-        let next = internal::SyncToken { epoch: self.epoch.0, inbox_version: version.0, user_log_seq };
+        let next =
+            internal::SyncToken { epoch: self.epoch.0, inbox_version: version.0, user_log_seq, large: token.large };
         let body = Body::Synced(client::Synced {
             token: next.encode_to_vec().into(),
             complete,
@@ -71,7 +76,7 @@ impl Requests {
     /// read from its beginning.
     fn token(&self, sync: &client::Sync, own_head: Seq) -> Result<internal::SyncToken, Refusal> {
         if sync.token.is_empty() {
-            return Ok(internal::SyncToken { epoch: self.epoch.0, inbox_version: 0, user_log_seq: own_head.0 });
+            return Ok(internal::SyncToken { epoch: self.epoch.0, user_log_seq: own_head.0, ..Default::default() });
         }
         let token = internal::SyncToken::decode(sync.token.clone()).map_err(|_| Refusal::FOREIGN_TOKEN)?;
         if token.epoch != self.epoch.0 || token.user_log_seq > own_head.0 {
@@ -81,7 +86,11 @@ impl Requests {
     }
 
     /// The conversations of a page as this user sees them; without those that the directory does not know the user in.
-    async fn states(&self, user: &UserId, rows: &[InboxRow]) -> Result<Vec<client::ConversationState>, Failure> {
+    pub(super) async fn states(
+        &self,
+        user: &UserId,
+        rows: &[InboxRow],
+    ) -> Result<Vec<client::ConversationState>, Failure> {
         let logs: Vec<LogId> = rows.iter().map(|row| row.log.clone()).collect();
         let memberships = self.shared.ports.directory.memberships(user, &logs).await?;
         let known: Vec<(&InboxRow, Membership)> = rows
@@ -96,7 +105,13 @@ impl Requests {
             .collect();
         let peers: Vec<(LogId, UserId)> =
             known.iter().filter_map(|(row, of)| Some((row.log.clone(), peer(user, of)?.clone()))).collect();
-        let mut peers_read = self.shared.ports.inbox.reads(&peers).await?.into_iter();
+        let ports = &self.shared.ports;
+        let peers_read = match ports.inbox.reads(&peers).await {
+            // It lags a little behind, and falls back behind no cursor: a client keeps the highest it knew.
+            Err(StoreError::Unavailable(_)) => ports.directory.reads(&peers).await?,
+            read => read?,
+        };
+        let mut peers_read = peers_read.into_iter();
         let state = |(row, of): &(&InboxRow, Membership)| {
             let mut state = state(row, &Access::of_member(of));
             match peer(user, of) {

@@ -53,6 +53,7 @@ struct Heard {
     answers: HashMap<(u64, u64), Vec<Told>>,
     pushes: HashMap<u64, Vec<Told>>,
     kicks: Vec<internal::Kick>,
+    large: Vec<internal::LargePush>,
 }
 
 fn body(frame: &Bytes) -> Body {
@@ -76,6 +77,7 @@ impl Delivery for Listening {
                     }
                 }
                 Kind::Kick(kick) => heard.kicks.push(kick),
+                Kind::LargePush(push) => heard.large.push(push),
             }
         }
         self.changed.notify_waiters();

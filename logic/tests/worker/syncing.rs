@@ -75,7 +75,7 @@ async fn a_token_of_another_history_is_reset() {
     let good = world.sync(&b, &Bytes::new(), 0).await.unwrap().token;
     let token = im_proto::internal::SyncToken::decode(good.clone()).unwrap();
     let changed = |change: &dyn Fn(&mut im_proto::internal::SyncToken)| {
-        let mut token = token;
+        let mut token = token.clone();
         change(&mut token);
         Bytes::from(token.encode_to_vec())
     };

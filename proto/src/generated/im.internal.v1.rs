@@ -46,7 +46,7 @@ pub struct DeliveryBatch {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Delivery {
-    #[prost(oneof = "delivery::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "delivery::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<delivery::Kind>,
 }
 /// Nested message and enum types in `Delivery`.
@@ -59,6 +59,8 @@ pub mod delivery {
         Push(super::Push),
         #[prost(message, tag = "3")]
         Kick(super::Kick),
+        #[prost(message, tag = "4")]
+        LargePush(super::LargePush),
     }
 }
 /// The answer to one request of one connection.
@@ -94,6 +96,34 @@ pub struct Target {
     #[prost(message, optional, tag = "2")]
     pub inbox: ::core::option::Option<InboxMove>,
 }
+/// One entry of a large conversation, for every member who is connected at the gateway. The gateway knows its members; where
+/// it knows an older state than members_seq, it asks before it pushes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct LargePush {
+    #[prost(string, tag = "1")]
+    pub log_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// the last entry, up to and including this one, that changed the members
+    #[prost(uint64, tag = "3")]
+    pub members_seq: u64,
+    /// where this entry changed them: the change before it. Who knows that one need not ask
+    #[prost(uint64, tag = "4")]
+    pub members_seq_before: u64,
+    /// by this entry
+    #[prost(string, repeated, tag = "5")]
+    pub joined: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// by this entry
+    #[prost(string, repeated, tag = "6")]
+    pub left: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// has the entry by its answer; 0: none of this gateway
+    #[prost(uint64, tag = "7")]
+    pub answered_connection_id: u64,
+    /// a delimited ServerFrame
+    #[prost(bytes = "bytes", tag = "8")]
+    pub frame: ::prost::bytes::Bytes,
+}
 /// The user's inbox went from `previous` to `version` by what this delivery carries. A connection that was given
 /// `previous` has now been given `version`; any other learns it by the next heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -127,9 +157,12 @@ pub struct StoredEntry {
     /// the last entry of this log, up to and including this one, that changed its members
     #[prost(uint64, tag = "3")]
     pub members_seq: u64,
+    /// how many members the log has behind this entry; 0 in users' own logs
+    #[prost(uint32, tag = "4")]
+    pub members: u32,
 }
 /// The inside of Synced.token.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncToken {
     #[prost(fixed64, tag = "1")]
     pub epoch: u64,
@@ -137,4 +170,15 @@ pub struct SyncToken {
     pub inbox_version: u64,
     #[prost(uint64, tag = "3")]
     pub user_log_seq: u64,
+    /// how far the user's large conversations were told
+    #[prost(message, repeated, tag = "4")]
+    pub large: ::prost::alloc::vec::Vec<TokenHead>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenHead {
+    /// the first 8 bytes of the SHA-256 of the log's id, big-endian
+    #[prost(fixed64, tag = "1")]
+    pub log: u64,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
 }

@@ -36,6 +36,7 @@ pub async fn directory(stores: &dyn Stores) {
     a_rejoin_begins_a_new_time(&*directory).await;
     lists_are_sorted_and_paged(&*directory).await;
     a_direct_conversation_names_its_peer(&*directory).await;
+    large_conversations_are_those_with_more_present_members(&*directory).await;
     memberships_are_answered_in_the_order_asked(&*directory).await;
     read_cursors_are_kept_and_never_fall(&*directory).await;
     devices_are_remembered_per_user(&*directory).await;
@@ -81,6 +82,32 @@ async fn a_direct_conversation_names_its_peer(directory: &dyn Directory) {
     let page = ok(directory.members(&pair, None, 0).await);
     let page = page.map(|page| (page.header, page.members.len()));
     assert_eq!(page, Some((Header { created: header, applied_seq: Seq(1) }, 0)));
+}
+
+async fn large_conversations_are_those_with_more_present_members(directory: &dyn Directory) {
+    let [one, two, three] = ["glarge-1", "glarge-2", "glarge-3"].map(log);
+    let all = ["lea", "lea-2", "lea-3", "lea-4"];
+    ok(directory.apply(vec![created(&one, &all[..3]), created(&two, &all), created(&three, &all[..2])]).await);
+    let large = async |name: &str, members_min, after: Option<&LogId>, limit| {
+        let listed = ok(directory.large_conversations(&user(name), members_min, after, limit).await);
+        listed.into_iter().map(|(log, of)| (log, of.row.joined_seq.0, of.header.applied_seq.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(large("lea", 2, None, 10).await, [(one.clone(), 1, 1), (two.clone(), 1, 1)]);
+    assert_eq!(large("lea", 2, None, 1).await, [(one.clone(), 1, 1)]);
+    assert_eq!(large("lea", 2, Some(&one), 10).await, [(two.clone(), 1, 1)]);
+    assert_eq!(large("lea", 4, None, 10).await, []);
+    assert_eq!(large("lea-4", 2, None, 10).await, [(two.clone(), 1, 1)]);
+    // Who joins again, or leaves without being there, changes no count; who left is in none.
+    let again = change(&one, 2, &["lea", "lea-3"], &["lea-9"]);
+    ok(directory.apply(vec![again.clone(), change(&two, 2, &[], &["lea"]), change(&three, 2, &["lea-3"], &[])]).await);
+    assert_eq!(large("lea", 2, None, 10).await, [(one.clone(), 1, 2), (three.clone(), 1, 2)]);
+    assert_eq!(large("lea-3", 2, None, 10).await, [(one.clone(), 1, 2), (two.clone(), 1, 2), (three, 2, 2)]);
+    ok(directory
+        .apply(vec![again, change(&one, 3, &["lea-5"], &["lea-2", "lea-3"]), change(&two, 3, &["lea"], &[])])
+        .await);
+    assert_eq!(large("lea", 2, None, 1).await, [(two.clone(), 3, 3)]);
+    assert_eq!(large("lea-5", 1, None, 10).await, [(one, 3, 3)]);
+    assert_eq!(large("lea", 3, None, 10).await, [(two, 3, 3)]);
 }
 
 async fn memberships_are_answered_in_the_order_asked(directory: &dyn Directory) {

@@ -15,7 +15,7 @@ use crate::ports::{
     Projection, ReadCursor, ReadMark, Shard, StoreError,
 };
 use async_trait::async_trait;
-use im_proto::{DeviceId, LogId, Ordinal, Seq, UserId};
+use im_proto::{DeviceId, LogId, LogKind, Ordinal, Seq, UserId};
 use redb::{ReadTransaction, ReadableTable};
 use std::{ops::Bound, sync::Arc};
 
@@ -72,6 +72,36 @@ impl Directory for EmbeddedDirectory {
             Ok(true)
         })?;
         Ok(logs)
+    }
+
+    async fn large_conversations(
+        &self,
+        user: &UserId,
+        members_min: usize,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<Vec<(LogId, Membership)>, StoreError> {
+        let txn = self.engine.read()?;
+        let mut large = Vec::new();
+        scan(&txn, Place::MemberOf, user.as_str(), after.map(LogId::as_str), |key, _| {
+            if large.len() == limit {
+                return Ok(false);
+            }
+            let log = second_of_pair(key, user.as_str(), Place::MemberOf, LogId::parse)?;
+            // Two members at most: not worth a look at its rows.
+            if log.kind() == Some(LogKind::Direct) {
+                return Ok(true);
+            }
+            if let Some((header, members)) = read_counted(&txn, &log)?
+                && members as usize > members_min
+                && let Some(row) = read_member(&txn, &log, user)?
+                && row.left_seq.is_none()
+            {
+                large.push((log, Membership { header, row }));
+            }
+            Ok(true)
+        })?;
+        Ok(large)
     }
 
     async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError> {
@@ -151,15 +181,31 @@ impl Projection for EmbeddedDirectory {
 
 fn read_header(txn: &ReadTransaction, log: &LogId) -> Result<Option<Header>, StoreError> {
     let row = tables::read_row(txn, Place::Conversations, log.as_str().as_bytes()).map_err(store_error)?;
-    row.map(|row| decode_header(&row)).transpose()
+    Ok(row.map(|row| decode_header(&row)).transpose()?.map(|counted| counted.header))
+}
+
+/// The header, and how many members are present.
+fn read_counted(txn: &ReadTransaction, log: &LogId) -> Result<Option<(Header, u32)>, StoreError> {
+    let row = tables::read_row(txn, Place::Conversations, log.as_str().as_bytes()).map_err(store_error)?;
+    let Some(Counted { header, members }) = row.map(|row| decode_header(&row)).transpose()? else { return Ok(None) };
+    let members = match members {
+        Some(members) => members,
+        None => read_members(txn, log, None, |row| row.left_seq.is_none(), usize::MAX)?.len() as u32,
+    };
+    Ok(Some((header, members)))
+}
+
+fn read_member(txn: &ReadTransaction, log: &LogId, user: &UserId) -> Result<Option<MemberRow>, StoreError> {
+    let key = tables::pair(log.as_str(), user.as_str());
+    let row = tables::read_row(txn, Place::Members, &key).map_err(store_error)?;
+    row.map(|row| decode_member(user.clone(), &row)).transpose()
 }
 
 fn read_membership(txn: &ReadTransaction, log: &LogId, user: &UserId) -> Result<Option<Membership>, StoreError> {
-    let key = tables::pair(log.as_str(), user.as_str());
-    let Some(row) = tables::read_row(txn, Place::Members, &key).map_err(store_error)? else { return Ok(None) };
+    let Some(row) = read_member(txn, log, user)? else { return Ok(None) };
     let header = read_header(txn, log)?;
     let header = header.ok_or_else(|| StoreError::Damaged(format!("log {log} has members and no conversation")))?;
-    Ok(Some(Membership { header, row: decode_member(user.clone(), &row)? }))
+    Ok(Some(Membership { header, row }))
 }
 
 /// Shows `each` the rows whose key begins with `first`, those behind (`first`, `after`), until it answers false.
@@ -207,9 +253,12 @@ fn read_members(
 fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), WriteError> {
     let log = change.log.as_str();
     let known = tables.open(Place::Conversations)?.get(log.as_bytes())?.map(|row| decode_header(row.value()));
-    let mut header = match (known.transpose()?, &change.created) {
-        (Some(header), _) => header,
-        (None, Some(created)) => Header { created: created.clone(), applied_seq: Seq(0) },
+    let Counted { mut header, members: counted } = match (known.transpose()?, &change.created) {
+        (Some(known), _) => known,
+        (None, Some(created)) => {
+            let header = Header { created: created.clone(), applied_seq: Seq(0) };
+            Counted { header, members: Some(0) }
+        }
         (None, None) => {
             return Err(StoreError::Damaged(format!("log {log} changes its members and was never created")).into());
         }
@@ -218,18 +267,22 @@ fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), Write
         return Ok(());
     }
     header.applied_seq = change.seq;
-    tables.open(Place::Conversations)?.insert(log.as_bytes(), encode_header(&header).as_slice())?;
+    let mut present = match counted {
+        Some(members) => members,
+        None => count_present(tables, log)?,
+    };
     for user in &change.joined {
         let key = tables::pair(log, user.as_str());
         let members = tables.open(Place::Members)?;
-        let present = match members.get(key.as_slice())? {
+        let is_present = match members.get(key.as_slice())? {
             Some(row) => decode_member(user.clone(), row.value())?.left_seq.is_none(),
             None => false,
         };
-        if !present {
+        if !is_present {
             let row = encode_member(change.seq, change.joined_ordinal, None);
             members.insert(key.as_slice(), row.as_slice())?;
             tables.open(Place::MemberOf)?.insert(tables::pair(user.as_str(), log).as_slice(), [].as_slice())?;
+            present += 1;
         }
     }
     for user in &change.left {
@@ -240,25 +293,49 @@ fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), Write
         if member.left_seq.is_none() {
             let row = encode_member(member.joined_seq, member.joined_ordinal, Some(change.seq));
             members.insert(key.as_slice(), row.as_slice())?;
+            present = present.saturating_sub(1);
         }
     }
+    let row = encode_header(&header, present);
+    tables.open(Place::Conversations)?.insert(log.as_bytes(), row.as_slice())?;
     Ok(())
 }
 
+/// Of a row that an earlier version wrote, which did not count.
+fn count_present(tables: &mut Tables<'_>, log: &str) -> Result<u32, WriteError> {
+    let (start, end) = (tables::prefix(log), tables::prefix_end(log));
+    let mut present = 0;
+    for row in tables.open(Place::Members)?.range::<&[u8]>(start.as_slice()..end.as_slice())? {
+        let (key, row) = row?;
+        let user = second_of_pair(key.value(), log, Place::Members, UserId::parse)?;
+        present += u32::from(decode_member(user, row.value())?.left_seq.is_none());
+    }
+    Ok(present)
+}
+
+/// A conversation's row. `members`: how many are present; `None` in a row that an earlier version wrote.
+struct Counted {
+    header: Header,
+    members: Option<u32>,
+}
+
 /// An empty id stands for "no peer".
-fn encode_header(header: &Header) -> Vec<u8> {
+fn encode_header(header: &Header, members: u32) -> Vec<u8> {
     let mut row = header.applied_seq.0.to_le_bytes().to_vec();
     put_id(&mut row, header.created.creator.as_str());
     put_id(&mut row, header.created.peer.as_ref().map(UserId::as_str).unwrap_or_default());
     put_text(&mut row, &header.created.name);
+    row.extend_from_slice(&members.to_le_bytes());
     row
 }
 
-fn decode_header(row: &[u8]) -> Result<Header, StoreError> {
+fn decode_header(row: &[u8]) -> Result<Counted, StoreError> {
     let mut parts = Parts::new(row, Place::Conversations);
     let (applied_seq, creator) = (Seq(parts.u64()?), parts.id(UserId::parse)?);
     let peer = parts.id(|text| if text.is_empty() { Ok(None) } else { UserId::parse(text).map(Some) })?;
-    Ok(Header { created: Created { name: parts.text()?.to_owned(), creator, peer }, applied_seq })
+    let created = Created { name: parts.text()?.to_owned(), creator, peer };
+    let members = if parts.is_empty() { None } else { Some(parts.u32()?) };
+    Ok(Counted { header: Header { created, applied_seq }, members })
 }
 
 fn decode_read(row: &[u8]) -> Result<ReadCursor, StoreError> {

@@ -34,6 +34,16 @@ pub trait Directory: Projection {
         limit: usize,
     ) -> Result<Vec<LogId>, StoreError>;
 
+    /// The conversations of more than `members_min` present members that `user` is a present member of, by rising id, those
+    /// behind `after`, at most `limit`.
+    async fn large_conversations(
+        &self,
+        user: &UserId,
+        members_min: usize,
+        after: Option<&LogId>,
+        limit: usize,
+    ) -> Result<Vec<(LogId, Membership)>, StoreError>;
+
     /// Applies changes in their order. A change whose `seq` is not above the conversation's `applied_seq` does nothing.
     async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError>;
 
