@@ -11,6 +11,8 @@ pub mod finding;
 pub mod kafka;
 #[cfg(feature = "distributed")]
 pub mod mongo;
+#[cfg(feature = "distributed")]
+pub mod mysql;
 pub mod ports;
 #[cfg(feature = "distributed")]
 pub mod redis;
