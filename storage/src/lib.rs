@@ -21,5 +21,7 @@ pub mod redis;
 pub mod conformance;
 #[cfg(feature = "fault-points")]
 pub mod fault;
+#[cfg(all(feature = "distributed", feature = "services"))]
+pub mod scratch;
 
 mod planted;
