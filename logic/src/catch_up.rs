@@ -19,12 +19,16 @@ use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
 use im_storage::ports::{Conversation, Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail};
 use rebuild::{Lost, rebuild};
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 /// Names of entries asked for at once.
 const TAIL_ENTRIES_MAX: usize = 4_096;
 
 /// Moves in one call; a page of a large group has more than this and takes several.
 const MOVES_MAX: usize = 10_000;
+
+/// Whether an inbox that was away is back must be known soon: messages wait meanwhile.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Returns when the partition is claimed, caught up and covered. Waits for stores that are away.
@@ -40,6 +44,29 @@ impl Worker {
                 Err(error) => patience.wait(&error).await?,
             }
         }
+    }
+}
+
+impl Worker {
+    /// If the inbox is back, it is given what it did not get, from its last cover on; one that is still away is asked again
+    /// later. Either way no message waits long.
+    pub(crate) async fn repair_inbox(&mut self) {
+        let Some(probe) = self.owned.values().next().filter(|_| self.inbox_behind) else { return };
+        let asked = self.shared.ports.inbox.claim(&probe.shards);
+        if !matches!(tokio::time::timeout(PROBE_TIMEOUT, asked).await, Ok(Ok(_))) {
+            return;
+        }
+        for (partition, owned) in &mut self.owned {
+            match catch_up(&self.shared, &owned.shards).await {
+                Ok(again) => *owned = again,
+                Err(error) => {
+                    tracing::warn!(partition = partition.0, %error, "the inbox stays behind");
+                    return;
+                }
+            }
+        }
+        tracing::info!("the inbox is back and has what it did not get");
+        self.inbox_behind = false;
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Between attempts to read a queue that is away.
 const QUEUE_WAIT: Duration = Duration::from_millis(500);
+/// A projection that hangs must not keep messages waiting.
+const COVER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Whoever was replaced hears from the queue within this time that it lost the partition. If it does not, it is the owner.
 const REPLACED_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -80,9 +82,9 @@ impl Worker {
         add(&self.shared.metrics.records, records.len());
         let Admitted { mut work, logs, told } = admit(&self.shared, records, (self.shared.config.wall_clock_ms)());
         let mut lanes = self.prefetch_logs(logs).await?;
-        self.prefetch_reads(&mut work).await?;
+        let unread = self.prefetch_reads(&mut work).await;
         let mut outcome = self.persist(&mut lanes, &work).await?;
-        outcome.told.extend(told);
+        outcome.told.extend(told.into_iter().chain(unread));
         self.deliver(&lanes, outcome).await?;
         self.remember(lanes);
         self.commit(consumer, partition, last).await;
@@ -116,6 +118,10 @@ impl Worker {
 
     /// Covers, and catches up what a projection has lost. Answers when to cover next.
     async fn cover_and_repair(&mut self) -> Result<Instant, Stopped> {
+        self.repair_inbox().await;
+        if self.inbox_behind {
+            return Ok(Instant::now() + self.cover_interval());
+        }
         match self.cover().await {
             Ok(lost) => {
                 for partition in lost {
@@ -139,11 +145,18 @@ impl Worker {
     /// Between batches everything stored in our shards is applied, so the end of the log, read now, is covered. Answers the
     /// partitions that must be claimed again.
     async fn cover(&mut self) -> Result<Vec<Partition>, StoreError> {
+        if self.inbox_behind {
+            return Ok(Vec::new());
+        }
         let end = self.shared.ports.log.end().await?;
         self.hand_over_reads().await?;
         let mut lost = Vec::new();
         for (partition, owned) in &mut self.owned {
-            match self.shared.cover(owned, &end).await? {
+            let Ok(covered) = tokio::time::timeout(COVER_TIMEOUT, self.shared.cover(owned, &end)).await else {
+                self.inbox_behind = true;
+                return Ok(lost);
+            };
+            match covered? {
                 Covered::Noted => owned.replaced_at = None,
                 Covered::Lost if planted("lost_rows_ignored") => {}
                 Covered::Lost => lost.push(*partition),

@@ -22,10 +22,14 @@ use im_storage::ports::{Login, MembershipChange, Moved, ReadCursor, StoreError};
 use outbox::{Outbox, inbox_move};
 use plan::{Audience, Plan, Run, RunKind};
 pub(crate) use plan::{others, own_log_move, read_move, touch};
+use std::time::Duration;
 
 /// Inbox rows moved, and routes looked up, at once. A batch of large conversations takes several turns, so that neither
 /// memory nor other tasks' waiting grows with members times logs.
 const MOVES_AT_ONCE_MAX: usize = 16_384;
+
+/// A sender is answered within 10 s, whatever the inbox does.
+const INBOX_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Connections addressed before a gateway is handed what it has so far.
 const TARGETS_AT_ONCE_MAX: usize = 65_536;
@@ -52,10 +56,15 @@ impl Worker {
         Ok(())
     }
 
-    async fn deliver_part(&self, lanes: &[Lane], stored: &[Stored]) -> Result<(), Stopped> {
+    async fn deliver_part(&mut self, lanes: &[Lane], stored: &[Stored]) -> Result<(), Stopped> {
         let receipts = self.receipt_readers(stored).await?;
         let plan = plan::plan(lanes, stored, receipts, self.shared.config.large_members_min);
-        let moves = self.bump(&plan).await?;
+        let Some(moves) = self.bump(&plan).await else {
+            self.inbox_behind = true;
+            let answers = stored.iter().filter_map(|entry| entry.answer.clone());
+            self.answer_all(answers.map(|(origin, body)| Told { origin, body }).collect());
+            return Ok(());
+        };
         let gateways = if plan.has_large() { self.gateways().await } else { Vec::new() };
         let mut outbox = Outbox::default();
         for run in &plan.runs {
@@ -155,20 +164,24 @@ impl Worker {
         Ok(readers)
     }
 
-    async fn bump(&self, plan: &Plan<'_>) -> Result<Moves, Stopped> {
+    /// `None`: the inbox is away. What is stored is acked all the same; nobody is pushed to, since the routes lie where the
+    /// inbox does, and the moves are repeated when it is back.
+    async fn bump(&self, plan: &Plan<'_>) -> Option<Moves> {
         if plan.runs.is_empty() {
-            return Ok(Moves { moved: Vec::new(), logins: Vec::new() });
+            return Some(Moves { moved: Vec::new(), logins: Vec::new() });
         }
-        let mut patience = self.patience("move inboxes");
-        let (mut moves, users) = plan.moves();
+        if self.inbox_behind {
+            return None;
+        }
+        let (moves, users) = plan.moves();
         add(&self.shared.metrics.moves, moves.len());
-        let moved = loop {
-            match self.shared.ports.inbox.bump(moves).await {
-                Ok(moved) => break moved,
-                Err(error) => patience.wait(&error).await?,
+        let moved = match tokio::time::timeout(INBOX_PATIENCE, self.shared.ports.inbox.bump(moves)).await {
+            Ok(Ok(moved)) => moved,
+            away => {
+                add(&self.shared.metrics.store_errors, 1);
+                tracing::warn!(?away, "the inbox is away; messages are stored and acked without it");
+                return None;
             }
-            // Repeating moves what was moved already by nothing; the versions then do not join, and a hint repairs it.
-            (moves, _) = plan.moves();
         };
         // Routes are hints: without them the pushes are lost, and the heartbeat repairs that.
         let logins = self.shared.ports.routes.look_up(&users).await.unwrap_or_else(|error| {
@@ -176,7 +189,7 @@ impl Worker {
             tracing::warn!(%error, "no routes: a batch is not pushed");
             vec![Vec::new(); users.len()]
         });
-        Ok(Moves { moved, logins })
+        Some(Moves { moved, logins })
     }
 
     /// Every entry of one conversation's run, to its members. A user's inbox moved once for the run; the move rides on the

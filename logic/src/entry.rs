@@ -60,6 +60,13 @@ pub(crate) fn members_seq(log: &LogId, row: &EntryRow) -> Result<Seq, StoreError
     Ok(Seq(stored.members_seq))
 }
 
+/// How many members the log has behind this entry.
+pub(crate) fn members(log: &LogId, row: &EntryRow) -> Result<usize, StoreError> {
+    let stored = internal::StoredEntry::decode(row.stored.clone())
+        .map_err(|_| damaged(log, row.seq, "the frame of the entry"))?;
+    Ok(stored.members as usize)
+}
+
 /// Only the entry's bytes, for those who hand them on.
 pub(crate) fn bytes(log: &LogId, row: EntryRow) -> Result<Bytes, StoreError> {
     let stored =

@@ -209,7 +209,7 @@ impl Worker {
         }
     }
 
-    fn refused(&self, work: &Work, refusal: &Refusal) -> Told {
+    pub(crate) fn refused(&self, work: &Work, refusal: &Refusal) -> Told {
         self.shared.metrics.count_refusal(refusal.code);
         Told { origin: work.origin, body: Body::Error(refusal.to_wire()) }
     }

@@ -1,8 +1,8 @@
 //! Step 5, second half: everything a batch needs, brought into memory before anything is decided.
 //!
 //! In: the logs and commands of a batch. Out: a lane for each log, and for moved read cursors what their conversation
-//! knows. Always: loads run side by side, a bounded number at once; a store that is away makes the batch wait; a damaged
-//! log turns away its own commands only.
+//! knows. Always: loads run side by side, a bounded number at once; a log that cannot be reached makes the batch wait; a
+//! damaged log turns away its own commands only.
 
 pub(crate) mod load;
 mod read_target;
@@ -10,12 +10,14 @@ mod read_target;
 use crate::admit::Work;
 use crate::log_state::{Lane, LogState};
 use crate::metrics::add;
-use crate::worker::{Stopped, Worker};
+use crate::refusal::Refusal;
+use crate::worker::{Stopped, Told, Worker};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use im_proto::LogId;
 use im_proto::client::client_frame::Command;
 use im_storage::ports::StoreError;
+use std::collections::BTreeSet;
 
 /// Calls to stores under way at once for one batch.
 pub(crate) const LOADS_AT_ONCE_MAX: usize = 64;
@@ -57,42 +59,35 @@ impl Worker {
         Ok(lanes)
     }
 
-    /// Looks up what the moved read cursors of the batch point at.
-    pub(crate) async fn prefetch_reads(&mut self, work: &mut [Work]) -> Result<(), Stopped> {
-        let mut patience = self.patience("look up a read cursor");
-        loop {
-            let missing: Vec<_> = work
-                .iter()
-                .enumerate()
-                .filter_map(|(at, work)| match (&work.command, &work.read) {
-                    (Command::MarkRead(mark), None) => Some((at, work.sender.clone(), mark.clone())),
-                    _ => None,
-                })
-                .map(|(at, user, mark)| {
-                    let ports = self.shared.ports.clone();
-                    async move { (at, read_target::look_up(&ports, &user, &mark).await) }
-                })
-                .collect();
-            if missing.is_empty() {
-                return Ok(());
-            }
-            let mut found = stream::iter(missing).buffer_unordered(LOADS_AT_ONCE_MAX);
-            let mut away = None;
-            while let Some((at, outcome)) = found.next().await {
-                match outcome {
-                    Ok(target) => work[at].read = Some(target),
-                    Err(error @ StoreError::Damaged(_)) => {
-                        add(&self.shared.metrics.damaged, 1);
-                        tracing::error!(%error, "a read cursor points at damaged data");
-                        work[at].read = Some(Default::default());
-                    }
-                    Err(error) => away = Some(error),
+    /// Looks up what the moved read cursors of the batch point at. Those for which a store is away are taken out of the work
+    /// and told to try again: a cursor is not worth a message's waiting.
+    pub(crate) async fn prefetch_reads(&self, work: &mut Vec<Work>) -> Vec<Told> {
+        let looks = work.iter().enumerate().filter_map(|(at, work)| {
+            let Command::MarkRead(mark) = &work.command else { return None };
+            let (ports, user, mark) = (self.shared.ports.clone(), work.sender.clone(), mark.clone());
+            Some(async move { (at, read_target::look_up(&ports, &user, &mark).await) })
+        });
+        let mut found = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOADS_AT_ONCE_MAX);
+        let mut away = BTreeSet::new();
+        while let Some((at, outcome)) = found.next().await {
+            match outcome {
+                Ok(target) => work[at].read = Some(target),
+                Err(error @ StoreError::Damaged(_)) => {
+                    add(&self.shared.metrics.damaged, 1);
+                    tracing::error!(%error, "a read cursor points at damaged data");
+                    work[at].read = Some(Default::default());
+                }
+                Err(error) => {
+                    add(&self.shared.metrics.store_errors, 1);
+                    tracing::warn!(%error, "a read cursor cannot be looked up");
+                    away.insert(at);
                 }
             }
-            if let Some(error) = away {
-                patience.wait(&error).await?;
-            }
         }
+        let told = away.iter().map(|at| self.refused(&work[*at], &Refusal::UNAVAILABLE)).collect();
+        let mut at = 0..;
+        work.retain(|_| at.next().is_none_or(|at| !away.contains(&at)));
+        told
     }
 
     /// The log cannot be read: its commands are answered RETRY, the others go on.

@@ -92,6 +92,8 @@ pub(crate) struct Worker {
     /// Those gained and not lost again.
     pub owned: BTreeMap<Partition, Owned>,
     pub reads: ReadMarks,
+    /// The inbox was away and did not get some moves: until they were repeated from the log, nothing is covered.
+    pub inbox_behind: bool,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -104,6 +106,7 @@ impl Worker {
             memory: CommandMemory::new(),
             owned: BTreeMap::new(),
             reads: ReadMarks::default(),
+            inbox_behind: false,
             stop,
             shared,
         }
@@ -173,6 +176,11 @@ impl WorkerHandle {
     pub async fn stop(self) -> Result<(), JoinError> {
         let _ = self.stop.send(true);
         self.task.await
+    }
+
+    /// The worker does not run any more.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// Returns when the queue is closed and drained, or the worker failed.

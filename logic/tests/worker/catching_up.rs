@@ -172,3 +172,33 @@ async fn a_worker_that_was_replaced_covers_nothing() {
     let after = covered.into_iter().find(|(shard, _)| *shard == Shard::of(&log)).unwrap().1;
     assert_eq!(after, known, "the old owner covered what the new one has to repeat");
 }
+
+#[tokio::test]
+async fn an_inbox_that_is_away_delays_no_ack_and_gets_what_it_missed_when_it_is_back() {
+    let world = World::with(restless()).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    let pair = LogId::direct(&a.user, &b.user);
+    acked(&world.ask(&a, to_user("b", "before")).await);
+    let token = world.sync(&b, &Default::default(), 100).await.unwrap().token;
+    world.inbox.set_away(true);
+    assert_eq!(acked(&world.ask(&a, to_user("b", "stored")).await), 2);
+    assert_eq!(refused(&world.ask(&b, mark_read(&world, &pair, "r", 2)).await), ErrorCode::Unavailable);
+    assert_eq!(acked(&world.ask(&b, to_user("a", "answered")).await), 3);
+
+    // Who asks meanwhile is told where every conversation stands, and again from the same version when the inbox is back.
+    let meanwhile = world.sync(&b, &token, 100).await.unwrap();
+    assert_eq!(meanwhile.conversations.iter().map(|state| state.head_seq).collect::<Vec<_>>(), [3]);
+    assert!(meanwhile.complete);
+
+    world.inbox.set_away(false);
+    let repaired = async {
+        loop {
+            let synced = world.sync(&b, &meanwhile.token, 100).await.unwrap();
+            match synced.conversations.first() {
+                Some(state) if state.head_seq == 3 => return,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), repaired).await.expect("the inbox never got what it missed");
+}

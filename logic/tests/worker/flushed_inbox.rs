@@ -1,7 +1,7 @@
-//! An inbox that can lose everything, as a flushed Redis does.
+//! An inbox that can lose everything, as a flushed Redis does, and that can be away.
 //!
-//! In: the calls of the port. Out: those of an embedded inbox. Always: after a flush it is an empty one, and claims from
-//! before it are answered [`Covered::Lost`].
+//! In: the calls of the port. Out: those of an embedded inbox, or none. Always: after a flush it is an empty one, and claims
+//! from before it are answered [`Covered::Lost`].
 
 use im_proto::{InboxVersion, LogId, UserId};
 use im_storage::embedded::{EmbeddedStore, OpenOptions};
@@ -18,13 +18,14 @@ pub struct FlushedInbox {
 struct Present {
     inbox: Arc<dyn Inbox>,
     flushes: u64,
+    is_away: bool,
     /// Where the present rows lie, after a flush.
     _store: Option<(tempfile::TempDir, EmbeddedStore)>,
 }
 
 impl FlushedInbox {
     pub fn over(inbox: Arc<dyn Inbox>) -> Arc<Self> {
-        Arc::new(Self { present: Mutex::new(Present { inbox, flushes: 0, _store: None }) })
+        Arc::new(Self { present: Mutex::new(Present { inbox, flushes: 0, is_away: false, _store: None }) })
     }
 
     /// Everything is gone.
@@ -33,25 +34,34 @@ impl FlushedInbox {
         let options = OpenOptions { folder: folder.path().to_owned(), cache_bytes: 1 << 20, now_ms: 1_000 };
         let store = EmbeddedStore::open(&options).unwrap();
         let mut present = self.present.lock().unwrap();
-        *present = Present { inbox: store.inbox(), flushes: present.flushes + 1, _store: Some((folder, store)) };
+        let flushes = present.flushes + 1;
+        *present = Present { inbox: store.inbox(), flushes, is_away: false, _store: Some((folder, store)) };
     }
 
-    fn inbox(&self) -> (Arc<dyn Inbox>, u64) {
+    /// Until told otherwise no call gets an answer.
+    pub fn set_away(&self, is_away: bool) {
+        self.present.lock().unwrap().is_away = is_away;
+    }
+
+    fn inbox(&self) -> Result<(Arc<dyn Inbox>, u64), StoreError> {
         let present = self.present.lock().unwrap();
-        (present.inbox.clone(), present.flushes)
+        if present.is_away {
+            return Err(StoreError::Unavailable("the inbox is away".into()));
+        }
+        Ok((present.inbox.clone(), present.flushes))
     }
 }
 
 #[async_trait::async_trait]
 impl Projection for FlushedInbox {
     async fn claim(&self, shards: &[Shard]) -> Result<Claim, StoreError> {
-        let (inbox, flushes) = self.inbox();
+        let (inbox, flushes) = self.inbox()?;
         let claim = inbox.claim(shards).await?;
         Ok(Claim { fence: flushes << FLUSH_SHIFT | claim.fence, covered: claim.covered })
     }
 
     async fn cover(&self, claim: &Claim, cursor: &Cursor) -> Result<Covered, StoreError> {
-        let (inbox, flushes) = self.inbox();
+        let (inbox, flushes) = self.inbox()?;
         if claim.fence >> FLUSH_SHIFT != flushes {
             return Ok(Covered::Lost);
         }
@@ -63,18 +73,18 @@ impl Projection for FlushedInbox {
 #[async_trait::async_trait]
 impl Inbox for FlushedInbox {
     async fn bump(&self, moves: Vec<Move>) -> Result<Vec<Moved>, StoreError> {
-        self.inbox().0.bump(moves).await
+        self.inbox()?.0.bump(moves).await
     }
 
     async fn since(&self, user: &UserId, after: InboxVersion, limit: usize) -> Result<InboxPage, StoreError> {
-        self.inbox().0.since(user, after, limit).await
+        self.inbox()?.0.since(user, after, limit).await
     }
 
     async fn versions(&self, users: &[UserId]) -> Result<Vec<InboxVersion>, StoreError> {
-        self.inbox().0.versions(users).await
+        self.inbox()?.0.versions(users).await
     }
 
     async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError> {
-        self.inbox().0.reads(of).await
+        self.inbox()?.0.reads(of).await
     }
 }
