@@ -3,6 +3,8 @@
 //! In: the gateway's two traits. Out: calls of the queue port and of the request handlers. Always: nothing here waits on a
 //! gateway core's thread; questions that cannot be taken are answered at once, not forgotten.
 
+mod large;
+
 use bytes::Bytes;
 use im_gateway::{
     AskLogic, CoreLane, Forward, GatewayHandle, HeldLogin, LogicAnswer, Question, SignInRefused, SignedIn, Upstream,
@@ -102,7 +104,8 @@ async fn answer(requests: &Requests, gateway: GatewayBoot, question: Question) -
         }
         Question::Read { connection, request_id, user, frame } => {
             let answer = requests.read(&user, frame).await;
-            LogicAnswer::Read { connection, request_id, frame: answer.frame, inbox_version: answer.inbox_version }
+            let im_logic::ReadAnswer { frame, inbox_version, large } = answer;
+            LogicAnswer::Read { connection, request_id, frame, inbox_version, large }
         }
         Question::Heartbeats { logins } => {
             let logins: Vec<Login> = logins.into_iter().map(|held| login(gateway, held)).collect();
@@ -110,6 +113,9 @@ async fn answer(requests: &Requests, gateway: GatewayBoot, question: Question) -
             let versions = requests.heartbeats(&logins).await.ok()?;
             LogicAnswer::Heartbeats { answers: logins.iter().map(|login| login.connection).zip(versions).collect() }
         }
+        Question::LargeMembers { log } => large::members(requests, log).await,
+        Question::LargeHeads { logs } => return large::heads(requests, &logs).await,
+        Question::LargeOfUsers { changes, users } => return large::of_users(requests, changes, users).await,
         Question::SignedOut { connection, user, device, generation } => {
             let ended = requests.signed_out(gateway, connection, user, device, generation).await;
             if let Err(error) = ended {
@@ -133,6 +139,7 @@ fn signed_in(login: im_logic::SignedIn) -> SignedIn {
         inbox_version: login.inbox_version,
         epoch: login.epoch,
         token_expires_at_ms: login.token_expires_at_ms,
+        large: large::memberships(login.large),
     }
 }
 
@@ -160,8 +167,12 @@ fn refuse(question: Question, lane: &CoreLane) {
             };
             let frame = client::ServerFrame { request_id, body: Some(server_frame::Body::Error(busy)) };
             let frame = Bytes::from(frame.encode_length_delimited_to_vec());
-            lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version: None });
+            lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version: None, large: Vec::new() });
         }
-        Question::Heartbeats { .. } | Question::SignedOut { .. } => {}
+        Question::LargeMembers { log } => lane.answer(LogicAnswer::LargeMembers { log, members: None }),
+        Question::Heartbeats { .. }
+        | Question::SignedOut { .. }
+        | Question::LargeHeads { .. }
+        | Question::LargeOfUsers { .. } => {}
     }
 }

@@ -22,7 +22,10 @@ pub const LANE_TARGETS_MAX: usize = 1 << 18;
 #[derive(Debug)]
 pub enum LaneEvent {
     Answer(internal::Answer),
-    Push { frame: Bytes, targets: Vec<internal::Target> },
+    Push {
+        frame: Bytes,
+        targets: Vec<internal::Target>,
+    },
     /// For all its readers on this core, which knows them.
     Large(Arc<Record>),
     Kick(internal::Kick),

@@ -109,7 +109,11 @@ impl Core {
         let waited = connection
             .with_session(self, |session, actions| session.answered(request_id, frame, told, now_ms, actions));
         let metrics = self.metrics();
-        if waited { metrics.answers.add(1) } else { metrics.answers_late.add(1) }
+        if waited {
+            metrics.answers.add(1)
+        } else {
+            metrics.answers_late.add(1)
+        }
         waited
     }
 

@@ -16,7 +16,9 @@ use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::worker::{Owned, Shared, Stopped, Worker};
 use im_proto::client;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
-use im_storage::ports::{Conversation, Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail};
+use im_storage::ports::{
+    Conversation, Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail,
+};
 use rebuild::{Lost, rebuild};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

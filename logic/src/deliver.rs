@@ -73,9 +73,7 @@ impl Worker {
                 RunKind::Conversation { recipients } => {
                     self.tell_members(run, entries, recipients, &moves, &mut outbox)
                 }
-                RunKind::Large { movers } => {
-                    self.tell_gateways(run, entries, movers, &moves, &gateways, &mut outbox)
-                }
+                RunKind::Large { movers } => self.tell_gateways(run, entries, movers, &moves, &gateways, &mut outbox),
                 RunKind::User { receipts } => self.tell_reader(run, entries, receipts, &moves, &mut outbox),
             }
         }

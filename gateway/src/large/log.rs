@@ -201,7 +201,8 @@ impl LargeLog {
     /// The members are those of the time of the entry, or the entry itself says how they changed since.
     fn knows_members(&self, record: &Record) -> bool {
         // Before its first entry a log has no members.
-        let is_next = self.members_seq == record.members_seq_before && (self.members_seq > Seq(0) || record.seq == Seq(1));
+        let is_next =
+            self.members_seq == record.members_seq_before && (self.members_seq > Seq(0) || record.seq == Seq(1));
         self.members_seq >= record.members_seq
             || record.changes_members() && is_next
             || planted(Bug::StaleMembersExpanded)

@@ -411,7 +411,8 @@ impl AskLogic for Logic {
                 }
             }
             Question::LargeHeads { logs } => {
-                let heads = self.set(|s| logs.iter().filter_map(|log| s.large_heads.get(log.as_str()).cloned()).collect());
+                let heads =
+                    self.set(|s| logs.iter().filter_map(|log| s.large_heads.get(log.as_str()).cloned()).collect());
                 lane.answer(LogicAnswer::LargeHeads { heads });
             }
             Question::LargeOfUsers { changes, users } => {

@@ -53,7 +53,12 @@ impl Outbox {
     }
 
     /// An entry for all members connected at these gateways, but not for the connection that gets an answer instead.
-    pub fn large(&mut self, gateways: &[GatewayBoot], answered: Option<Origin>, push: impl FnOnce() -> internal::LargePush) {
+    pub fn large(
+        &mut self,
+        gateways: &[GatewayBoot],
+        answered: Option<Origin>,
+        push: impl FnOnce() -> internal::LargePush,
+    ) {
         if gateways.is_empty() {
             return;
         }

@@ -71,8 +71,10 @@ pub(super) struct LargePage {
 impl Requests {
     /// Which large conversations each user is in, in the order asked.
     pub async fn large_of_users(&self, users: &[UserId]) -> Result<Vec<Vec<LargeMembership>>, StoreError> {
-        let of_user = async |user| Ok::<_, StoreError>(self.large_of(user).await?.iter().map(LargeMembership::of).collect());
-        stream::iter(users).map(of_user).buffered(LOADS_AT_ONCE_MAX).try_collect().await
+        let of_user = async |user: UserId| {
+            Ok::<_, StoreError>(self.large_of(&user).await?.iter().map(LargeMembership::of).collect())
+        };
+        stream::iter(users.to_vec()).map(of_user).buffered(LOADS_AT_ONCE_MAX).try_collect().await
     }
 
     /// Who is in the conversation. Pages may be of different moments: what the oldest of them shows is what all do.
@@ -94,13 +96,13 @@ impl Requests {
 
     /// How far conversations have come; those without an entry are left out.
     pub async fn large_heads(&self, logs: &[LogId]) -> Result<Vec<LargeHead>, StoreError> {
-        let head = async |log: &LogId| {
-            let Some(row) = self.shared.ports.log.head(log).await? else { return Ok::<_, StoreError>(None) };
-            let is_large = entry::members(log, &row)? > self.shared.config.large_members_min;
-            Ok(Some(LargeHead { log: log.clone(), seq: row.seq, is_large }))
+        let head = async |log: LogId| {
+            let Some(row) = self.shared.ports.log.head(&log).await? else { return Ok::<_, StoreError>(None) };
+            let is_large = entry::members(&log, &row)? > self.shared.config.large_members_min;
+            Ok(Some(LargeHead { log, seq: row.seq, is_large }))
         };
         let heads: Vec<Option<LargeHead>> =
-            stream::iter(logs).map(head).buffered(LOADS_AT_ONCE_MAX).try_collect().await?;
+            stream::iter(logs.to_vec()).map(head).buffered(LOADS_AT_ONCE_MAX).try_collect().await?;
         Ok(heads.into_iter().flatten().collect())
     }
 
