@@ -161,7 +161,7 @@ async fn who_joins_reads_from_the_joining_and_who_is_removed_to_the_removal() {
     ann.remove_member(&group, "remove", "eve").await; // 5
     ann.message_to(&group, "behind").await; // 6
     ann.remove_member(&group, "nobody", "dan").await; // 7
-    ann.message_to(&group, "small again").await; // 8
+    ann.message_to(&group, "small-again").await; // 8
     for device in [&mut eve, &mut tablet] {
         assert_eq!(pushed_up_to(device, &group, 5).await, [3, 4, 5]);
         let known = device.sync().await;
