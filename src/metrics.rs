@@ -7,12 +7,15 @@ use im_logic::LogicMetrics;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub fn text(gateway: &Snapshot, logic: &LogicMetrics, queue_waiting: usize) -> String {
+/// What this role has of them.
+pub fn text(gateway: Option<&Snapshot>, logic: Option<&LogicMetrics>, queue_waiting: Option<usize>) -> String {
     let mut out = String::with_capacity(8 * 1024);
     // Writing to a String cannot fail.
-    let _ = gateway_text(&mut out, gateway);
-    let _ = logic_text(&mut out, logic);
-    let _ = writeln!(out, "# TYPE im_queue_waiting gauge\nim_queue_waiting {queue_waiting}");
+    let _ = gateway.map(|gateway| gateway_text(&mut out, gateway));
+    let _ = logic.map(|logic| logic_text(&mut out, logic));
+    if let Some(waiting) = queue_waiting {
+        let _ = writeln!(out, "# TYPE im_queue_waiting gauge\nim_queue_waiting {waiting}");
+    }
     out
 }
 

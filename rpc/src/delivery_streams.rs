@@ -109,6 +109,13 @@ impl DeliveryStreams {
         }
     }
 
+    /// Returns when no batch waits in a lane any more.
+    pub async fn handed_on(&self) {
+        while self.lanes().values().any(|lane| lane.bytes.load(Ordering::Relaxed) > 0) {
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
+    }
+
     fn lanes(&self) -> MutexGuard<'_, HashMap<u64, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
