@@ -26,7 +26,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 /// Messages taken up before the worker is woken.
 const MESSAGES_PER_TURN_MAX: usize = 1_024;
 /// A worker that does not poll for so long loses its partitions. The thread polls always, so this means a stopped process.
-const SESSION_TIMEOUT_MS: &str = "10000";
+/// The least that brokers allow by default: after a death, senders wait as long.
+const SESSION_TIMEOUT_MS: &str = "6000";
 
 /// Stands for a key that is no id: no log has it, so the worker turns the record away.
 const UNREADABLE: &str = "unreadable";
