@@ -60,7 +60,7 @@ impl Worker {
         let receipts = self.receipt_readers(stored).await?;
         let plan = plan::plan(lanes, stored, receipts, self.shared.config.large_members_min);
         let Some(moves) = self.bump(&plan).await else {
-            self.inbox_behind = true;
+            self.inbox_behind = !planted("missed_moves_forgotten");
             let answers = stored.iter().filter_map(|entry| entry.answer.clone());
             self.answer_all(answers.map(|(origin, body)| Told { origin, body }).collect());
             return Ok(());
