@@ -42,7 +42,7 @@ fn gateway_text(out: &mut String, gateway: &Snapshot) -> std::fmt::Result {
 }
 
 fn logic_text(out: &mut String, logic: &LogicMetrics) -> std::fmt::Result {
-    let counters: [(&str, &AtomicU64); 18] = [
+    let counters: [(&str, &AtomicU64); 19] = [
         ("records", &logic.records),
         ("undecodable", &logic.undecodable),
         ("appended", &logic.appended),
@@ -54,6 +54,7 @@ fn logic_text(out: &mut String, logic: &LogicMetrics) -> std::fmt::Result {
         ("moves", &logic.moves),
         ("answers", &logic.answers),
         ("push_targets", &logic.push_targets),
+        ("large_pushes", &logic.large_pushes),
         ("caught_up_entries", &logic.caught_up_entries),
         ("projections_repaired", &logic.projections_repaired),
         ("store_errors", &logic.store_errors),

@@ -10,6 +10,7 @@ use crate::faults::Dice;
 use crate::forward::Backlog;
 use crate::gateway::Shared;
 use crate::lane::CoreLane;
+use crate::large::Large;
 use crate::metrics::CoreMetrics;
 use crate::ports::{HeldLogin, Question, SignedIn};
 use crate::sweep::Sweep;
@@ -31,6 +32,7 @@ pub struct Core {
     pub connections: RefCell<HashMap<ConnectionId, Rc<Connection>>>,
     pub backlog: RefCell<Backlog>,
     pub sweeps: RefCell<Vec<Sweep>>,
+    pub large: RefCell<Large>,
     /// Where all connections read to; what is left of a frame is copied out of it.
     pub read_buffer: RefCell<BytesMut>,
     /// A push that a planted bug holds back to swap it with the next.
@@ -62,6 +64,7 @@ impl Core {
             connections: RefCell::default(),
             backlog: RefCell::default(),
             sweeps: RefCell::default(),
+            large: RefCell::default(),
             read_buffer: RefCell::default(),
             swapped: RefCell::default(),
             wheel: RefCell::new(Wheel::new(shared.now_ms())),
@@ -139,6 +142,7 @@ impl Core {
 
     pub fn sign_out(&self, connection: ConnectionId, login: Login) {
         let Login { user, device, generation, .. } = login;
+        self.large_gone(connection, user.clone());
         self.ask(Question::SignedOut { connection, user, device, generation });
     }
 

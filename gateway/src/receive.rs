@@ -66,12 +66,18 @@ impl Core {
         match event {
             LaneEvent::Answer(answer) => self.answer(answer),
             LaneEvent::Push { frame, targets } => self.push(&frame, &targets),
+            LaneEvent::Large(record) => self.large_record(&record),
             LaneEvent::Kick(kick) => self.kick(kick),
             LaneEvent::Logic(LogicAnswer::SignedIn { connection, outcome }) => self.signed_in(connection, outcome),
-            LaneEvent::Logic(LogicAnswer::Read { connection, request_id, frame, inbox_version }) => {
+            LaneEvent::Logic(LogicAnswer::Read { connection, request_id, frame, inbox_version, large }) => {
                 let told = inbox_version.map_or(Told::Nothing, Told::UpTo);
-                self.answered(connection, request_id, frame, told);
+                if self.answered(connection, request_id, frame, told) {
+                    self.large_told(connection, &large);
+                }
             }
+            LaneEvent::Logic(LogicAnswer::LargeMembers { log, members }) => self.large_members(&log, members),
+            LaneEvent::Logic(LogicAnswer::LargeHeads { heads }) => self.large_heads(&heads),
+            LaneEvent::Logic(LogicAnswer::LargeOfUsers { changes, users }) => self.large_of_users(changes, &users),
             LaneEvent::Logic(LogicAnswer::Heartbeats { answers }) => {
                 for (connection, version) in answers {
                     match version {
@@ -96,13 +102,19 @@ impl Core {
         self.answered(ConnectionId(answer.connection_id), answer.request_id, answer.frame, told);
     }
 
-    fn answered(self: &Rc<Self>, id: ConnectionId, request_id: u64, frame: Bytes, told: Told) {
-        let Some(connection) = self.here(id) else { return };
+    /// False: nobody waited for the answer.
+    fn answered(self: &Rc<Self>, id: ConnectionId, request_id: u64, frame: Bytes, told: Told) -> bool {
+        let Some(connection) = self.here(id) else { return false };
         let now_ms = self.now_ms();
         let waited = connection
             .with_session(self, |session, actions| session.answered(request_id, frame, told, now_ms, actions));
         let metrics = self.metrics();
-        if waited { metrics.answers.add(1) } else { metrics.answers_late.add(1) }
+        if waited {
+            metrics.answers.add(1)
+        } else {
+            metrics.answers_late.add(1)
+        }
+        waited
     }
 
     fn push(self: &Rc<Self>, frame: &Bytes, targets: &[internal::Target]) {
@@ -122,7 +134,13 @@ impl Core {
         }
     }
 
-    fn push_to(self: &Rc<Self>, connection: &Rc<Connection>, frame: &Bytes, inbox: Option<&internal::InboxMove>) {
+    /// False: dropped, since the client reads too slowly.
+    pub fn push_to(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        frame: &Bytes,
+        inbox: Option<&internal::InboxMove>,
+    ) -> bool {
         self.metrics().pushes.add(1);
         // An empty frame: the connection has the content by its answer, only its inbox moves.
         let mut queued = frame.is_empty() || self.queue(connection, frame);
@@ -141,6 +159,7 @@ impl Core {
             }
             session.pushed(step);
         }
+        queued
     }
 
     fn queue(self: &Rc<Self>, connection: &Rc<Connection>, frame: &Bytes) -> bool {
@@ -183,10 +202,11 @@ impl Core {
         let Some(connection) = self.here(id) else { return };
         let version = if planted(Bug::NoHeartbeatHint) { InboxVersion(0) } else { version };
         let given = connection.session.borrow().given();
-        if given.is_some_and(|given| version > given) {
+        let is_behind = self.is_behind_large(id);
+        if is_behind || given.is_some_and(|given| version > given) {
             self.metrics().hints.add(1);
         }
-        connection.with_session(self, |session, actions| session.version(version, actions));
+        connection.with_session(self, |session, actions| session.version(version, is_behind, actions));
     }
 
     fn signed_in(self: &Rc<Self>, id: ConnectionId, outcome: Result<SignedIn, SignInRefused>) {
@@ -203,6 +223,8 @@ impl Core {
             (Some(connection), Ok(signed_in)) => {
                 let (now_ms, unix_ms) = (self.now_ms(), self.unix_ms());
                 let login = login(&signed_in, now_ms, unix_ms);
+                // Before the session goes on: what it asks for is answered to a member.
+                self.large_signed_in(&connection, signed_in.user.clone(), &signed_in.large);
                 let stands = connection.with_session(self, |session, actions| {
                     // Counted before the session goes on, which may end at once.
                     let stands = session.signed_in(login, now_ms, unix_ms, actions);
@@ -212,6 +234,7 @@ impl Core {
                 if stands {
                     connection.permit.borrow_mut().authenticated();
                 } else {
+                    self.large_gone(id, signed_in.user.clone());
                     self.take_back(id, signed_in);
                 }
             }

@@ -16,6 +16,7 @@ pub(super) struct Outbox {
     gateways: Vec<Gateway>,
     pub answers: usize,
     pub push_targets: usize,
+    pub large_pushes: usize,
 }
 
 struct Gateway {
@@ -48,6 +49,26 @@ impl Outbox {
         for gateway in addressed {
             let push = internal::Push { frame: frame.clone(), targets: std::mem::take(&mut gateway.targets) };
             gateway.deliveries.push(internal::Delivery { kind: Some(Kind::Push(push)) });
+        }
+    }
+
+    /// An entry for all members connected at these gateways, but not for the connection that gets an answer instead.
+    pub fn large(
+        &mut self,
+        gateways: &[GatewayBoot],
+        answered: Option<Origin>,
+        push: impl FnOnce() -> internal::LargePush,
+    ) {
+        if gateways.is_empty() {
+            return;
+        }
+        let push = push();
+        for boot in gateways {
+            let answered = answered.filter(|origin| origin.gateway == *boot);
+            let answered_connection_id = answered.map_or(0, |origin| origin.connection.0);
+            let push = internal::LargePush { answered_connection_id, ..push.clone() };
+            self.gateway(*boot).deliveries.push(internal::Delivery { kind: Some(Kind::LargePush(push)) });
+            self.large_pushes += 1;
         }
     }
 
