@@ -5,6 +5,7 @@
 //! while the forwarder, the logic or a session is called, so calls may come back here.
 
 use crate::connection::Connection;
+use crate::connection_map::ConnectionMap;
 use crate::driver::Chosen;
 use crate::faults::Dice;
 use crate::forward::Backlog;
@@ -19,7 +20,6 @@ use bytes::{Bytes, BytesMut};
 use im_codec::{Action, Login};
 use im_proto::ConnectionId;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +29,7 @@ pub struct Core {
     pub shared: Arc<Shared>,
     pub lane: CoreLane,
     pub dice: Dice,
-    pub connections: RefCell<HashMap<ConnectionId, Rc<Connection>>>,
+    pub connections: RefCell<ConnectionMap<Rc<Connection>>>,
     pub backlog: RefCell<Backlog>,
     pub sweeps: RefCell<Vec<Sweep>>,
     pub large: RefCell<Large>,

@@ -9,6 +9,7 @@ mod log;
 mod users;
 
 use crate::connection::Connection;
+use crate::connection_map::ConnectionMap;
 use crate::core::Core;
 use crate::ports::{LargeHead, LargeMembers, LargeMembership, Question};
 use crate::sweep::Sweep;
@@ -37,7 +38,7 @@ pub struct Large {
     logs: HashMap<LogId, LargeLog>,
     users: Users,
     /// The large conversations of a connection; some may be over.
-    of: HashMap<ConnectionId, Vec<LogId>>,
+    of: ConnectionMap<Vec<LogId>>,
     /// How often members changed here. What the logic answers to a question from before the last change may be too old.
     changes: u64,
     /// Connections that signed in while members changed: the logic is asked once more.
@@ -113,9 +114,9 @@ impl Large {
         Some((record, readers))
     }
 
-    fn given(&mut self, log: &LogId, seq: Seq, connections: &[ConnectionId]) {
+    fn told(&mut self, log: &LogId, seq: Seq, connection: ConnectionId) {
         if let Some(log) = self.logs.get_mut(log) {
-            connections.iter().for_each(|connection| log.given(*connection, seq));
+            log.given(connection, seq);
         }
     }
 
@@ -170,7 +171,7 @@ impl Core {
     /// A sync told the connection of these conversations up to there.
     pub fn large_told(&self, connection: ConnectionId, heads: &[(LogId, Seq)]) {
         let mut large = self.large.borrow_mut();
-        heads.iter().for_each(|(log, seq)| large.given(log, *seq, &[connection]));
+        heads.iter().for_each(|(log, seq)| large.told(log, *seq, connection));
     }
 
     pub fn is_behind_large(&self, connection: ConnectionId) -> bool {
@@ -221,17 +222,17 @@ impl Core {
     }
 
     fn push_large(self: &Rc<Self>, record: &Record, readers: &[ConnectionId]) {
-        let mut given = Vec::with_capacity(readers.len());
+        let mut lost = Vec::new();
         for id in readers {
             let Some(connection) = self.connection(*id) else { continue };
-            if connection.session.borrow().is_signed_in()
-                && !self.dice.drops_push()
-                && self.push_to(&connection, &record.frame, None)
-            {
-                given.push(*id);
+            let is_here = connection.session.borrow().is_signed_in() && !self.dice.drops_push();
+            if !is_here || !self.push_to(&connection, &record.frame, None) {
+                lost.push(*id);
             }
         }
-        self.large.borrow_mut().given(&record.log, record.seq, &given);
+        if let (false, Some(log)) = (lost.is_empty(), self.large.borrow_mut().logs.get_mut(&record.log)) {
+            lost.iter().for_each(|connection| log.lost(*connection, record.seq));
+        }
     }
 
     /// Called once a tick; looks when it is time.

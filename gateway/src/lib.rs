@@ -13,6 +13,7 @@ mod admission;
 mod affinity;
 mod config;
 mod connection;
+mod connection_map;
 mod core;
 mod driver;
 mod faults;

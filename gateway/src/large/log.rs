@@ -5,11 +5,12 @@
 //! included; none is answered for before the changes up to its `members_seq` are known. Pure: no clock, no socket.
 
 use super::users::Users;
+use crate::connection_map::ConnectionMap;
 use crate::planted::{Bug, planted};
 use crate::ports::LargeMembers;
 use bytes::Bytes;
 use im_proto::{ConnectionId, LogId, Seq, UserId, internal};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Entries that wait for the members. One more is dropped: its readers see the gap, or are hinted by the head.
@@ -69,7 +70,7 @@ pub struct LargeLog {
     head: Seq,
     /// What the logic named last. It becomes the head with the next look, when it has had its time.
     heard: Seq,
-    members: HashMap<ConnectionId, Member>,
+    members: ConnectionMap<Member>,
     waiting: VecDeque<Arc<Record>>,
     /// When the logic was asked for the members and has not answered.
     asked_at_ms: Option<u64>,
@@ -172,6 +173,13 @@ impl LargeLog {
         }
     }
 
+    /// The entry was meant for the connection and did not reach it.
+    pub fn lost(&mut self, connection: ConnectionId, seq: Seq) {
+        if let Some(member) = self.members.get_mut(&connection) {
+            member.given = member.given.min(Seq(seq.0.saturating_sub(1)));
+        }
+    }
+
     /// What the logic says is the head. False: the answer says that the conversation is not large any more.
     pub fn heard(&mut self, seq: Seq, is_large: bool) -> bool {
         self.heard = self.heard.max(seq);
@@ -227,15 +235,18 @@ impl LargeLog {
         joined
     }
 
-    /// Whom the entry goes to. Those for whom it was the last are members no more.
+    /// Whom the entry goes to: they count as given it, unless it is said to be lost. Those for whom it was the last are
+    /// members no more.
     fn readers(&mut self, record: &Record) -> Vec<ConnectionId> {
         self.head = self.head.max(record.seq);
         let mut readers = Vec::with_capacity(self.members.len());
         self.members.retain(|connection, member| {
             let may_read = member.joined <= record.seq && member.left.is_none_or(|left| record.seq <= left);
-            if *connection == record.answered {
+            let is_answered = *connection == record.answered;
+            if may_read || is_answered {
                 member.given = member.given.max(record.seq);
-            } else if may_read {
+            }
+            if may_read && !is_answered {
                 readers.push(*connection);
             }
             member.left.is_none_or(|left| record.seq < left)
