@@ -7,7 +7,7 @@
 use crate::ports::LogicAnswer;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
-use im_proto::internal;
+use im_proto::{TraceId, internal};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +20,8 @@ pub const LANE_TARGETS_MAX: usize = 1 << 18;
 
 #[derive(Debug)]
 pub enum LaneEvent {
-    Answer(internal::Answer),
-    Push { frame: Bytes, targets: Vec<internal::Target> },
+    Answer { answer: internal::Answer, trace: Option<TraceId> },
+    Push { frame: Bytes, targets: Vec<internal::Target>, trace: Option<TraceId> },
     Kick(internal::Kick),
     Logic(LogicAnswer),
 }
@@ -110,6 +110,11 @@ impl CoreLane {
     /// Deliveries that found the lane full, so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Events that wait for the core.
+    pub(crate) fn depth(&self) -> u64 {
+        self.0.events.len() as u64
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -231,7 +236,8 @@ mod tests {
     #[test]
     fn the_targets_of_pushes_are_bounded_too() {
         let lane = CoreLane::new();
-        let push = |count| LaneEvent::Push { frame: Bytes::new(), targets: vec![internal::Target::default(); count] };
+        let targets = |count| vec![internal::Target::default(); count];
+        let push = |count| LaneEvent::Push { frame: Bytes::new(), targets: targets(count), trace: None };
         lane.push(push(LANE_TARGETS_MAX));
         lane.push(push(1));
         assert_eq!(lane.dropped(), 1);

@@ -7,16 +7,18 @@
 mod outbox;
 mod plan;
 
+use crate::admit::Origin;
 use crate::frame;
 use crate::log_state::Lane;
 use crate::metrics::add;
 use crate::persist::{Outcome, Stored};
 use crate::planted::planted;
 use crate::prefetch::LOADS_AT_ONCE_MAX;
+use crate::traced;
 use crate::worker::{Stopped, Told, Worker};
 use futures_util::{StreamExt as _, stream};
-use im_proto::UserId;
 use im_proto::client::{self, server_frame::Body};
+use im_proto::{TraceId, UserId};
 use im_storage::ports::{Login, MembershipChange, Moved, ReadCursor, StoreError};
 use outbox::{Outbox, inbox_move};
 use plan::{Audience, Plan, Run, RunKind};
@@ -41,7 +43,7 @@ struct Moves {
 
 impl Worker {
     pub(crate) async fn deliver(&mut self, lanes: &[Lane], outcome: Outcome) -> Result<(), Stopped> {
-        let Outcome { mut stored, told } = outcome;
+        let Outcome { mut stored, told, .. } = outcome;
         // A large conversation lets the small ones go first. Stable: within a log the entries keep their order.
         let members_of = |lane: usize| lanes[lane].state.stored.members.present.len();
         stored.sort_by_key(|entry| (members_of(entry.lane), entry.lane));
@@ -51,6 +53,7 @@ impl Worker {
             self.deliver_part(lanes, part).await?;
         }
         // Last: the answer to a resend may rest on an entry of this very batch, whose sender may sync at once.
+        traced::answered(&told);
         self.answer_all(told);
         Ok(())
     }
@@ -62,6 +65,7 @@ impl Worker {
             self.inbox_behind = true;
             let answers = stored.iter().filter_map(|entry| entry.answer.clone());
             self.answer_all(answers.map(|(origin, body)| Told { origin, body }).collect());
+            traced::delivered(stored, lanes);
             return Ok(());
         };
         let mut outbox = Outbox::default();
@@ -75,6 +79,7 @@ impl Worker {
             }
         }
         self.hand_on(outbox);
+        traced::delivered(stored, lanes);
         Ok(())
     }
 
@@ -168,6 +173,7 @@ impl Worker {
             return None;
         }
         let (moves, users) = plan.moves();
+        add(&self.shared.metrics.bumps, 1);
         add(&self.shared.metrics.moves, moves.len());
         let moved = match tokio::time::timeout(INBOX_PATIENCE, self.shared.ports.inbox.bump(moves)).await {
             Ok(Ok(moved)) => moved,
@@ -209,7 +215,7 @@ impl Worker {
                     outbox.address(logins, origin, inbox_of(recipient, at));
                 }
             }
-            outbox.push(|| frame::entry_pushed(run.log, self.epoch, &entry.bytes));
+            outbox.push(trace_of(origin), || frame::entry_pushed(run.log, self.epoch, &entry.bytes));
             if let Some((origin, body)) = &entry.answer {
                 let sender = recipients.binary_search(&entry.sender).ok();
                 let inbox = sender.and_then(|sender| inbox_of(sender, at));
@@ -238,7 +244,7 @@ impl Worker {
             let inbox = if is_last { inbox_move(&moves.moved[own.clone()]) } else { None };
             let origin = entry.answer.as_ref().map(|(origin, _)| *origin);
             outbox.address(&moves.logins[head], origin, inbox);
-            outbox.push(|| frame::entry_pushed(run.log, self.epoch, &entry.bytes));
+            outbox.push(trace_of(origin), || frame::entry_pushed(run.log, self.epoch, &entry.bytes));
             if let Some((origin, body)) = &entry.answer {
                 outbox.answer(Told { origin: *origin, body: body.clone() }, inbox);
             }
@@ -250,7 +256,7 @@ impl Worker {
             for of_user in receipts.moves.clone() {
                 outbox.address(&moves.logins[of_user], None, inbox_move(&moves.moved[of_user..=of_user]));
             }
-            outbox.push(|| {
+            outbox.push(trace_of(entry.answer.as_ref().map(|(origin, _)| *origin)), || {
                 let receipt = client::ReceiptMoved {
                     conversation_id: conversation.into(),
                     user_id: (&entry.sender).into(),
@@ -260,4 +266,8 @@ impl Worker {
             });
         }
     }
+}
+
+fn trace_of(origin: Option<Origin>) -> Option<TraceId> {
+    origin.and_then(|origin| origin.trace)
 }

@@ -9,7 +9,7 @@ use prost::Message as _;
 
 pub fn record(phone: &Phone, request_id: u64, command: Command, received_at_ms: i64) -> Record {
     let log = log_of(&phone.user, &command);
-    let frame = client::ClientFrame { request_id, command: Some(command) }.encode_to_vec();
+    let frame = client::ClientFrame { request_id, command: Some(command), ..Default::default() }.encode_to_vec();
     let origin = internal::Origin {
         user_id: phone.user.as_str().into(),
         device_id: phone.device.as_str().into(),

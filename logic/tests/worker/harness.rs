@@ -315,7 +315,7 @@ impl World {
     }
 
     pub async fn read(&self, phone: &Phone, command: Command) -> (Body, Option<im_proto::InboxVersion>) {
-        let frame = client::ClientFrame { request_id: 5, command: Some(command) }.encode_to_vec();
+        let frame = client::ClientFrame { request_id: 5, command: Some(command), ..Default::default() }.encode_to_vec();
         let answer = self.requests.read(&phone.user, frame.into()).await;
         let frame = client::ServerFrame::decode_length_delimited(answer.frame).unwrap();
         assert_eq!(frame.request_id, 5);
