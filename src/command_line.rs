@@ -27,7 +27,26 @@ pub enum Command {
         #[arg(long)]
         driver: Option<Driver>,
     },
-    /// Print a token for a user, signed with the key of the data folder
+    /// Distributed: hold connections of clients
+    #[command(after_help = GATEWAY_HELP)]
+    Gateway {
+        /// Override gateway.driver
+        #[arg(long)]
+        driver: Option<Driver>,
+    },
+    /// Distributed: decide, store and deliver, and answer the gateways' questions
+    #[command(after_help = LOGIC_HELP)]
+    Logic,
+    /// Distributed: make, remove or show what the services must hold before the first start
+    #[command(after_help = MIGRATE_HELP)]
+    Migrate {
+        #[command(subcommand)]
+        what: MigrateCommand,
+    },
+    /// Distributed: look at every service and its settings, and say what to mend
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor,
+    /// Print a token for a user, signed with the key of the data folder, or the shared key "default"
     #[command(after_help = TOKEN_HELP)]
     Token {
         /// Whom the token signs in
@@ -55,6 +74,19 @@ pub enum Command {
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
+pub enum MigrateCommand {
+    /// Bring MySQL's tables to this version, and make Kafka's topics where they are missing
+    #[command(after_help = UP_HELP)]
+    Up,
+    /// Take back the newest migration of MySQL's tables
+    #[command(after_help = DOWN_HELP)]
+    Down,
+    /// List the migrations and when each was applied
+    #[command(after_help = STATUS_HELP)]
+    Status,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
 pub enum ConfigCommand {
     /// Print every key with its comment and its effective value; a file to start from
     #[command(after_help = PRINT_HELP)]
@@ -77,7 +109,7 @@ Example:
 Settings come from the defaults, then --config, then variables such as IM_LISTEN__TCP (`im-server config env` lists them).
 
 Exit codes: 0 done, 1 anything else, 2 wrong command line or configuration, 3 a port is in use or not ours to open,
-4 the data folder is locked, not writable or of a newer version, 5 the data is damaged.";
+4 the data folder is locked, not writable or of a newer version, 5 the data is damaged, 6 a service is away or unsafe.";
 
 const STANDALONE_HELP: &str = "\
 Listens for apps (listen.tcp), browsers (listen.websocket) and HTTP (listen.http: the demo page, health, metrics). Keeps
@@ -87,6 +119,64 @@ Example:
   im-server standalone --config im.yaml
 
 Exit codes: 0 told to stop; 1 the store failed while serving; 2 configuration; 3 port; 4 data folder; 5 damaged data.";
+
+const GATEWAY_HELP: &str = "\
+Listens for apps (listen.tcp), browsers (listen.websocket), HTTP (listen.http) and workers (listen.gateway_rpc). Puts commands
+into Kafka, asks the logic roles of rpc.logic.endpoints, and keeps a lease in Redis by which workers find it. SIGTERM or SIGINT:
+clients are told to go to another gateway, everything taken is handed on, then it exits.
+
+Example:
+  im-server gateway --config im.yaml
+
+Exit codes: 0 told to stop; 2 configuration; 3 port; 6 Kafka or Redis is away or unsafe.";
+
+const LOGIC_HELP: &str = "\
+Takes its share of Kafka's partitions and the gateways' questions (listen.logic_rpc); HTTP for operators is listen.logic_http.
+Needs Kafka, MongoDB, MySQL and Redis, and the tables of `im-server migrate up`. Tokens are verified by auth.keys, the same for
+all logic roles. SIGTERM or SIGINT: what was taken is finished, its partitions go to the others, then it exits.
+
+Example:
+  im-server logic --config im.yaml
+
+Exit codes: 0 told to stop; 1 a worker ended by itself; 2 configuration; 3 port; 6 a service is away or unsafe.";
+
+const MIGRATE_HELP: &str = "\
+Example:
+  im-server migrate status --config im.yaml
+
+Exit codes: 0 done; 2 configuration; 6 MySQL or Kafka is away, or holds what this version does not know.";
+
+const UP_HELP: &str = "\
+May be repeated. MongoDB's collections and keys are made by the first logic role.
+
+Example:
+  im-server migrate up --config im.yaml
+
+Exit codes: 0 everything is there; 2 configuration; 6 MySQL or Kafka is away, or holds what this version does not know.";
+
+const DOWN_HELP: &str = "\
+What the tables of that migration held is gone with them; the logs in MongoDB stay, and logic roles fill empty tables from them.
+Stop all logic roles first. Topics stay.
+
+Example:
+  im-server migrate down --config im.yaml
+
+Exit codes: 0 one migration was taken back, or there was none; 2 configuration; 6 MySQL is away.";
+
+const STATUS_HELP: &str = "\
+Example:
+  im-server migrate status --config im.yaml
+
+Exit codes: 0 printed; 2 configuration; 6 MySQL is away, or holds a migration that this version does not know.";
+
+const DOCTOR_HELP: &str = "\
+Changes nothing. A setting marked MEND keeps roles from starting unless the section's allow list names it; a risk costs
+something when the service fails; a note is good to know.
+
+Example:
+  im-server doctor --config im.yaml
+
+Exit codes: 0 every role could serve; 2 configuration; 6 something is to be mended first.";
 
 const TOKEN_HELP: &str = "\
 For trying things, and for backends that cannot sign tokens yet: whoever has the token is the user until it expires. The key

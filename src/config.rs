@@ -6,11 +6,13 @@
 //! written here, a default or a description there, and schema and list of variables are made of both.
 
 mod defaults;
+mod distributed;
 mod layers;
 mod roles;
 mod schema;
 mod variables;
 
+pub use distributed::{Kafka, Mongodb, Mysql, Redis, Rpc, RpcLogic, RpcTls};
 pub use schema::schema;
 pub use variables::list as variables;
 
@@ -31,6 +33,11 @@ pub struct Config {
     pub auth: Auth,
     pub gateway: Gateway,
     pub logic: Logic,
+    pub rpc: Rpc,
+    pub kafka: Kafka,
+    pub redis: Redis,
+    pub mysql: Mysql,
+    pub mongodb: Mongodb,
     pub log: Log,
 }
 
@@ -43,10 +50,16 @@ pub struct Listen {
     pub websocket: SocketAddr,
     #[schemars(regex(pattern = ADDRESS), extend("x-kind" = "address:port"))]
     pub http: SocketAddr,
+    #[schemars(regex(pattern = ADDRESS), extend("x-kind" = "address:port"))]
+    pub gateway_rpc: SocketAddr,
+    #[schemars(regex(pattern = ADDRESS), extend("x-kind" = "address:port"))]
+    pub logic_rpc: SocketAddr,
+    #[schemars(regex(pattern = ADDRESS), extend("x-kind" = "address:port"))]
+    pub logic_http: SocketAddr,
 }
 
 impl Listen {
-    /// Only this machine can reach the server.
+    /// Only this machine can reach the standalone server.
     pub fn all_loopback(&self) -> bool {
         [self.tcp, self.websocket, self.http].iter().all(|address| address.ip().is_loopback())
     }
@@ -129,6 +142,8 @@ pub struct Gateway {
     pub output_frames_max: u32,
     #[schemars(range(min = 1))]
     pub stall_timeout_ms: u32,
+    #[schemars(range(min = 1000))]
+    pub lease_ms: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -136,6 +151,8 @@ pub struct Gateway {
 pub struct Logic {
     #[schemars(range(min = 1, max = 64))]
     pub partitions: u32,
+    #[schemars(range(min = 1, max = 64))]
+    pub workers: u32,
     #[schemars(range(min = 1))]
     pub queue_records_max: u32,
     #[schemars(range(min = 1))]

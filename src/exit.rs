@@ -17,6 +17,9 @@ pub enum Failure {
     /// Restore a backup; nothing was changed.
     #[error("{0}")]
     Damaged(String),
+    /// Start or mend a service that this role depends on; `im-server doctor` looks at all of them.
+    #[error("{0}")]
+    Service(String),
     #[error("{0}")]
     Other(String),
 }
@@ -28,6 +31,7 @@ impl Failure {
             Self::Listen(_) => 3,
             Self::Folder(_) => 4,
             Self::Damaged(_) => 5,
+            Self::Service(_) => 6,
             Self::Other(_) => 1,
         })
     }

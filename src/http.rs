@@ -36,7 +36,8 @@ pub type Answer = Response<Full<Bytes>>;
 pub struct Endpoints {
     pub ready: AtomicBool,
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
-    pub page: Page,
+    /// `None`: a role that serves no people.
+    pub page: Option<Page>,
     pub demo: Option<Demo>,
 }
 
@@ -98,7 +99,7 @@ impl Endpoints {
             "/readyz" => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n".into()),
             "/metrics" => answer(StatusCode::OK, METRICS, (self.metrics)().into()),
             "/demo.json" => self.demo.as_ref()?.answer(headers.get(HOST).and_then(|host| host.to_str().ok()))?,
-            _ => return self.page.answer(path, headers),
+            _ => return self.page.as_ref()?.answer(path, headers),
         })
     }
 }

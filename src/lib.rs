@@ -6,13 +6,23 @@ mod clock;
 pub mod command_line;
 pub mod config;
 mod demo;
+#[cfg(feature = "distributed")]
+pub mod doctor;
 pub mod exit;
 mod fault_points;
+#[cfg(feature = "distributed")]
+pub mod gateway_role;
 mod http;
 mod join;
+mod lease;
 mod logging;
+#[cfg(feature = "distributed")]
+pub mod logic_role;
 mod metrics;
+#[cfg(feature = "distributed")]
+pub mod migrate;
 mod page;
+mod process;
 pub mod restore;
 pub mod standalone;
 mod start_text;

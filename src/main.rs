@@ -2,7 +2,8 @@
 //!
 //! In: arguments, a configuration, signals. Out: a running role or one answer on stdout. Always: errors are one clear line on
 //! stderr and an exit code: 2 for a wrong command line or configuration, 3 for a port in use or not ours to open, 4 for a
-//! data folder that is locked, not writable or of a newer format, 5 for damaged data, 1 for the rest.
+//! data folder that is locked, not writable or of a newer format, 5 for damaged data, 6 for a service that is away or unsafe,
+//! 1 for the rest.
 
 use clap::Parser as _;
 use im_server::command_line::{Arguments, Command, ConfigCommand};
@@ -32,6 +33,14 @@ fn run(arguments: Arguments) -> Result<(), exit::Failure> {
             config.gateway.driver = driver.unwrap_or(config.gateway.driver);
             standalone::run(&config)
         }
+        Command::Gateway { driver } => {
+            let mut config = load()?;
+            config.gateway.driver = driver.unwrap_or(config.gateway.driver);
+            distributed::gateway(&config)
+        }
+        Command::Logic => distributed::logic(&load()?),
+        Command::Migrate { what } => distributed::migrate(&load()?, what),
+        Command::Doctor => distributed::doctor(&load()?),
         Command::Token { user, device, valid_s } => {
             println!("{}", tokens::issue(&load()?, &user, device.as_deref(), valid_s)?);
             Ok(())
@@ -54,6 +63,41 @@ fn run(arguments: Arguments) -> Result<(), exit::Failure> {
             println!("im-server {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
+    }
+}
+
+#[cfg(feature = "distributed")]
+mod distributed {
+    pub use im_server::doctor::run as doctor;
+    pub use im_server::gateway_role::run as gateway;
+    pub use im_server::logic_role::run as logic;
+    pub use im_server::migrate::run as migrate;
+}
+
+#[cfg(not(feature = "distributed"))]
+mod distributed {
+    use super::{Config, exit::Failure};
+    use im_server::command_line::MigrateCommand;
+
+    fn left_out() -> Result<(), Failure> {
+        let words = "this build serves standalone only; `cargo build --release --features distributed` makes one with all roles";
+        Err(Failure::Usage(words.to_owned()))
+    }
+
+    pub fn gateway(_: &Config) -> Result<(), Failure> {
+        left_out()
+    }
+
+    pub fn logic(_: &Config) -> Result<(), Failure> {
+        left_out()
+    }
+
+    pub fn migrate(_: &Config, _: MigrateCommand) -> Result<(), Failure> {
+        left_out()
+    }
+
+    pub fn doctor(_: &Config) -> Result<(), Failure> {
+        left_out()
     }
 }
 

@@ -8,46 +8,31 @@ use crate::demo::Demo;
 use crate::exit::Failure;
 use crate::fault_points::Points;
 use crate::http::{self, Endpoints};
-use crate::join::{AskRequests, DeliverToGateway, ForwardToQueue};
+use crate::join::{Ask, DeliverToGateway, ForwardToQueue};
+use crate::lease::Lease;
+use crate::metrics::Parts;
 use crate::page::Page;
+use crate::process::{self, Signals, bind, other};
 use crate::{clock, logging, metrics, start_text, tokens};
 use im_gateway::{Gateway, GatewayHandle};
 use im_logic::{Logic, Ports, WorkerHandle};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenError, OpenOptions};
-use im_storage::ports::{self, GatewayBoot, Routes as _};
-use std::io::ErrorKind;
+use im_storage::ports::{self, GatewayBoot};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Threads for the logic: decisions are short, and the cores of the gateway need the processors too.
 const LOGIC_THREADS: usize = 2;
-/// Clients are told to go over this time, and those that stay longer than the second are cut.
-const DRAIN_SPREAD_MS: u64 = 500;
-const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-const DRAIN_POLL: Duration = Duration::from_millis(20);
-const LEASE_MS: u32 = 30_000;
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
-const PORT_POLL: Duration = Duration::from_millis(20);
 
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
     logging::start(&config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(LOGIC_THREADS)
-        .thread_name("im-logic")
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))?;
-    runtime.block_on(serve(config))
+    process::runtime("im-logic", LOGIC_THREADS)?.block_on(serve(config))
 }
 
 async fn serve(config: &Config) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(other)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(other)?;
+    let mut signals = Signals::new()?;
     let listener = bind("http", config.listen.http).await?;
     let http_address = listener.local_addr().map_err(other)?;
     // The gateway opens its own listeners later; a port in use must be known before the data is touched.
@@ -61,8 +46,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     server.endpoints.ready.store(true, Ordering::Release);
 
     let reason = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.told_to_stop() => None,
         failure = store.failed() => Some(failure),
     };
     server.endpoints.ready.store(false, Ordering::Release);
@@ -100,6 +84,7 @@ struct Server {
     gateway: GatewayHandle,
     queue: Arc<EmbeddedQueue>,
     workers: Vec<WorkerHandle>,
+    lease: Lease,
     endpoints: Arc<Endpoints>,
 }
 
@@ -134,35 +119,40 @@ impl Server {
             }
         }
         let requests = Arc::new(logic.requests(keys.ring(config)?));
-        let ask = Arc::new(AskRequests::new(requests, tokio::runtime::Handle::current()));
+        let ask = Arc::new(Ask::new(requests, tokio::runtime::Handle::current()));
         let forward = Arc::new(ForwardToQueue::new(ports.queue));
         let gateway = Gateway::start(config.gateway_config(http), forward, ask.clone())
             .map_err(|error| Failure::Listen(format!("cannot start the gateway: {error}")))?;
         ask.name_gateway(GatewayBoot(gateway.boot()));
         delivery.connect(gateway.clone());
-        keep_lease(routes, GatewayBoot(gateway.boot()));
+        // A delivery is a call here: nobody needs the endpoint.
+        let lives = ports::Gateway { boot: GatewayBoot(gateway.boot()), endpoint: String::new() };
+        let lease = Lease::take(routes, lives, config.gateway.lease_ms).await.map_err(other)?;
         let snapshot = (gateway.clone(), logic.metrics(), queue.clone());
         let websocket = gateway.websocket_address().unwrap_or(config.listen.websocket);
         let endpoints = Arc::new(Endpoints {
             ready: AtomicBool::new(false),
-            page: Page::new(websocket),
+            page: Some(Page::new(websocket)),
             demo: Demo::new(config, keys, websocket, http),
-            metrics: Box::new(move || metrics::text(&snapshot.0.metrics(), &snapshot.1, snapshot.2.waiting())),
+            metrics: Box::new(move || {
+                let (gateway, waiting) = (snapshot.0.metrics(), snapshot.2.waiting());
+                metrics::text(&Parts {
+                    gateway: Some(&gateway),
+                    logic: Some(&snapshot.1),
+                    lag: snapshot.2.lag(),
+                    waiting: Some(waiting),
+                    ..Parts::default()
+                })
+            }),
         });
-        Ok(Self { gateway, queue, workers, endpoints })
+        Ok(Self { gateway, queue, workers, lease, endpoints })
     }
 
     /// Tells the clients to go, finishes what was taken, and returns when nothing runs any more.
     async fn stop(self) {
-        self.gateway.drain(DRAIN_SPREAD_MS);
-        let deadline = Instant::now() + DRAIN_DEADLINE;
-        while self.gateway.connections() > 0 && Instant::now() < deadline {
-            tokio::time::sleep(DRAIN_POLL).await;
-        }
-        self.gateway.shutdown();
-        let gateway = self.gateway.clone();
-        // Joining threads blocks.
-        let _ = tokio::task::spawn_blocking(move || gateway.join()).await;
+        process::drain(&self.gateway).await;
+        process::shut_down(self.gateway).await;
+        self.lease.end().await;
         self.queue.close();
         for worker in self.workers {
             if worker.stop().await.is_err() {
@@ -170,38 +160,4 @@ impl Server {
             }
         }
     }
-}
-
-/// The gateway's connections count as online for as long as this process renews.
-fn keep_lease(routes: Arc<EmbeddedRoutes>, gateway: GatewayBoot) {
-    let gateway = ports::Gateway { boot: gateway, endpoint: String::new() };
-    tokio::spawn(async move {
-        let mut tick = tokio::time::interval(Duration::from_millis(u64::from(LEASE_MS) / 3));
-        loop {
-            tick.tick().await;
-            if let Err(error) = routes.renew_lease(&gateway, LEASE_MS).await {
-                tracing::warn!(%error, "the lease was not renewed");
-            }
-        }
-    });
-}
-
-/// Waits a little for a port: io_uring lets go of a killed server's listeners only some time after the process is gone.
-async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
-    let deadline = Instant::now() + PORT_PATIENCE;
-    loop {
-        match TcpListener::bind(address).await {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
-                tokio::time::sleep(PORT_POLL).await;
-            }
-            bound => {
-                let failed = |error| Failure::Listen(format!("cannot listen on {address} (listen.{name}): {error}"));
-                return bound.map_err(failed);
-            }
-        }
-    }
-}
-
-fn other(error: impl std::fmt::Display) -> Failure {
-    Failure::Other(error.to_string())
 }

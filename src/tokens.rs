@@ -53,17 +53,7 @@ impl Keys {
 
     /// What the logic verifies tokens with.
     pub fn ring(&self, config: &Config) -> Result<KeyRing, Failure> {
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let mut ring = KeyRing::default();
-        ring.issuer = some(&config.auth.issuer);
-        ring.audience = some(&config.auth.audience);
-        ring.expiry_optional = !config.auth.expiry_required;
-        for key in &config.auth.keys {
-            if [token::DEFAULT_KEY, DEMO_KEY].contains(&key.kid.as_str()) {
-                return Err(Failure::Usage(format!("auth.keys: the kid {} is the server's own", key.kid)));
-            }
-            ring.add(&key.kid, verification_key(key)?);
-        }
+        let mut ring = configured_ring(config, &[token::DEFAULT_KEY, DEMO_KEY])?;
         ring.add(token::DEFAULT_KEY, usable(&self.signing, KEY_FILE)?);
         if config.listen.all_loopback() {
             ring.add(DEMO_KEY, usable(&self.demo_secret(), KEY_FILE)?);
@@ -81,12 +71,47 @@ impl Keys {
     }
 }
 
+/// What every logic role of a deployment verifies tokens with: the keys of the configuration, and no other. One of the kid
+/// "default" verifies tokens that name none.
+#[cfg(feature = "distributed")]
+pub fn shared_ring(config: &Config) -> Result<KeyRing, Failure> {
+    if config.auth.keys.is_empty() {
+        return Err(Failure::Usage("auth.keys is empty: nobody could sign in".to_owned()));
+    }
+    configured_ring(config, &[DEMO_KEY])
+}
+
+/// `own`: kids that the configuration may not take.
+fn configured_ring(config: &Config, own: &[&str]) -> Result<KeyRing, Failure> {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let mut ring = KeyRing::default();
+    ring.issuer = some(&config.auth.issuer);
+    ring.audience = some(&config.auth.audience);
+    ring.expiry_optional = !config.auth.expiry_required;
+    for key in &config.auth.keys {
+        if own.contains(&key.kid.as_str()) {
+            return Err(Failure::Usage(format!("auth.keys: the kid {} is the server's own", key.kid)));
+        }
+        ring.add(&key.kid, verification_key(key)?);
+    }
+    Ok(ring)
+}
+
 /// The `token` command.
 pub fn issue(config: &Config, user: &str, device: Option<&str>, valid_s: u64) -> Result<String, Failure> {
     let valid_ms =
         i64::try_from(valid_s).ok().and_then(|s| s.checked_mul(1000)).and_then(|ms| ms.checked_add(now_ms()));
     let expires_at_ms = valid_ms.ok_or_else(|| Failure::Usage("--valid-s is too large".to_owned()))?;
-    sign(config, token::DEFAULT_KEY, &Keys::open(config)?.signing, user, device, expires_at_ms)
+    sign(config, token::DEFAULT_KEY, &default_secret(config)?, user, device, expires_at_ms)
+}
+
+/// A deployment's shared secret of the kid "default", or that of the data folder.
+fn default_secret(config: &Config) -> Result<Vec<u8>, Failure> {
+    let is_shared = |key: &&VerificationKey| key.kid == token::DEFAULT_KEY && matches!(key.algorithm, Algorithm::HS256);
+    let Some(key) = config.auth.keys.iter().find(is_shared) else { return Ok(Keys::open(config)?.signing) };
+    let read = std::fs::read_to_string(&key.file);
+    let text = read.map_err(|error| Failure::Usage(format!("{}: cannot be read: {error}", key.file.display())))?;
+    secret(&key.file, &text)
 }
 
 fn sign(

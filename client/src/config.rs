@@ -32,7 +32,7 @@ pub struct Config {
     pub platform: String,
     pub token: Token,
     pub history: History,
-    /// Sends without a final answer. One more is refused with [`Full`](crate::Full).
+    /// Sends and group commands without a final answer. One more is refused with [`Full`](crate::Full).
     pub outbox_sends_max: usize,
     /// Other requests without an answer. One more is refused with [`Full`](crate::Full).
     pub requests_max: usize,

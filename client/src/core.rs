@@ -12,11 +12,12 @@ use crate::connect::{Link, LinkAction, Phase};
 use crate::event::{Cause, Command, Event, Full, Recipient, Ticket};
 use crate::gaps::Gaps;
 use crate::heartbeat::Heartbeat;
-use crate::outbox::{Outbox, QueuedSend};
+use crate::outbox::Outbox;
 use crate::requests::Requests;
 use crate::state::{ClientState, InvalidState, OutboxSend};
 use crate::sync::Sync;
 use crate::wire::{Asked, Wire};
+use crate::write::{QueuedWrite, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -89,7 +90,7 @@ impl Core {
         }
         for stored in state.outbox {
             let (conversation, to, id) = stored.ids()?;
-            let send = QueuedSend::new(core.ticket(), to, id, stored.body.into());
+            let send = QueuedWrite::send(core.ticket(), to, id, stored.body.into());
             // What an earlier run accepted is kept, whatever this one's bound.
             core.outbox.restore(conversation, send);
         }
@@ -98,20 +99,20 @@ impl Core {
 
     /// What to store, between two inputs and with all events taken.
     pub fn state(&self) -> ClientState {
-        let stored = |(conversation, send): (&LogId, &QueuedSend)| OutboxSend {
-            user_id: match &send.to {
+        let stored = |(conversation, write): (&LogId, &QueuedWrite)| {
+            let Write::Send { to, body } = &write.what else { return None };
+            let user_id = match to {
                 Recipient::User(user) => user.into(),
                 Recipient::Conversation(_) => String::new(),
-            },
-            conversation_id: conversation.into(),
-            client_message_id: (&send.client_message_id).into(),
-            body: send.body.to_vec(),
+            };
+            let (conversation_id, client_message_id) = (conversation.into(), (&write.id).into());
+            Some(OutboxSend { user_id, conversation_id, client_message_id, body: body.to_vec() })
         };
         ClientState {
             epoch: self.epoch,
             sync_token: self.sync.token().to_vec(),
             conversations: self.gaps.cursors().collect(),
-            outbox: self.outbox.iter().map(stored).collect(),
+            outbox: self.outbox.iter().filter_map(stored).collect(),
         }
     }
 
@@ -157,11 +158,14 @@ impl Core {
                     Recipient::Conversation(conversation) => conversation.clone(),
                 };
                 let id = client_message_id.unwrap_or_else(|| self.client_id());
-                self.outbox.add(conversation, QueuedSend::new(ticket, to, id, body))?;
+                self.outbox.add(conversation, QueuedWrite::send(ticket, to, id, body))?;
             }
             Command::Request(request) => {
                 let command = request.encode(|| self.client_id());
-                self.requests.add(ticket, &self.config.user, command)?;
+                match QueuedWrite::to_group(ticket, &self.config.user, command) {
+                    Ok((group, write)) => self.outbox.add(group, write)?,
+                    Err(command) => self.requests.add(ticket, command)?,
+                }
             }
         }
         self.settle(now_ms);
@@ -312,7 +316,7 @@ impl Core {
         }
         self.sync.write(&mut self.wire, now_ms);
         self.requests.write(self.epoch, &mut self.wire, &mut self.events, now_ms);
-        self.outbox.write(&self.requests, &mut self.wire, &mut self.events, now_ms);
+        self.outbox.write(&mut self.wire, &mut self.events, now_ms);
         self.gaps.write(self.epoch, &mut self.wire, now_ms);
         if self.sync.is_finished(&self.gaps) {
             self.link.proved();

@@ -76,7 +76,8 @@ pub enum Request {
 }
 
 impl Request {
-    /// As it stands on the wire; `new_id` makes an id where the app gave none. The epoch is filled in when it is written.
+    /// As it stands on the wire; `new_id` makes an id where the app gave none. The epoch and `after` are filled in when it is
+    /// written.
     pub(crate) fn encode(self, mut new_id: impl FnMut() -> ClientId) -> client_frame::Command {
         let mut id = |given: Option<ClientId>| String::from(&given.unwrap_or_else(&mut new_id));
         let texts = |users: Vec<UserId>| users.iter().map(String::from).collect();
@@ -96,17 +97,20 @@ impl Request {
                 command_id: id(command_id),
                 conversation_id: (&group).into(),
                 user_ids: texts(users),
+                after: String::new(),
             }),
             Self::RemoveMember { group, user, command_id } => {
                 client_frame::Command::RemoveMember(client::RemoveMember {
                     command_id: id(command_id),
                     conversation_id: (&group).into(),
                     user_id: (&user).into(),
+                    after: String::new(),
                 })
             }
             Self::Leave { group, command_id } => client_frame::Command::LeaveGroup(client::LeaveGroup {
                 command_id: id(command_id),
                 conversation_id: (&group).into(),
+                after: String::new(),
             }),
             Self::ListMembers { conversation, after, limit } => {
                 client_frame::Command::ListMembers(client::ListMembers {

@@ -3,8 +3,8 @@
 //! In: what the app wants, and what the server sends. Out: events for the app. Always: [`Core`] is a state machine without
 //! socket, clock, runtime or hidden randomness; a transport moves bytes and time in and out of it and decides nothing.
 //!
-//! One idea per file: [`backoff`] how long to wait, `connect` the link and sign-in, `heartbeat` silence, `outbox` sends in
-//! order until answered, `gaps` entries in order without a hole, `sync` what moved while away, `requests` everything else,
+//! One idea per file: [`backoff`] how long to wait, `connect` the link and sign-in, `heartbeat` silence, `outbox` what
+//! writes conversations, in order until answered (`write` one such command), `gaps` entries in order without a hole, `sync` what moved while away, `requests` everything else,
 //! `receive` one frame to the one it concerns.
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod requests;
 mod state;
 mod sync;
 mod wire;
+mod write;
 
 #[cfg(feature = "monoio")]
 pub mod monoio_transport;

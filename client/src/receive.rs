@@ -6,8 +6,9 @@
 use crate::connect::Phase;
 use crate::core::Core;
 use crate::event::{Answer, Cause, Event, Recipient, Ticket};
-use crate::outbox::QueuedSend;
 use crate::wire::Asked;
+use crate::write::{QueuedWrite, Write};
+use bytes::Bytes;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{self, ErrorClass, ErrorCode, entry};
 use im_proto::{ClientId, Epoch, Generation, LogId, Seq, UserId};
@@ -46,8 +47,8 @@ impl Core {
     fn on_unknown_answer(&mut self, request_id: u64, asked: Asked, now_ms: u64) {
         let ticket = match asked {
             Asked::Request(ticket) => self.requests.done(ticket).then_some(ticket),
-            Asked::Send { conversation, client_message_id } => {
-                self.outbox.acked(&conversation, &client_message_id).map(|send| send.ticket)
+            Asked::Send { conversation, id } | Asked::ToGroup { conversation, id } => {
+                self.outbox.acked(&conversation, &id).map(|write| write.ticket)
             }
             Asked::SignIn | Asked::Pull(_) | Asked::Sync(_) => return self.on_time_out(request_id, asked, now_ms),
         };
@@ -89,8 +90,11 @@ impl Core {
     fn on_answer(&mut self, asked: Asked, body: Body, now_ms: u64) {
         match (asked, body) {
             (Asked::SignIn, Body::SignedIn(signed_in)) => self.on_signed_in(signed_in, now_ms),
-            (Asked::Send { conversation, client_message_id }, Body::SendAck(ack)) => {
-                self.on_ack(conversation, client_message_id, ack);
+            (Asked::Send { conversation, id }, Body::SendAck(ack)) => self.on_ack(conversation, id, ack),
+            (Asked::ToGroup { conversation, id }, body) => {
+                if let Some(write) = self.outbox.acked(&conversation, &id) {
+                    self.answered(write.ticket, body);
+                }
             }
             (Asked::Pull(log), Body::Pulled(pulled)) => {
                 self.gaps.pulled(log, pulled, &mut self.events, now_ms, &mut self.rng);
@@ -101,7 +105,11 @@ impl Core {
                     self.sync.page(synced, &self.user_log, from_now, &mut self.gaps, &mut self.events);
                 }
             }
-            (Asked::Request(ticket), body) => self.on_request_answer(ticket, body),
+            (Asked::Request(ticket), body) => {
+                if self.requests.done(ticket) {
+                    self.answered(ticket, body);
+                }
+            }
             // An answer to something else than was asked: the server's fault, the link is of no use.
             _ => self.end_link(Cause::BadFrame, 0, now_ms),
         }
@@ -138,10 +146,14 @@ impl Core {
     }
 
     fn on_ack(&mut self, conversation: LogId, id: ClientId, ack: client::SendAck) {
-        let Some(send) = self.outbox.acked(&conversation, &id) else { return };
-        let entry = self.own_entry(&send, &ack);
+        let Some(QueuedWrite { ticket, what, .. }) = self.outbox.acked(&conversation, &id) else { return };
+        let Write::Send { to, body } = what else {
+            // One id for a group command and a send, and the server took both: its fault, and no answer to this one.
+            return self.events.push_back(Event::Answered { ticket, answer: Answer::Unknown });
+        };
+        let entry = self.own_entry(&id, to, body, &ack);
         self.events.push_back(Event::Acked {
-            ticket: send.ticket,
+            ticket,
             conversation: conversation.clone(),
             client_message_id: id,
             epoch: Epoch(ack.epoch),
@@ -154,9 +166,9 @@ impl Core {
         }
     }
 
-    fn own_entry(&self, send: &QueuedSend, ack: &client::SendAck) -> client::Entry {
-        let to_user_id = match &send.to {
-            Recipient::User(user) => user.into(),
+    fn own_entry(&self, id: &ClientId, to: Recipient, body: Bytes, ack: &client::SendAck) -> client::Entry {
+        let to_user_id = match to {
+            Recipient::User(user) => (&user).into(),
             Recipient::Conversation(_) => String::new(),
         };
         client::Entry {
@@ -164,12 +176,13 @@ impl Core {
             ordinal: ack.ordinal,
             server_time_ms: ack.server_time_ms,
             sender_user_id: (&self.config.user).into(),
-            client_id: (&send.client_message_id).into(),
-            content: Some(entry::Content::Message(client::Message { body: send.body.clone(), to_user_id })),
+            client_id: id.into(),
+            content: Some(entry::Content::Message(client::Message { body, to_user_id })),
         }
     }
 
-    fn on_request_answer(&mut self, ticket: Ticket, body: Body) {
+    /// The final answer to a command other than a send.
+    fn answered(&mut self, ticket: Ticket, body: Body) {
         let answer = match body {
             Body::CommandAck(ack) => Answer::Done(ack),
             Body::ReadMarked(marked) => Answer::ReadMarked(marked),
@@ -177,9 +190,6 @@ impl Core {
             Body::Pulled(pulled) => Answer::Pulled(pulled),
             _ => Answer::Unknown,
         };
-        if !self.requests.done(ticket) {
-            return;
-        }
         if let Answer::Done(ack) = &answer
             && let Ok(group) = LogId::parse(&ack.conversation_id)
         {
@@ -198,7 +208,7 @@ impl Core {
                 let cause = if is_final { Cause::Closed { code } } else { Cause::Silent };
                 self.end_link(cause, error.retry_after_ms, now_ms);
             }
-            Asked::Send { conversation, .. } => {
+            Asked::Send { conversation, .. } | Asked::ToGroup { conversation, .. } => {
                 let refused = self.outbox.failed(conversation, request_id, error, now_ms, &mut self.rng);
                 self.events.extend(refused);
             }

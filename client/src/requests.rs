@@ -1,4 +1,4 @@
-//! Commands other than `Send`: each is repeated with the same id until its final answer.
+//! Commands that write no conversation: each is repeated with the same id until its final answer, in no order.
 //!
 //! In: commands of the app, answers, errors, the end of a connection. Out: commands on the wire. Always: a command is
 //! written again unchanged, so the server can tell a repetition; at most `requests_max` wait.
@@ -8,7 +8,6 @@ use crate::event::{Event, Full, Ticket};
 use crate::outbox::too_large;
 use crate::wire::{Asked, Wire};
 use im_proto::client::client_frame;
-use im_proto::{ClientId, LogId, UserId};
 use rand::rngs::SmallRng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -24,8 +23,6 @@ pub(crate) struct Requests {
 #[derive(Debug)]
 struct Request {
     command: client_frame::Command,
-    /// The group it writes to.
-    group: Option<LogId>,
     failures: u32,
 }
 
@@ -34,12 +31,11 @@ impl Requests {
         Self { waiting: BTreeMap::new(), unwritten: VecDeque::new(), later: BTreeSet::new(), requests_max }
     }
 
-    pub fn add(&mut self, ticket: Ticket, user: &UserId, command: client_frame::Command) -> Result<(), Full> {
+    pub fn add(&mut self, ticket: Ticket, command: client_frame::Command) -> Result<(), Full> {
         if self.waiting.len() >= self.requests_max {
             return Err(Full);
         }
-        let group = group_of(&command, user);
-        self.waiting.insert(ticket, Request { command, group, failures: 0 });
+        self.waiting.insert(ticket, Request { command, failures: 0 });
         self.unwritten.push_back(ticket);
         Ok(())
     }
@@ -59,20 +55,6 @@ impl Requests {
                 events.push_back(Event::RequestRefused { ticket, refusal: too_large() });
             }
         }
-    }
-
-    /// The last command asked before `ticket` that writes to `group` and has no final answer: its ticket and id.
-    pub fn last_before(&self, ticket: Ticket, group: &LogId) -> Option<(Ticket, &str)> {
-        let mut earlier = self.waiting.range(..ticket).rev();
-        let (found, request) = earlier.find(|(_, request)| request.group.as_ref() == Some(group))?;
-        let command_id = match &request.command {
-            client_frame::Command::CreateGroup(create) => &create.command_id,
-            client_frame::Command::AddMembers(add) => &add.command_id,
-            client_frame::Command::RemoveMember(remove) => &remove.command_id,
-            client_frame::Command::LeaveGroup(leave) => &leave.command_id,
-            _ => return None,
-        };
-        Some((*found, command_id))
     }
 
     /// A final answer came. False: it was known already.
@@ -99,19 +81,6 @@ impl Requests {
     pub fn deadline_ms(&self) -> Option<u64> {
         self.later.first().map(|(until_ms, _)| *until_ms)
     }
-}
-
-fn group_of(command: &client_frame::Command, user: &UserId) -> Option<LogId> {
-    let id = match command {
-        client_frame::Command::CreateGroup(create) => {
-            return Some(LogId::group(user, &ClientId::parse(&create.command_id).ok()?));
-        }
-        client_frame::Command::AddMembers(add) => &add.conversation_id,
-        client_frame::Command::RemoveMember(remove) => &remove.conversation_id,
-        client_frame::Command::LeaveGroup(leave) => &leave.conversation_id,
-        _ => return None,
-    };
-    LogId::parse(id).ok()
 }
 
 /// A cursor belongs to the epoch it was made in: the one known when the command is first written.

@@ -28,7 +28,12 @@ pub(crate) enum Asked {
     SignIn,
     Send {
         conversation: LogId,
-        client_message_id: ClientId,
+        id: ClientId,
+    },
+    /// A command that writes to a group, other than a send.
+    ToGroup {
+        conversation: LogId,
+        id: ClientId,
     },
     Request(Ticket),
     Pull(LogId),

@@ -69,6 +69,14 @@ fn users(ids: &[String]) -> Result<(), Refused> {
     ids.iter().try_for_each(|id| user(id).map(drop))
 }
 
+/// `after` names another command of the sender, or nothing.
+fn after(after: &str, id: &ClientId) -> Result<(), Refused> {
+    if !after.is_empty() && client_id(after)? == *id {
+        return Err(Refused::invalid("a command cannot come after itself"));
+    }
+    Ok(())
+}
+
 fn client_id(id: &str) -> Result<ClientId, Refused> {
     ClientId::parse(id).map_err(|_| Refused::invalid("a client id is not 1 to 64 characters of A-Z a-z 0-9 _ -"))
 }

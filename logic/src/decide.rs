@@ -76,7 +76,7 @@ pub(crate) struct Append {
 trait Mutation {
     fn client_id(&self) -> &ClientId;
 
-    /// The send that must be settled first.
+    /// The sender's command that must be stored first.
     fn after(&self) -> Option<&ClientId> {
         None
     }
@@ -174,6 +174,20 @@ fn client_id(text: &str) -> Result<ClientId, Refusal> {
 
 fn user_id(text: &str) -> Result<UserId, Refusal> {
     UserId::parse(text).map_err(|_| Refusal::invalid("a user id is no id"))
+}
+
+/// What `after` names, if anything.
+fn after(text: &str, client_id: &ClientId) -> Result<Option<ClientId>, Refusal> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let after = ClientId::parse(text).map_err(|_| Refusal::invalid("`after` is no id"))?;
+    if after == *client_id { Err(Refusal::invalid("`after` names the command itself")) } else { Ok(Some(after)) }
+}
+
+/// A group command's `after`: the same rule, with a planted fault of its own.
+fn group_after(text: &str, client_id: &ClientId) -> Result<Option<ClientId>, Refusal> {
+    Ok(after(text, client_id)?.filter(|_| !planted("group_after_ignored")))
 }
 
 /// The queue carried the command by the log it writes, or the sender could race itself on two partitions.

@@ -7,7 +7,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `config`, `tls` | addresses, deadlines, certificates and the names they must carry |
-//! | `serve` | a server of one role, with the standard health service |
+//! | `serve`, `health` | a server of one role, with the standard health service; and what it answers |
 //! | `logic_service`, `logic_client` | sign-in, sign-out, heartbeats, reads, devices |
 //! | `delivery_service`, `delivery_streams` | numbered batches from workers to gateways |
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ mod delivery_streams;
 #[rustfmt::skip]
 #[path = "generated/im.services.v1.rs"]
 mod generated;
+mod health;
 mod logic_client;
 mod logic_service;
 mod serve;
@@ -27,6 +28,7 @@ mod tls;
 pub use config::{CallOptions, ConfigError, TlsOptions};
 pub use delivery_service::{DeliverySink, delivery_service};
 pub use delivery_streams::{DeliveryCounts, DeliveryStreams, LANE_BATCHES_MAX, LANE_BYTES_MAX};
+pub use health::is_serving;
 pub use logic_client::{CallError, LogicClient};
 pub use logic_service::{LogicHandler, Refused, logic_service};
 pub use serve::{Served, Stop, serve};

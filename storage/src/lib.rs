@@ -11,6 +11,8 @@ pub mod finding;
 pub mod kafka;
 #[cfg(feature = "distributed")]
 pub mod mongo;
+#[cfg(feature = "distributed")]
+pub mod mysql;
 pub mod ports;
 #[cfg(feature = "distributed")]
 pub mod redis;
@@ -19,5 +21,7 @@ pub mod redis;
 pub mod conformance;
 #[cfg(feature = "fault-points")]
 pub mod fault;
+#[cfg(all(feature = "distributed", feature = "services"))]
+pub mod scratch;
 
 mod planted;

@@ -1,7 +1,7 @@
 //! C3: in a conversation seq is 1, 2, 3 …, the same for everyone; a pull answers every seq; pipelined sends keep their order;
 //! a cursor of another history gets RESET.
 
-use crate::harness::calls::{direct, message_ids, pull};
+use crate::harness::calls::{add_members, direct, leave_group, message_ids, pull, remove_member};
 use crate::harness::load::{Load, seed};
 use crate::harness::raw::{Raw, assert_error, assert_final, send_to_conversation, send_to_user};
 use crate::harness::server::{Server, Settings};
@@ -56,6 +56,16 @@ fn after(send: client::Send, id: &str) -> Command {
     Command::Send(client::Send { after: id.to_owned(), ..send })
 }
 
+fn group_after(command: Command, id: &str) -> Command {
+    let after = id.to_owned();
+    match command {
+        Command::AddMembers(add) => Command::AddMembers(client::AddMembers { after, ..add }),
+        Command::RemoveMember(remove) => Command::RemoveMember(client::RemoveMember { after, ..remove }),
+        Command::LeaveGroup(leave) => Command::LeaveGroup(client::LeaveGroup { after, ..leave }),
+        other => panic!("no group command: {other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_send_whose_after_is_not_stored_is_refused_until_it_is() {
     let mut server = Server::start(Settings::for_tests());
@@ -79,6 +89,46 @@ async fn a_send_whose_after_is_not_stored_is_refused_until_it_is() {
     }
     // `after` is not part of the content.
     assert_eq!(ann.message(send_to_user("bob", "m3", "3")).await.seq, 3);
+}
+
+#[tokio::test]
+async fn a_group_command_whose_after_is_not_stored_is_refused_until_it_is() {
+    let mut server = Server::start(Settings::for_tests());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let group = ann.create_group("create", &["bob"]).await.conversation_id;
+    // The chain of one device: m1, a group command, m2. m1 is lost on its way.
+    let first = Command::Send(send_to_conversation(&group, "m1", "1"));
+    let membership = [
+        group_after(add_members(&group, "g1", &["cid"]), "m1"),
+        group_after(remove_member(&group, "g2", "bob"), "g1"),
+        group_after(remove_member(&group, "g3", "cid"), "g2"),
+        group_after(leave_group(&group, "g4"), "g3"),
+    ];
+    let last = after(send_to_conversation(&group, "m2", "2"), "g1");
+    for command in membership.iter().chain([&last]) {
+        assert_error(&ann.call(command.clone()).await, ErrorClass::Retry, ErrorCode::OutOfOrder);
+    }
+    server.kill9();
+    server.restart();
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    for command in membership.iter().chain([&last]) {
+        assert_error(&ann.call(command.clone()).await, ErrorClass::Retry, ErrorCode::OutOfOrder);
+    }
+    // Go back and send all again, pipelined: each is stored behind its predecessor.
+    let mut requests = Vec::new();
+    for command in [&first, &membership[0], &last].into_iter().chain(&membership[1..]) {
+        requests.push(ann.send(command.clone()).await);
+    }
+    for (request, seq) in requests.into_iter().zip(2..) {
+        let stored = match ann.answer(request).await {
+            Body::SendAck(ack) => ack.seq,
+            Body::CommandAck(ack) => ack.seq,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(stored, seq);
+    }
+    // `after` is not part of the content.
+    assert_eq!(ann.add_members(&group, "g1", &["cid"]).await.seq, 3);
 }
 
 #[tokio::test]

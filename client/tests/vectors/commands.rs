@@ -94,13 +94,18 @@ fn groups() -> Vec<Vector> {
         command_id: command_id.clone(),
         conversation_id: conversation_id.clone(),
         user_ids: users(&["dan"]),
+        after: String::new(),
     };
+    let add_behind = AddMembers { after: "m-2".to_owned(), ..add.clone() };
     let remove = RemoveMember {
         command_id: command_id.clone(),
         conversation_id: conversation_id.clone(),
         user_id: "cid".to_owned(),
+        after: String::new(),
     };
-    let leave = LeaveGroup { command_id: command_id.clone(), conversation_id };
+    let remove_behind = RemoveMember { after: "m-2".to_owned(), ..remove.clone() };
+    let leave = LeaveGroup { command_id: command_id.clone(), conversation_id, after: String::new() };
+    let leave_behind = LeaveGroup { after: "m-2".to_owned(), ..leave.clone() };
     let alone = CreateGroup { command_id, ..CreateGroup::default() };
     vec![
         Vector::from_client("create group", 15, Command::CreateGroup(create)),
@@ -108,6 +113,9 @@ fn groups() -> Vec<Vector> {
         Vector::from_client("add members", 17, Command::AddMembers(add)),
         Vector::from_client("remove member", 18, Command::RemoveMember(remove)),
         Vector::from_client("leave group", 19, Command::LeaveGroup(leave)),
+        Vector::from_client("add members behind another command", 20, Command::AddMembers(add_behind)),
+        Vector::from_client("remove member behind another command", 21, Command::RemoveMember(remove_behind)),
+        Vector::from_client("leave group behind another command", 22, Command::LeaveGroup(leave_behind)),
     ]
 }
 

@@ -38,7 +38,7 @@ export interface ConnectOptions {
   storage?: Storage;
   /** Where a device without a sync token begins in conversations that exist already. Default "all". */
   history?: "all" | "from-now";
-  /** Sends without a final answer; one more is refused with `FullError`. Default 1,000. */
+  /** Sends and group commands without a final answer; one more is refused with `FullError`. Default 1,000. */
   outboxSendsMax?: number;
   /** Other requests without an answer; one more is refused with `FullError`. Default 1,000. */
   requestsMax?: number;

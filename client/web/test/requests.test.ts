@@ -4,15 +4,18 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { FullError } from "../dist/errors.js";
 import {
+  AddMembersSchema,
   CommandAckSchema,
   CreateGroupSchema,
   ErrorClass,
   ErrorCode,
+  LeaveGroupSchema,
+  ListMembersSchema,
   MarkReadSchema,
   ReadMarkedSchema,
 } from "../dist/gen/client_pb.js";
 import { groupConversationId } from "../dist/ids.js";
-import { ANN_BOB, EPOCH, Script, entry, error, pushed } from "./script.js";
+import { ANN_BOB, EPOCH, Script, ack, entry, error, pushed } from "./script.js";
 
 function createGroup(script: Script): number {
   const value = create(CreateGroupSchema, { name: "club", userIds: ["bob"] });
@@ -24,6 +27,114 @@ function nextCreate(script: Script): { request: bigint; id: string } {
   assert.ok(command.case === "createGroup", command.case);
   return { request: requestId, id: command.value.commandId };
 }
+
+const GROUP = groupConversationId("ann", "club");
+
+interface Write {
+  request: bigint;
+  id: string;
+  after: string;
+}
+
+/** The next frame is a command that writes to a group. */
+function nextWrite(script: Script): Write {
+  const { requestId: request, command } = script.next();
+  switch (command.case) {
+    case "send":
+      return { request, id: command.value.clientMessageId, after: command.value.after };
+    case "addMembers":
+    case "removeMember":
+    case "leaveGroup":
+      return { request, id: command.value.commandId, after: command.value.after };
+    default:
+      return assert.fail(`writes to no group: ${command.case}`);
+  }
+}
+
+const nextWrites = (script: Script, count: number) => Array.from({ length: count }, () => nextWrite(script));
+const named = (writes: Write[]) => writes.map(({ id, after }) => [id, after]);
+const RETRY = error(ErrorClass.RETRY, ErrorCode.OUT_OF_ORDER);
+
+/** m1, then a group command, then m2 of one device. */
+function messageAddMessage(script: Script): void {
+  script.send("m1", { conversation: GROUP });
+  const value = create(AddMembersSchema, { commandId: "g1", conversationId: GROUP, userIds: ["cid"] });
+  script.core.request({ case: "addMembers", value }, script.nowMs);
+  script.send("m2", { conversation: GROUP });
+}
+
+/** Until nothing waits that would be repeated soon. */
+function waitForRepetitions(script: Script): void {
+  while ((script.core.deadlineMs(script.nowMs) ?? Infinity) < script.nowMs + 1_000) script.waitForDeadline();
+}
+
+test("a group command between two sends keeps their order when the first is refused", () => {
+  const script = Script.live();
+  messageAddMessage(script);
+  const first = nextWrites(script, 3);
+  // Without a link from g1 to m1 a server that refused m1 would store g1, and m2 behind it: before m1.
+  const chain = [
+    ["m1", ""],
+    ["g1", "m1"],
+    ["m2", "g1"],
+  ];
+  assert.deepEqual(named(first), chain);
+  script.answer(first[0]!.request, error(ErrorClass.BUSY, ErrorCode.RATE_LIMITED, 50));
+  for (const { request } of first.slice(1)) script.answer(request, RETRY);
+  assert.ok(script.isSilent());
+  waitForRepetitions(script);
+  assert.deepEqual(named(nextWrites(script, 3)), chain);
+  assert.ok(script.isSilent());
+});
+
+test("a refused group command takes everything behind it back and nothing before it", () => {
+  const script = Script.live();
+  messageAddMessage(script);
+  const first = nextWrites(script, 3);
+  script.answer(first[1]!.request, error(ErrorClass.UNKNOWN, ErrorCode.TIMED_OUT));
+  script.answer(first[2]!.request, RETRY);
+  script.answer(first[0]!.request, ack(GROUP, 2n));
+  waitForRepetitions(script);
+  // The send before it is stored by now.
+  script.expectPull(GROUP, 1n);
+  assert.deepEqual(named(nextWrites(script, 2)), [
+    ["g1", ""],
+    ["m2", "g1"],
+  ]);
+});
+
+test("what comes behind a command refused for good names the one before it", () => {
+  const script = Script.live();
+  messageAddMessage(script);
+  const first = nextWrites(script, 3);
+  script.answer(first[1]!.request, error(ErrorClass.FINAL, ErrorCode.NOT_ALLOWED));
+  assert.ok(script.kinds().includes("request-refused"));
+  script.answer(first[2]!.request, RETRY);
+  waitForRepetitions(script);
+  assert.deepEqual(named(nextWrites(script, 1)), [["m2", "m1"]]);
+});
+
+test("commands to one conversation are written again in their order on a new connection", () => {
+  const script = Script.live();
+  messageAddMessage(script);
+  const value = create(LeaveGroupSchema, { commandId: "g2", conversationId: GROUP });
+  script.core.request({ case: "leaveGroup", value }, script.nowMs);
+  nextWrites(script, 4);
+  script.reconnect();
+  script.expectSync("t1");
+  const again = nextWrites(script, 4);
+  assert.deepEqual(named(again), [
+    ["m1", ""],
+    ["g1", "m1"],
+    ["m2", "g1"],
+    ["g2", "m2"],
+  ]);
+  // The server stops reading behind `pendingSendsMax` commands that write; so do group commands count here.
+  script.send("m3", { conversation: GROUP });
+  assert.ok(script.isSilent());
+  script.answer(again[0]!.request, ack(GROUP, 1n));
+  assert.deepEqual(named(nextWrites(script, 1)), [["m3", "g2"]]);
+});
 
 test("a command is repeated with the same id until its final answer", () => {
   const script = Script.live();
@@ -96,6 +207,16 @@ test("a cursor names the epoch it belongs to, and moves what is unread", () => {
 
 test("one more request than may wait is refused", () => {
   const script = Script.live({ requestsMax: 3 });
+  const list = () => {
+    const value = create(ListMembersSchema, { conversationId: GROUP });
+    return script.core.request({ case: "listMembers", value }, script.nowMs);
+  };
+  for (let n = 0; n < 3; n++) list();
+  assert.throws(list, FullError);
+});
+
+test("one more group command than the outbox holds is refused", () => {
+  const script = Script.live({ outboxSendsMax: 3 });
   for (let n = 0; n < 3; n++) createGroup(script);
   assert.throws(() => createGroup(script), FullError);
 });
@@ -104,7 +225,9 @@ test("ids made by the client differ", () => {
   const script = Script.live();
   const ids = Array.from({ length: 100 }, () => {
     createGroup(script);
-    return nextCreate(script).id;
+    const { request, id } = nextCreate(script);
+    script.answer(request, error(ErrorClass.FINAL, ErrorCode.NOT_ALLOWED));
+    return id;
   });
   assert.equal(new Set(ids).size, 100);
 });

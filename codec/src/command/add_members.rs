@@ -5,7 +5,8 @@ use crate::error::Refused;
 use im_proto::client;
 
 pub fn route(add: &client::AddMembers) -> Result<Route, Refused> {
-    super::client_id(&add.command_id)?;
+    let id = super::client_id(&add.command_id)?;
+    super::after(&add.after, &id)?;
     if add.user_ids.is_empty() {
         return Err(Refused::invalid("user_ids is empty"));
     }

@@ -13,9 +13,7 @@ pub fn route(sender: &UserId, send: &client::Send, limits: &SessionLimits) -> Re
         None => return Err(Refused::invalid("a send names a user or a conversation")),
     };
     let id = super::client_id(&send.client_message_id)?;
-    if !send.after.is_empty() && super::client_id(&send.after)? == id {
-        return Err(Refused::invalid("a send cannot come after itself"));
-    }
+    super::after(&send.after, &id)?;
     if send.body.is_empty() {
         return Err(Refused::invalid("a body has at least one byte"));
     }

@@ -88,8 +88,12 @@ fn group_commands_go_to_the_groups_log() {
         command_id: command_id.clone(),
         conversation_id: conversation_id.clone(),
         user_ids: vec!["bob".into()],
+        after: "m1".into(),
     };
     check(Command::AddMembers(add.clone()), Ok(Route::Write(a_group())));
+    for after in ["é".into(), command_id.clone()] {
+        check(Command::AddMembers(client::AddMembers { after, ..add.clone() }), Err(ErrorCode::InvalidArgument));
+    }
     check(Command::AddMembers(client::AddMembers { user_ids: vec![], ..add.clone() }), Err(ErrorCode::InvalidArgument));
     check(
         Command::AddMembers(client::AddMembers { conversation_id: direct().as_str().into(), ..add }),
@@ -99,13 +103,21 @@ fn group_commands_go_to_the_groups_log() {
         command_id: command_id.clone(),
         conversation_id: conversation_id.clone(),
         user_id: "bob".into(),
+        after: "m1".into(),
     };
     check(Command::RemoveMember(remove.clone()), Ok(Route::Write(a_group())));
+    for after in ["é".into(), command_id.clone()] {
+        check(Command::RemoveMember(client::RemoveMember { after, ..remove.clone() }), Err(ErrorCode::InvalidArgument));
+    }
     check(
         Command::RemoveMember(client::RemoveMember { user_id: String::new(), ..remove }),
         Err(ErrorCode::InvalidArgument),
     );
-    check(Command::LeaveGroup(client::LeaveGroup { command_id, conversation_id }), Ok(Route::Write(a_group())));
+    let leave = client::LeaveGroup { command_id: command_id.clone(), conversation_id, after: "m1".into() };
+    check(Command::LeaveGroup(leave.clone()), Ok(Route::Write(a_group())));
+    for after in ["é".into(), command_id] {
+        check(Command::LeaveGroup(client::LeaveGroup { after, ..leave.clone() }), Err(ErrorCode::InvalidArgument));
+    }
 }
 
 #[test]

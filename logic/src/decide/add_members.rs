@@ -3,7 +3,7 @@
 //! In: `AddMembers`. Out: `MembersAdded` with those who were no members before. Always: an entry is written even if nobody
 //! is new, so that a resend finds it and is answered the same.
 
-use super::{Mutation, Place, Situation, Verdict, check_log, client_id, command_ack, user_id};
+use super::{Mutation, Place, Situation, Verdict, check_log, client_id, command_ack, group_after, user_id};
 use crate::entry::ContentHash;
 use crate::refusal::Refusal;
 use im_proto::client::{self, entry::Content, server_frame::Body};
@@ -11,6 +11,7 @@ use im_proto::{ClientId, UserId};
 
 pub(super) struct AddMembers {
     client_id: ClientId,
+    after: Option<ClientId>,
     /// As the client listed them.
     users: Vec<UserId>,
 }
@@ -26,13 +27,18 @@ impl AddMembers {
             return Err(Refusal::too_large("the list of members"));
         }
         let users = add.user_ids.iter().map(|user| user_id(user)).collect::<Result<_, _>>()?;
-        Ok(Self { client_id, users })
+        let after = group_after(&add.after, &client_id)?;
+        Ok(Self { client_id, after, users })
     }
 }
 
 impl Mutation for AddMembers {
     fn client_id(&self) -> &ClientId {
         &self.client_id
+    }
+
+    fn after(&self) -> Option<&ClientId> {
+        self.after.as_ref()
     }
 
     fn content_hash(&self) -> ContentHash {

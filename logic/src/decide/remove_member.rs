@@ -3,7 +3,7 @@
 //! In: `RemoveMember`. Out: `MemberRemoved`. Always: whoever is removed reads up to this entry, it included; a resend finds
 //! the entry though the member is gone.
 
-use super::{Mutation, Place, Situation, Verdict, check_log, client_id, command_ack, user_id};
+use super::{Mutation, Place, Situation, Verdict, check_log, client_id, command_ack, group_after, user_id};
 use crate::entry::ContentHash;
 use crate::refusal::Refusal;
 use im_proto::client::{self, entry::Content, server_frame::Body};
@@ -11,6 +11,7 @@ use im_proto::{ClientId, UserId};
 
 pub(super) struct RemoveMember {
     client_id: ClientId,
+    after: Option<ClientId>,
     user: UserId,
 }
 
@@ -18,13 +19,18 @@ impl RemoveMember {
     pub fn read(remove: &client::RemoveMember, situation: &Situation<'_>) -> Result<Self, Refusal> {
         let client_id = client_id(&remove.command_id)?;
         check_log(situation, &remove.conversation_id)?;
-        Ok(Self { client_id, user: user_id(&remove.user_id)? })
+        let after = group_after(&remove.after, &client_id)?;
+        Ok(Self { client_id, after, user: user_id(&remove.user_id)? })
     }
 }
 
 impl Mutation for RemoveMember {
     fn client_id(&self) -> &ClientId {
         &self.client_id
+    }
+
+    fn after(&self) -> Option<&ClientId> {
+        self.after.as_ref()
     }
 
     fn content_hash(&self) -> ContentHash {

@@ -3,7 +3,7 @@
 //! In: `Send`. Out: a `Message` entry with the body as received. Always: a direct conversation begins with its first
 //! message, addressed by user; any other must exist and have the sender as a member.
 
-use super::{Mutation, Place, Situation, Verdict, WRONG_LOG, check_log, client_id, user_id};
+use super::{Mutation, Place, Situation, Verdict, WRONG_LOG, after, check_log, client_id, user_id};
 use crate::entry::ContentHash;
 use crate::refusal::Refusal;
 use bytes::Bytes;
@@ -30,13 +30,7 @@ impl Send {
             None => return Err(Refusal::invalid("a send names a user or a conversation")),
         };
         let client_id = client_id(&send.client_message_id)?;
-        let after = match send.after.as_str() {
-            "" => None,
-            after => Some(ClientId::parse(after).map_err(|_| Refusal::invalid("`after` is no id"))?),
-        };
-        if after.as_ref() == Some(&client_id) {
-            return Err(Refusal::invalid("`after` names the send itself"));
-        }
+        let after = after(&send.after, &client_id)?;
         if send.body.len() > situation.limits.body_bytes_max {
             return Err(Refusal::too_large("the body"));
         }

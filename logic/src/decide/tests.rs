@@ -71,6 +71,11 @@ fn to_log(log: &LogId, id: &str) -> Command {
     send(client::send::To::ConversationId(log.into()), id, "")
 }
 
+fn leave(id: &str, after: &str) -> Command {
+    let (command_id, after) = (id.to_owned(), after.to_owned());
+    Command::LeaveGroup(client::LeaveGroup { command_id, conversation_id: (&group()).into(), after })
+}
+
 #[track_caller]
 fn entry_of(decision: Decision) -> client::Entry {
     match decision {
@@ -92,10 +97,7 @@ fn a_message_takes_the_next_seq_and_counts_and_other_entries_do_not_count() {
     let case = Case::new(group(), at("a", &["a", "b"]));
     let message = entry_of(case.decide("b", &to_log(&group(), "m")));
     assert_eq!((message.seq, message.ordinal, message.server_time_ms), (5, 4, 1_000));
-    let left = entry_of(case.decide(
-        "b",
-        &Command::LeaveGroup(client::LeaveGroup { command_id: "l".into(), conversation_id: (&group()).into() }),
-    ));
+    let left = entry_of(case.decide("b", &leave("l", "")));
     assert_eq!((left.seq, left.ordinal), (5, 3));
 }
 
@@ -146,6 +148,33 @@ fn a_send_behind_another_waits_until_that_one_is_stored() {
     assert!(matches!(case.decide("b", &behind), Decision::Await { .. }));
     case.remember("b", "m1", written);
     assert!(matches!(case.decide("b", &behind), Decision::Append(_)));
+}
+
+#[test]
+fn a_group_command_behind_another_command_waits_until_that_one_is_stored() {
+    let (conversation_id, command_id, after) = (String::from(&group()), "c".to_owned(), "m1".to_owned());
+    let add = client::AddMembers {
+        command_id: command_id.clone(),
+        conversation_id: conversation_id.clone(),
+        user_ids: vec!["c".to_owned()],
+        after: after.clone(),
+    };
+    let remove = client::RemoveMember { command_id, conversation_id, user_id: "b".to_owned(), after };
+    let behind = [("a", Command::AddMembers(add)), ("a", Command::RemoveMember(remove)), ("b", leave("l", "m1"))];
+    for (sender, command) in behind {
+        let mut case = Case::new(group(), at("a", &["a", "b"]));
+        assert!(matches!(case.decide(sender, &command), Decision::Await { after } if after.as_str() == "m1"));
+        let hash = ContentHash::of("send", []);
+        case.remember(
+            sender,
+            "m1",
+            Written { seq: Seq(4), ordinal: Ordinal(3), server_time_ms: 0, content_hash: hash },
+        );
+        assert!(matches!(case.decide(sender, &command), Decision::Append(_)), "{command:?}");
+    }
+    // It would wait for itself.
+    let case = Case::new(group(), at("a", &["a", "b"]));
+    assert_eq!(code_of(case.decide("b", &leave("l", "l"))), ErrorCode::InvalidArgument);
 }
 
 #[test]

@@ -74,7 +74,12 @@ pub fn create(id: &str, users: &[&str]) -> Command {
 
 pub fn add(log: &LogId, id: &str, users: &[&str]) -> Command {
     let user_ids = users.iter().map(|user| (*user).to_owned()).collect();
-    Command::AddMembers(client::AddMembers { command_id: id.into(), conversation_id: log.as_str().into(), user_ids })
+    Command::AddMembers(client::AddMembers {
+        command_id: id.into(),
+        conversation_id: log.as_str().into(),
+        user_ids,
+        ..Default::default()
+    })
 }
 
 pub fn remove(log: &LogId, id: &str, user: &str) -> Command {
@@ -82,11 +87,16 @@ pub fn remove(log: &LogId, id: &str, user: &str) -> Command {
         command_id: id.into(),
         conversation_id: log.as_str().into(),
         user_id: user.into(),
+        ..Default::default()
     })
 }
 
 pub fn leave(log: &LogId, id: &str) -> Command {
-    Command::LeaveGroup(client::LeaveGroup { command_id: id.into(), conversation_id: log.as_str().into() })
+    Command::LeaveGroup(client::LeaveGroup {
+        command_id: id.into(),
+        conversation_id: log.as_str().into(),
+        ..Default::default()
+    })
 }
 
 pub fn mark_read(world: &World, log: &LogId, id: &str, seq: u64) -> Command {

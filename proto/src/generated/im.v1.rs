@@ -63,7 +63,7 @@ pub struct Send {
     pub client_message_id: ::prost::alloc::string::String,
     /// client_message_id (or command_id) of this device's previous command in this conversation that has no final answer
     /// yet; empty if none.
-    /// Not part of the content: recomputed on every resend.
+    /// Not part of the content: recomputed on every resend. Group commands have the same field, for the same chain.
     #[prost(string, tag = "4")]
     pub after: ::prost::alloc::string::String,
     /// An encoded MessageBody. Stored, hashed and forwarded as these very bytes: the server never encodes it again.
@@ -157,6 +157,9 @@ pub struct AddMembers {
     pub conversation_id: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "3")]
     pub user_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// as in Send
+    #[prost(string, tag = "4")]
+    pub after: ::prost::alloc::string::String,
 }
 /// The creator removes somebody else.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -167,6 +170,9 @@ pub struct RemoveMember {
     pub conversation_id: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub user_id: ::prost::alloc::string::String,
+    /// as in Send
+    #[prost(string, tag = "4")]
+    pub after: ::prost::alloc::string::String,
 }
 /// Anyone leaves; the creator only as the last member.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -175,6 +181,9 @@ pub struct LeaveGroup {
     pub command_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub conversation_id: ::prost::alloc::string::String,
+    /// as in Send
+    #[prost(string, tag = "3")]
+    pub after: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListMembers {
@@ -729,7 +738,7 @@ pub enum ErrorCode {
     RateLimited = 7,
     /// BUSY: a full queue inside
     Overload = 8,
-    /// RETRY: the send named by `after` is not stored
+    /// RETRY: the command named by `after` is not stored
     OutOfOrder = 9,
     /// RETRY: a store or worker is away
     Unavailable = 10,

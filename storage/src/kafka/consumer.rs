@@ -149,10 +149,12 @@ impl KafkaConsumer {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", SESSION_TIMEOUT_MS)
             .set("queued.max.messages.kbytes", "16384")
             .set("enable.partition.eof", "true")
             .set("statistics.interval.ms", LAG_INTERVAL_MS);
+        if config.get("session.timeout.ms").is_none() {
+            config.set("session.timeout.ms", SESSION_TIMEOUT_MS);
+        }
         let shared = Arc::new(Shared {
             topic: options.topic.clone(),
             inbound: Mutex::default(),

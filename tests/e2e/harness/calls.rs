@@ -146,17 +146,27 @@ pub fn create_group(command_id: &str, name: &str, users: &[&str]) -> Command {
 
 pub fn add_members(conversation: &str, command_id: &str, users: &[&str]) -> Command {
     let (command_id, conversation_id) = (command_id.to_owned(), conversation.to_owned());
-    Command::AddMembers(client::AddMembers { command_id, conversation_id, user_ids: owned(users) })
+    Command::AddMembers(client::AddMembers {
+        command_id,
+        conversation_id,
+        user_ids: owned(users),
+        ..Default::default()
+    })
 }
 
 pub fn remove_member(conversation: &str, command_id: &str, user: &str) -> Command {
     let (command_id, conversation_id) = (command_id.to_owned(), conversation.to_owned());
-    Command::RemoveMember(client::RemoveMember { command_id, conversation_id, user_id: user.to_owned() })
+    Command::RemoveMember(client::RemoveMember {
+        command_id,
+        conversation_id,
+        user_id: user.to_owned(),
+        ..Default::default()
+    })
 }
 
 pub fn leave_group(conversation: &str, command_id: &str) -> Command {
     let (command_id, conversation_id) = (command_id.to_owned(), conversation.to_owned());
-    Command::LeaveGroup(client::LeaveGroup { command_id, conversation_id })
+    Command::LeaveGroup(client::LeaveGroup { command_id, conversation_id, ..Default::default() })
 }
 
 pub fn mark_read(conversation: &str, epoch: u64, seq: u64, command_id: &str) -> Command {

@@ -4,7 +4,7 @@
 // together: sync token, cursors and outbox of one moment. Cursors and sends are bounded by those that exist; of entries
 // kept for display at most ENTRIES_UNSAVED_MAX wait, then the oldest are left out.
 import type { StorageChanges, StoredConversation, StoredDevice, StoredEntry, StoredSend } from "../storage.js";
-import type { QueuedSend } from "./outbox.js";
+import type { QueuedSend } from "./write.js";
 
 const ENTRIES_UNSAVED_MAX = 2_000;
 

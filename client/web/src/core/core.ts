@@ -19,12 +19,13 @@ import { FrameError, SERVER_FRAME_BYTES_MAX, decode, frames } from "./frames.js"
 import { Gaps } from "./gaps.js";
 import { Heartbeat } from "./heartbeat.js";
 import { type Cause, Link, type LinkAction, causeOfClose } from "./link.js";
-import { Outbox, type QueuedSend, TOO_LARGE } from "./outbox.js";
+import { Outbox, TOO_LARGE } from "./outbox.js";
 import { type RandomBytes, newId } from "./random.js";
-import { onFrame, onTimeOut } from "./receive.js";
+import { onFrame, onRefused, onTimeOut } from "./receive.js";
 import { Requests } from "./requests.js";
 import { Sync } from "./sync.js";
 import { type Command, Wire } from "./wire.js";
+import { type QueuedSend, toGroup } from "./write.js";
 
 const PROTOCOL_VERSION = 1;
 
@@ -55,7 +56,7 @@ export class Core {
   readonly wire = new Wire();
   readonly heartbeat = new Heartbeat();
   readonly outbox = new Outbox();
-  readonly requests: Requests;
+  readonly requests = new Requests();
   readonly conversations: Conversations;
   readonly gaps: Gaps;
   readonly sync: Sync;
@@ -76,7 +77,6 @@ export class Core {
     this.random = random;
     this.renewsToken = config.renewsToken;
     this.userLog = userLogId(config.user);
-    this.requests = new Requests(config.user);
     this.conversations = new Conversations(config.user, (log) => this.changes.log(log));
     this.gaps = new Gaps({
       handOver: (log, entry) => this.#handOver(log, entry),
@@ -150,7 +150,7 @@ export class Core {
     if (!isId(conversation) || !isId(id)) throw new TypeError("not an id");
     const queued = this.outbox.find(conversation, id);
     if (queued !== undefined) return sameSend(queued, body);
-    if (this.outbox.sends >= this.config.outboxSendsMax) throw new FullError();
+    if (this.outbox.count >= this.config.outboxSendsMax) throw new FullError();
     const userId = "user" in to ? to.user : undefined;
     const send: QueuedSend = { ticket: this.#ticket(), conversation, userId, clientMessageId: id, body };
     this.outbox.add(send);
@@ -161,11 +161,17 @@ export class Core {
 
   /** Takes any other command; `answered` or `request-refused` carries the ticket. An empty command id is filled in. */
   request(command: Command, nowMs: number): number {
-    if (this.requests.count >= this.config.requestsMax) throw new FullError();
     const value = command.value;
     if (value !== undefined && "commandId" in value && value.commandId === "") value.commandId = newId(this.random);
+    const write = toGroup(this.#nextTicket, this.config.user, command);
+    const isFull =
+      write === undefined
+        ? this.requests.count >= this.config.requestsMax
+        : this.outbox.count >= this.config.outboxSendsMax;
+    if (isFull) throw new FullError();
     const ticket = this.#ticket();
-    this.requests.add(ticket, command);
+    if (write === undefined) this.requests.add(ticket, command);
+    else this.outbox.add(write);
     this.settle(nowMs);
     return ticket;
   }
@@ -314,10 +320,7 @@ export class Core {
     for (const ticket of this.requests.write(this.epoch, this.wire, nowMs)) {
       this.events.push({ kind: "request-refused", ticket, refusal: TOO_LARGE });
     }
-    for (const { ticket, conversation, clientMessageId } of this.outbox.write(this.requests, this.wire, nowMs)) {
-      this.changes.removed({ conversation, clientMessageId });
-      this.events.push({ kind: "refused", ticket, conversation, clientMessageId, refusal: TOO_LARGE });
-    }
+    for (const write of this.outbox.write(this.wire, nowMs)) onRefused(this, write, TOO_LARGE);
     this.gaps.write(this.epoch, this.wire, nowMs);
   }
 

@@ -1,41 +1,30 @@
-// Sends, in order, until each has its final answer: go-back-N.
+// Commands that write conversations, in order, until each has its final answer: go-back-N.
 //
-// In: sends of the app, acks, errors, the end of a connection. Out: `Send` commands on the wire and what became of
-// each. Always: a conversation's sends are written in their order, each naming in `after` the one before it that has no
-// final answer at that moment; after anything but a final answer, everything from that send on is written again, in
-// order, with the same ids. At most `pendingSendsMax` attempts of a connection are unanswered. Only `SendAck` and FINAL
-// end a send.
-import { create } from "@bufbuild/protobuf";
-import { type Error as WireError, ErrorClass, ErrorCode, SendSchema } from "../gen/client_pb.js";
+// In: sends and group commands of the app, acks, errors, the end of a connection. Out: commands on the wire and what
+// became of each. Always: what the app asks of one conversation is written in that order, each command naming in `after`
+// the one before it that has no final answer at that moment: one chain, with no command left out of it. After anything
+// but a final answer, everything from that command on is written again, in order, with the same ids. At most
+// `pendingSendsMax` attempts of a connection are unanswered. Only an ack and FINAL end a command.
+import { type Error as WireError, ErrorClass, ErrorCode } from "../gen/client_pb.js";
 import { REPEAT, delayMs } from "./backoff.js";
 import type { Refusal } from "./event.js";
 import { Later } from "./later.js";
 import type { RandomBytes } from "./random.js";
-import type { Requests } from "./requests.js";
 import type { Wire } from "./wire.js";
+import { type QueuedSend, type QueuedWrite, askedBy, commandOf, idOf, isSend } from "./write.js";
 
 /** Until `SignedIn` names it. */
 const PENDING_SENDS_FALLBACK = 32;
 
 export const TOO_LARGE: Refusal = { code: ErrorCode.TOO_LARGE, detail: "larger than the server's frame limit" };
 
-export interface QueuedSend {
-  /** Rises in the order of sending, over reloads too. */
-  readonly ticket: number;
-  readonly conversation: string;
-  /** Undefined when the send was addressed to the conversation. */
-  readonly userId: string | undefined;
-  readonly clientMessageId: string;
-  readonly body: Uint8Array;
-}
-
 interface Attempt {
-  readonly send: QueuedSend;
+  readonly write: QueuedWrite;
   /** Of the latest attempt. 0: not written, or given up. */
   requestId: number;
 }
 
-/** The sends of one conversation. */
+/** The commands of one conversation. */
 interface Lane {
   readonly attempts: Attempt[];
   /** So many from the front are written and not given up. */
@@ -57,36 +46,37 @@ export class Outbox {
    */
   #attemptsPending = 0;
   #attemptsMax = PENDING_SENDS_FALLBACK;
-  #sends = 0;
+  #count = 0;
 
-  get sends(): number {
-    return this.#sends;
+  get count(): number {
+    return this.#count;
   }
 
-  add(send: QueuedSend): void {
-    this.#sends += 1;
-    const lane: Lane = this.#lanes.get(send.conversation) ?? {
+  add(write: QueuedWrite): void {
+    this.#count += 1;
+    const lane: Lane = this.#lanes.get(write.conversation) ?? {
       attempts: [],
       written: 0,
       failures: 0,
       place: "resting",
     };
-    this.#lanes.set(send.conversation, lane);
-    lane.attempts.push({ send, requestId: 0 });
+    this.#lanes.set(write.conversation, lane);
+    lane.attempts.push({ write, requestId: 0 });
     if (lane.place === "resting") {
       lane.place = "ready";
-      this.#ready.push(send.conversation);
+      this.#ready.push(write.conversation);
     }
   }
 
   /** The sends without a final answer, in their order. */
   list(): QueuedSend[] {
-    const sends = [...this.#lanes.values()].flatMap((lane) => lane.attempts.map((attempt) => attempt.send));
-    return sends.sort((a, b) => a.ticket - b.ticket);
+    const writes = [...this.#lanes.values()].flatMap((lane) => lane.attempts.map((attempt) => attempt.write));
+    return writes.filter(isSend).sort((a, b) => a.ticket - b.ticket);
   }
 
   find(conversation: string, clientMessageId: string): QueuedSend | undefined {
-    return this.#lanes.get(conversation)?.attempts.find(({ send }) => send.clientMessageId === clientMessageId)?.send;
+    const writes = this.#lanes.get(conversation)?.attempts.map((attempt) => attempt.write) ?? [];
+    return writes.filter(isSend).find((send) => send.clientMessageId === clientMessageId);
   }
 
   /** A new connection: everything is to be written again. */
@@ -106,9 +96,9 @@ export class Outbox {
     if (pendingSendsMax > 0) this.#attemptsMax = pendingSendsMax;
   }
 
-  /** Writes what may be written now, one send per conversation in turn; returns those that are too large ever to be. */
-  write(requests: Requests, wire: Wire, nowMs: number): QueuedSend[] {
-    const tooLarge: QueuedSend[] = [];
+  /** Writes what may be written now, one command per conversation in turn; returns those that are too large ever to be. */
+  write(wire: Wire, nowMs: number): QueuedWrite[] {
+    const tooLarge: QueuedWrite[] = [];
     if (nowMs < this.#pausedUntilMs) return tooLarge;
     while (this.#attemptsPending < this.#attemptsMax) {
       const conversation = this.#ready.shift();
@@ -117,9 +107,9 @@ export class Outbox {
       const attempt = lane?.attempts[lane.written];
       if (lane === undefined) continue;
       if (attempt !== undefined) {
-        const requestId = writeAttempt(attempt, after(lane, requests), wire, nowMs);
+        const requestId = wire.ask(askedBy(attempt.write), commandOf(attempt.write, after(lane)), nowMs);
         if (requestId === undefined) {
-          tooLarge.push(attempt.send);
+          tooLarge.push(attempt.write);
           this.#remove(conversation, lane, lane.written);
         } else {
           attempt.requestId = requestId;
@@ -137,17 +127,17 @@ export class Outbox {
     return tooLarge;
   }
 
-  /** The send is stored, whichever attempt the ack answers. `undefined`: it was known already. */
-  acked(conversation: string, clientMessageId: string): QueuedSend | undefined {
+  /** The command is stored, whichever attempt the ack answers. `undefined`: it was known already. */
+  acked(conversation: string, id: string): QueuedWrite | undefined {
     this.#attemptsPending = Math.max(0, this.#attemptsPending - 1);
     const lane = this.#lanes.get(conversation);
-    const index = lane?.attempts.findIndex(({ send }) => send.clientMessageId === clientMessageId) ?? -1;
+    const index = lane?.attempts.findIndex(({ write }) => idOf(write) === id) ?? -1;
     return lane === undefined || index < 0 ? undefined : this.#remove(conversation, lane, index);
   }
 
   /**
-   * An error answered attempt `requestId`. Returns the send if that ended it. An error to an attempt that was given up
-   * says nothing about the send.
+   * An error answered attempt `requestId`. Returns the command if that ended it. An error to an attempt that was
+   * given up says nothing about the command.
    */
   failed(
     conversation: string,
@@ -155,7 +145,7 @@ export class Outbox {
     error: WireError,
     nowMs: number,
     random: RandomBytes,
-  ): QueuedSend | undefined {
+  ): QueuedWrite | undefined {
     this.#attemptsPending = Math.max(0, this.#attemptsPending - 1);
     const lane = this.#lanes.get(conversation);
     const index = lane?.attempts.findIndex((attempt) => attempt.requestId === requestId) ?? -1;
@@ -168,7 +158,7 @@ export class Outbox {
     lane.failures += 1;
     goBack(lane, index);
     if (lane.place === "ready") this.#ready = this.#ready.filter((ready) => ready !== conversation);
-    // An earlier send of the lane failed too, while a later one already waits: the longer wait counts.
+    // An earlier command of the lane failed too, while a later one already waits: the longer wait counts.
     const untilMs = Math.max(nowMs + delay, this.#held.untilMs(conversation) ?? 0);
     lane.place = "held";
     this.#held.set(conversation, untilMs);
@@ -191,35 +181,21 @@ export class Outbox {
     return Math.min(this.#pausedUntilMs, held ?? this.#pausedUntilMs);
   }
 
-  #remove(conversation: string, lane: Lane, index: number): QueuedSend | undefined {
+  #remove(conversation: string, lane: Lane, index: number): QueuedWrite | undefined {
     const [removed] = lane.attempts.splice(index, 1);
     if (removed === undefined) return undefined;
-    this.#sends -= 1;
+    this.#count -= 1;
     lane.failures = 0;
     if (index < lane.written) lane.written -= 1;
     if (lane.attempts.length === 0 && lane.place === "resting") this.#lanes.delete(conversation);
-    return removed.send;
+    return removed.write;
   }
 }
 
-function writeAttempt({ send }: Attempt, after: string, wire: Wire, nowMs: number): number | undefined {
-  const { conversation, clientMessageId, body, userId } = send;
-  const to =
-    userId === undefined
-      ? { case: "conversationId" as const, value: conversation }
-      : { case: "userId" as const, value: userId };
-  const value = create(SendSchema, { to, clientMessageId, after, body });
-  return wire.ask({ kind: "send", conversation, clientMessageId }, { case: "send", value }, nowMs);
-}
-
-/** The id of the command before the next send that has no final answer: a send, or a command to the group. */
-function after(lane: Lane, requests: Requests): string {
-  const next = lane.attempts[lane.written]?.send;
-  if (next === undefined) return "";
-  const send = lane.attempts[lane.written - 1]?.send;
-  const request = requests.lastBefore(next.ticket, next.conversation);
-  if (send !== undefined && (request === undefined || request.ticket < send.ticket)) return send.clientMessageId;
-  return request?.commandId ?? "";
+/** The id of the command before the next one, if that has no final answer. */
+function after(lane: Lane): string {
+  const before = lane.attempts[lane.written - 1]?.write;
+  return before === undefined ? "" : idOf(before);
 }
 
 /** Gives up the attempts from `index` on. */

@@ -17,9 +17,9 @@ import {
 } from "../gen/client_pb.js";
 import { isId } from "../ids.js";
 import type { Core } from "./core.js";
-import type { Answer } from "./event.js";
-import type { QueuedSend } from "./outbox.js";
+import type { Answer, Refusal } from "./event.js";
 import type { Asked } from "./wire.js";
+import { type QueuedSend, type QueuedWrite, isSend } from "./write.js";
 
 type Body = ServerFrame["body"];
 
@@ -45,11 +45,11 @@ function onUnknownAnswer(core: Core, requestId: number, asked: Asked, nowMs: num
   const answer: Answer = { case: "unknown", value: undefined };
   if (asked.kind === "request") {
     if (core.requests.done(asked.ticket)) core.events.push({ kind: "answered", ticket: asked.ticket, answer });
-  } else if (asked.kind === "send") {
-    const send = core.outbox.acked(asked.conversation, asked.clientMessageId);
-    if (send === undefined) return;
-    core.changes.removed(send);
-    core.events.push({ kind: "answered", ticket: send.ticket, answer });
+  } else if (asked.kind === "send" || asked.kind === "to-group") {
+    const write = core.outbox.acked(asked.conversation, asked.id);
+    if (write === undefined) return;
+    if (isSend(write)) core.changes.removed(write);
+    core.events.push({ kind: "answered", ticket: write.ticket, answer });
   } else {
     onTimeOut(core, requestId, asked, nowMs);
   }
@@ -88,7 +88,10 @@ function onAnswer(core: Core, asked: Asked, body: Body, nowMs: number): void {
   if (asked.kind === "sign-in" && body.case === "signedIn") {
     onSignedIn(core, body.value, nowMs);
   } else if (asked.kind === "send" && body.case === "sendAck") {
-    onAck(core, asked.conversation, asked.clientMessageId, body.value);
+    onAck(core, asked.conversation, asked.id, body.value);
+  } else if (asked.kind === "to-group") {
+    const write = core.outbox.acked(asked.conversation, asked.id);
+    if (write !== undefined) onAnswered(core, write.ticket, body);
   } else if (asked.kind === "pull" && body.case === "pulled") {
     core.gaps.pulled(asked.log, body.value, nowMs, core.random);
   } else if (asked.kind === "sync" && body.case === "synced") {
@@ -97,7 +100,7 @@ function onAnswer(core: Core, asked: Asked, body: Body, nowMs: number): void {
     core.sync.page(body.value, core.userLog, fromNow, core.conversations, core.gaps);
     core.changes.device();
   } else if (asked.kind === "request") {
-    onRequestAnswer(core, asked.ticket, body);
+    if (core.requests.done(asked.ticket)) onAnswered(core, asked.ticket, body);
   } else {
     // An answer to something else than was asked: the server's fault, the link is of no use.
     core.endLink({ kind: "bad-frame" }, 0, nowMs);
@@ -119,9 +122,25 @@ function onSignedIn(core: Core, signedIn: SignedIn, nowMs: number): void {
   core.gaps.restart();
 }
 
+/** It is not stored and never will be. */
+export function onRefused(core: Core, write: QueuedWrite, refusal: Refusal): void {
+  const { ticket, conversation } = write;
+  if (!isSend(write)) {
+    core.events.push({ kind: "request-refused", ticket, refusal });
+    return;
+  }
+  core.changes.removed(write);
+  core.events.push({ kind: "refused", ticket, conversation, clientMessageId: write.clientMessageId, refusal });
+}
+
 function onAck(core: Core, conversation: string, clientMessageId: string, ack: SendAck): void {
   const send = core.outbox.acked(conversation, clientMessageId);
   if (send === undefined) return;
+  if (!isSend(send)) {
+    // One id for a group command and a send, and the server took both: its fault, and no answer to this one.
+    core.events.push({ kind: "answered", ticket: send.ticket, answer: { case: "unknown", value: undefined } });
+    return;
+  }
   core.changes.removed(send);
   const { epoch, seq, serverTimeMs } = ack;
   core.events.push({
@@ -145,8 +164,8 @@ function ownEntry(core: Core, send: QueuedSend, { seq, ordinal, serverTimeMs }: 
   });
 }
 
-function onRequestAnswer(core: Core, ticket: number, body: Body): void {
-  if (!core.requests.done(ticket)) return;
+/** The final answer to a command other than a send. */
+function onAnswered(core: Core, ticket: number, body: Body): void {
   core.events.push({ kind: "answered", ticket, answer: answerOf(body) });
   if (body.case === "readMarked") {
     core.conversations.readMoved(body.value.conversationId, body.value.readSeq, body.value.readOrdinal);
@@ -176,12 +195,10 @@ function onError(core: Core, requestId: number, asked: Asked, error: WireError, 
       if (isFinal) core.endLink({ kind: "closed", code: CloseCode.BAD_TOKEN }, 0, nowMs);
       else core.endLink({ kind: "silent" }, error.retryAfterMs, nowMs);
       return;
-    case "send": {
-      const send = core.outbox.failed(asked.conversation, requestId, error, nowMs, core.random);
-      if (send === undefined) return;
-      core.changes.removed(send);
-      const { ticket, conversation, clientMessageId } = send;
-      core.events.push({ kind: "refused", ticket, conversation, clientMessageId, refusal });
+    case "send":
+    case "to-group": {
+      const refused = core.outbox.failed(asked.conversation, requestId, error, nowMs, core.random);
+      if (refused !== undefined) onRefused(core, refused, refusal);
       return;
     }
     case "request":

@@ -1,8 +1,7 @@
-// Commands other than `Send`: each is repeated with the same id until its final answer.
+// Commands that write no conversation: each is repeated with the same id until its final answer, in no order.
 //
 // In: commands of the app, answers, errors, the end of a connection. Out: commands on the wire. Always: a command is
 // written again unchanged, so the server can tell a repetition; the core bounds how many wait.
-import { groupConversationId } from "../ids.js";
 import { REPEAT, delayMs } from "./backoff.js";
 import { Later } from "./later.js";
 import type { RandomBytes } from "./random.js";
@@ -10,8 +9,6 @@ import type { Command, Wire } from "./wire.js";
 
 interface Request {
   readonly command: Command;
-  /** The group it writes to. */
-  readonly group: string | undefined;
   failures: number;
 }
 
@@ -20,18 +17,13 @@ export class Requests {
   readonly #waiting = new Map<number, Request>();
   #unwritten: number[] = [];
   readonly #later = new Later<number>();
-  readonly #user: string;
-
-  constructor(user: string) {
-    this.#user = user;
-  }
 
   get count(): number {
     return this.#waiting.size;
   }
 
   add(ticket: number, command: Command): void {
-    this.#waiting.set(ticket, { command, group: groupOf(command, this.#user), failures: 0 });
+    this.#waiting.set(ticket, { command, failures: 0 });
     this.#unwritten.push(ticket);
   }
 
@@ -56,16 +48,6 @@ export class Requests {
     return tooLarge;
   }
 
-  /** The last command asked before `ticket` that writes to `group` and has no final answer. */
-  lastBefore(ticket: number, group: string): { ticket: number; commandId: string } | undefined {
-    let last: { ticket: number; commandId: string } | undefined;
-    for (const [asked, request] of this.#waiting) {
-      const commandId = commandIdOf(request.command);
-      if (asked < ticket && request.group === group && commandId !== undefined) last = { ticket: asked, commandId };
-    }
-    return last;
-  }
-
   /** A final answer came. False: it was known already. */
   done(ticket: number): boolean {
     return this.#waiting.delete(ticket);
@@ -85,31 +67,6 @@ export class Requests {
 
   get deadlineMs(): number | undefined {
     return this.#later.deadlineMs;
-  }
-}
-
-function groupOf(command: Command, user: string): string | undefined {
-  switch (command.case) {
-    case "createGroup":
-      return groupConversationId(user, command.value.commandId);
-    case "addMembers":
-    case "removeMember":
-    case "leaveGroup":
-      return command.value.conversationId;
-    default:
-      return undefined;
-  }
-}
-
-function commandIdOf(command: Command): string | undefined {
-  switch (command.case) {
-    case "createGroup":
-    case "addMembers":
-    case "removeMember":
-    case "leaveGroup":
-      return command.value.commandId;
-    default:
-      return undefined;
   }
 }
 

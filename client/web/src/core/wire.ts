@@ -21,7 +21,7 @@ export type Command = ClientFrame["command"];
 /** What a request was for. */
 export type Asked =
   | { readonly kind: "sign-in" }
-  | { readonly kind: "send"; readonly conversation: string; readonly clientMessageId: string }
+  | { readonly kind: "send" | "to-group"; readonly conversation: string; readonly id: string }
   | { readonly kind: "request"; readonly ticket: number }
   | { readonly kind: "pull"; readonly log: string }
   /** The number of the attempt: an answer to one that was given up is of a sync that is void. */

@@ -28,9 +28,9 @@ export const file_client: GenFile = /*@__PURE__*/
     ["Sync",[["token",1,12],["limit",2,13]]],
     ["MarkRead",[["conversation_id",1,9],["epoch",2,4],["seq",3,4],["command_id",4,9]]],
     ["CreateGroup",[["command_id",1,9],["name",2,9],["user_ids",3,9,"",-1,1]]],
-    ["AddMembers",[["command_id",1,9],["conversation_id",2,9],["user_ids",3,9,"",-1,1]]],
-    ["RemoveMember",[["command_id",1,9],["conversation_id",2,9],["user_id",3,9]]],
-    ["LeaveGroup",[["command_id",1,9],["conversation_id",2,9]]],
+    ["AddMembers",[["command_id",1,9],["conversation_id",2,9],["user_ids",3,9,"",-1,1],["after",4,9]]],
+    ["RemoveMember",[["command_id",1,9],["conversation_id",2,9],["user_id",3,9],["after",4,9]]],
+    ["LeaveGroup",[["command_id",1,9],["conversation_id",2,9],["after",3,9]]],
     ["ListMembers",[["conversation_id",1,9],["after_user_id",2,9],["limit",3,13]]],
     ["ServerFrame",[["request_id",1,4],["signed_in",2,11,"SignedIn",0],["send_ack",3,11,"SendAck",0],["pulled",4,11,"Pulled",0],["synced",5,11,"Synced",0],["read_marked",6,11,"ReadMarked",0],["command_ack",7,11,"CommandAck",0],["members",8,11,"Members",0],["error",9,11,"Error",0],["entry",10,11,"EntryPushed",0],["receipt",11,11,"ReceiptMoved",0],["sync_hint",12,11,"SyncHint",0],["kicked",13,11,"Kicked",0],["closing",14,11,"Closing",0]],["body"]],
     ["SignedIn",[["user_id",1,9],["device_id",2,9],["epoch",3,4],["generation",4,4],["inbox_version",5,4],["server_time_ms",6,3],["heartbeat_interval_ms",7,13],["frame_bytes_max",8,13],["pending_sends_max",9,13],["idle_timeout_ms",10,13],["user_log_id",11,9]]],
@@ -227,7 +227,7 @@ export type Send = Message$1<"im.v1.Send"> & {
   /**
    * client_message_id (or command_id) of this device's previous command in this conversation that has no final answer
    * yet; empty if none.
-   * Not part of the content: recomputed on every resend.
+   * Not part of the content: recomputed on every resend. Group commands have the same field, for the same chain.
    *
    * @generated from field: string after = 4;
    */
@@ -437,6 +437,13 @@ export type AddMembers = Message$1<"im.v1.AddMembers"> & {
    * @generated from field: repeated string user_ids = 3;
    */
   userIds: string[];
+
+  /**
+   * as in Send
+   *
+   * @generated from field: string after = 4;
+   */
+  after: string;
 };
 
 /**
@@ -466,6 +473,13 @@ export type RemoveMember = Message$1<"im.v1.RemoveMember"> & {
    * @generated from field: string user_id = 3;
    */
   userId: string;
+
+  /**
+   * as in Send
+   *
+   * @generated from field: string after = 4;
+   */
+  after: string;
 };
 
 /**
@@ -490,6 +504,13 @@ export type LeaveGroup = Message$1<"im.v1.LeaveGroup"> & {
    * @generated from field: string conversation_id = 2;
    */
   conversationId: string;
+
+  /**
+   * as in Send
+   *
+   * @generated from field: string after = 3;
+   */
+  after: string;
 };
 
 /**
@@ -1747,7 +1768,7 @@ export enum ErrorCode {
   OVERLOAD = 8,
 
   /**
-   * RETRY: the send named by `after` is not stored
+   * RETRY: the command named by `after` is not stored
    *
    * @generated from enum value: ERROR_CODE_OUT_OF_ORDER = 9;
    */

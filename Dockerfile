@@ -1,0 +1,28 @@
+# The image of im-server, every role in one program:
+#   docker build -t im-server . && docker run -p 6100:6100 -v im-data:/data im-server standalone
+# Not built where this was written: no container runs there. The commands in it are the ones that scripts/test runs.
+#
+# io_uring: Docker's default seccomp profile refuses it; the server then says so and runs on epoll. To have it:
+#   docker run --security-opt seccomp=unconfined …
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /source
+COPY . .
+# gcc and make, which librdkafka needs, are in this image. The cache mounts keep crates and objects between builds; what
+# leaves them must be copied out.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
+    cargo build --release --locked -p im-server --features distributed && cp target/release/im-server /im-server
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 6100 im && mkdir /data && chown im /data
+COPY --from=build /im-server /usr/local/bin/im-server
+USER im
+WORKDIR /
+# Standalone keeps everything here; the other roles keep nothing.
+VOLUME /data
+ENV IM_STORE__FOLDER=/data IM_LOG__FORMAT=json
+EXPOSE 6100 6101 6102 6103 6104 6105
+# It drains on SIGTERM.
+ENTRYPOINT ["im-server"]
+CMD ["standalone"]

@@ -1,0 +1,170 @@
+//! The sections of distributed mode: the other roles, and the four services.
+//!
+//! In: values of the configuration. Out: the options of `storage`'s adapters and of `rpc`. Always: standalone reads none of
+//! them; a URL may hold a password, so none is logged.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rpc {
+    pub advertise: String,
+    pub logic: RpcLogic,
+    pub tls: RpcTls,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RpcLogic {
+    pub endpoints: Vec<String>,
+    #[schemars(range(min = 1, max = 10000))]
+    pub timeout_ms: u32,
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RpcTls {
+    #[schemars(extend("x-kind" = "path"))]
+    pub authority: PathBuf,
+    #[schemars(extend("x-kind" = "path"))]
+    pub certificate: PathBuf,
+    #[schemars(extend("x-kind" = "path"))]
+    pub key: PathBuf,
+    pub peer_names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    pub brokers: String,
+    pub topic: String,
+    pub dead_letter_topic: String,
+    pub group: String,
+    #[schemars(range(min = 1, max = 4096))]
+    pub partitions: u16,
+    #[schemars(range(min = 1, max = 16))]
+    pub replicas: u8,
+    #[schemars(range(min = 100))]
+    pub in_flight_max: u32,
+    pub settings: Vec<String>,
+    pub allow: Vec<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    pub url: String,
+    pub prefix: String,
+    pub allow: Vec<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mysql {
+    pub url: String,
+    #[schemars(range(min = 1, max = 1000))]
+    pub connections_max: u32,
+    pub allow: Vec<String>,
+}
+
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mongodb {
+    pub url: String,
+    pub database: String,
+    #[schemars(range(min = 100, max = 10000))]
+    pub timeout_ms: u32,
+    pub allow: Vec<String>,
+}
+
+/// Without the URL.
+macro_rules! debug_without_url {
+    ($($section:ident),*) => {$(
+        impl std::fmt::Debug for $section {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($section)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+debug_without_url!(Redis, Mysql, Mongodb);
+
+#[cfg(feature = "distributed")]
+mod options {
+    use super::super::Config;
+    use super::{Kafka, Mongodb, Mysql, Redis, RpcTls};
+    use crate::exit::Failure;
+    use im_rpc::{CallOptions, TlsOptions};
+    use im_storage::kafka::KafkaOptions;
+    use im_storage::mongo::MongoOptions;
+    use im_storage::mysql::MysqlOptions;
+    use im_storage::redis::RedisOptions;
+    use std::time::Duration;
+
+    impl Config {
+        pub fn tls(&self) -> Option<TlsOptions> {
+            let RpcTls { authority, certificate, key, peer_names } = self.rpc.tls.clone();
+            (!authority.as_os_str().is_empty()).then_some(TlsOptions { authority, certificate, key, peer_names })
+        }
+
+        /// How gateways ask logic roles, and how workers reach gateways, which tell their own endpoints.
+        pub fn calls(&self) -> CallOptions {
+            let logic = &self.rpc.logic;
+            CallOptions {
+                endpoints: logic.endpoints.clone(),
+                timeout: Duration::from_millis(logic.timeout_ms.into()),
+                attempts: logic.attempts,
+                tls: self.tls(),
+            }
+        }
+    }
+
+    impl Kafka {
+        pub fn options(&self) -> Result<KafkaOptions, Failure> {
+            let setting = |text: &String| {
+                let (name, value) = text
+                    .split_once('=')
+                    .ok_or_else(|| Failure::Usage(format!("kafka.settings: {text:?} is not name=value")))?;
+                Ok((name.trim().to_owned(), value.trim().to_owned()))
+            };
+            Ok(KafkaOptions {
+                brokers: self.brokers.clone(),
+                topic: self.topic.clone(),
+                dead_letter_topic: self.dead_letter_topic.clone(),
+                group: self.group.clone(),
+                settings: self.settings.iter().map(setting).collect::<Result<_, Failure>>()?,
+                in_flight_max: self.in_flight_max,
+                wall_clock_ms: crate::clock::now_ms,
+                allow: self.allow.clone(),
+            })
+        }
+    }
+
+    impl Redis {
+        pub fn options(&self) -> RedisOptions {
+            RedisOptions { url: self.url.clone(), prefix: self.prefix.clone(), allow: self.allow.clone() }
+        }
+    }
+
+    impl Mysql {
+        pub fn options(&self) -> MysqlOptions {
+            let Self { url, connections_max, allow } = self.clone();
+            MysqlOptions { url, connections_max, allow }
+        }
+    }
+
+    impl Mongodb {
+        pub fn options(&self) -> MongoOptions {
+            MongoOptions {
+                url: self.url.clone(),
+                database: self.database.clone(),
+                timeout: Duration::from_millis(self.timeout_ms.into()),
+                allow: self.allow.clone(),
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Composition root: a gateway of a deployment with many.
+//!
+//! In: a configuration. Out: a gateway that runs until SIGTERM or SIGINT, or a [`Failure`]. Always: knows Kafka to put
+//! commands in, logic roles to ask, and Redis for its lease alone; holds nothing that a client cannot get again elsewhere.
+
+use crate::config::Config;
+use crate::exit::Failure;
+use crate::http::{self, Endpoints};
+use crate::join::{Ask, ForwardToQueue, Remote};
+use crate::lease::Lease;
+use crate::metrics::Parts;
+use crate::page::Page;
+use crate::process::{self, Signals, bind, other, service, usage};
+use crate::{logging, metrics};
+use im_gateway::{Gateway, GatewayHandle};
+use im_proto::internal::DeliveryBatch;
+use im_rpc::{DeliverySink, LogicClient, Served, Stop, delivery_service};
+use im_storage::kafka::KafkaQueue;
+use im_storage::ports::{self, GatewayBoot};
+use im_storage::redis::RedisStore;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+
+/// For questions, deliveries and HTTP; the cores have their own.
+const THREADS: usize = 2;
+/// What was taken goes to Kafka, or its senders ask again.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until it is told to stop.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    logging::start(&config.log)?;
+    process::runtime("im-gateway", THREADS)?.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let http = bind("http", config.listen.http).await?;
+    let rpc = bind("gateway_rpc", config.listen.gateway_rpc).await?;
+    let role = Role::start(config, &http, rpc).await?;
+    tokio::spawn(http::serve(http, role.endpoints.clone()));
+    signals.told_to_stop().await;
+    tracing::info!("stopping");
+    role.stop().await;
+    Ok(())
+}
+
+/// What runs.
+struct Role {
+    gateway: GatewayHandle,
+    queue: Arc<KafkaQueue>,
+    lease: Lease,
+    deliveries: Served,
+    endpoints: Arc<Endpoints>,
+}
+
+impl Role {
+    async fn start(config: &Config, http: &TcpListener, rpc: TcpListener) -> Result<Self, Failure> {
+        let queue = KafkaQueue::open(&config.kafka.options()?).await.map_err(service)?;
+        let redis = RedisStore::open(&config.redis.options()).await.map_err(service)?;
+        let client = LogicClient::new(&config.calls()).map_err(usage)?;
+        let ask = Arc::new(Ask::new(Arc::new(Remote::new(client)), Handle::current()));
+        let http_address = http.local_addr().map_err(other)?;
+        let forward = Arc::new(ForwardToQueue::new(queue.clone()));
+        let gateway = Gateway::start(config.gateway_config(http_address), forward, ask.clone())
+            .map_err(|error| Failure::Listen(format!("cannot start the gateway: {error}")))?;
+        ask.name_gateway(GatewayBoot(gateway.boot()));
+
+        let (tls, stop) = (config.tls(), Stop::default());
+        let rpc_address = rpc.local_addr().map_err(other)?;
+        let routes = delivery_service(Arc::new(Sink(gateway.clone())), tls.as_ref(), stop.clone()).map_err(usage)?;
+        let deliveries = im_rpc::serve(rpc, tls.as_ref(), routes, stop).await.map_err(usage)?;
+        let endpoint = endpoint(config, rpc_address);
+        let lives = ports::Gateway { boot: GatewayBoot(gateway.boot()), endpoint: endpoint.clone() };
+        let lease = Lease::take(redis.routes(), lives, config.gateway.lease_ms).await.map_err(service)?;
+        let (snapshot, produced) = (gateway.clone(), queue.counts());
+        let endpoints = Arc::new(Endpoints {
+            ready: AtomicBool::new(true),
+            page: gateway.websocket_address().map(Page::new),
+            demo: None,
+            metrics: Box::new(move || {
+                let gateway = snapshot.metrics();
+                metrics::text(&Parts { gateway: Some(&gateway), produced: Some(&produced), ..Parts::default() })
+            }),
+        });
+        deliveries.ready(true).await;
+        println!("im-server {} gateway", env!("CARGO_PKG_VERSION"));
+        println!("  tcp   {}", gateway.tcp_address());
+        if let Some(address) = gateway.websocket_address() {
+            println!("  ws    ws://{address}/ws");
+        }
+        println!("  http  {http_address}  (/ /healthz /readyz /metrics)");
+        println!("  rpc   {rpc_address}  (told to workers as {})", endpoint);
+        Ok(Self { gateway, queue, lease, deliveries, endpoints })
+    }
+
+    /// Tells the clients to go, finishes what was taken, and returns when nothing runs any more.
+    async fn stop(self) {
+        self.endpoints.ready.store(false, Ordering::Release);
+        self.deliveries.ready(false).await;
+        process::drain(&self.gateway).await;
+        process::shut_down(self.gateway).await;
+        self.lease.end().await;
+        self.deliveries.stop().await;
+        let queue = self.queue;
+        // Flushing blocks.
+        let flushed = tokio::task::spawn_blocking(move || queue.flush(FLUSH_TIMEOUT)).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!("some commands did not reach Kafka; their senders ask again");
+        }
+    }
+}
+
+/// Where workers reach this gateway.
+fn endpoint(config: &Config, bound: SocketAddr) -> String {
+    match (config.rpc.advertise.as_str(), config.tls()) {
+        ("", None) => format!("http://{bound}"),
+        ("", Some(_)) => format!("https://{bound}"),
+        (advertised, _) => advertised.to_owned(),
+    }
+}
+
+/// What workers deliver, into the lanes of the cores.
+struct Sink(GatewayHandle);
+
+impl DeliverySink for Sink {
+    fn boot(&self) -> u64 {
+        self.0.boot()
+    }
+
+    fn deliver(&self, batch: DeliveryBatch) {
+        self.0.deliver_batch(batch);
+    }
+}

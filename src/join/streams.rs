@@ -1,0 +1,48 @@
+//! Deliveries to gateways in other processes.
+//!
+//! In: batches of workers and kicks of sign-ins. Out: numbered batches on a stream to each gateway that has a lease. Always:
+//! never waits; the leases say who lives where, and are read again at once when a batch is for a gateway that they did not
+//! name.
+
+use im_proto::internal;
+use im_rpc::DeliveryStreams;
+use im_storage::ports::{Delivery, GatewayBoot, Routes};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two looks at the leases, unless a gateway is wanted that is not known.
+const LEASES_INTERVAL: Duration = Duration::from_secs(2);
+/// A batch for a gateway that is gone must not make every worker ask all the time.
+const LEASES_PAUSE: Duration = Duration::from_millis(100);
+
+pub struct DeliverOverStreams(pub Arc<DeliveryStreams>);
+
+impl Delivery for DeliverOverStreams {
+    fn deliver(&self, gateway: GatewayBoot, deliveries: Vec<internal::Delivery>) {
+        self.0.deliver(gateway.0, deliveries);
+    }
+}
+
+impl DeliverOverStreams {
+    /// Follows the leases until the runtime ends.
+    pub fn follow_leases(&self, routes: Arc<dyn Routes>) {
+        let streams = self.0.clone();
+        tokio::spawn(async move {
+            loop {
+                match routes.gateways().await {
+                    Ok(gateways) => {
+                        let gateways: Vec<(u64, String)> =
+                            gateways.into_iter().map(|gateway| (gateway.boot.0, gateway.endpoint)).collect();
+                        if let Err(error) = streams.set_gateways(&gateways) {
+                            tracing::warn!(%error, "a gateway's lease names no endpoint");
+                        }
+                    }
+                    // Those that were known may well live.
+                    Err(error) => tracing::warn!(%error, "the gateways' leases cannot be read"),
+                }
+                tokio::time::sleep(LEASES_PAUSE).await;
+                let _ = tokio::time::timeout(LEASES_INTERVAL, streams.unknown_gateway()).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,88 @@
+//! What one test deployment has in the four services: made, and removed without a trace.
+//!
+//! In: addresses of services, the name of a deployment. Out: nothing of that name is left. Always: for tests, in builds with
+//! the feature `services` alone; what is absent is removed already; every call ends within [`CALL_TIMEOUT`].
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
+use std::time::Duration;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ScratchError {
+    #[error("mysql: {0}")]
+    Mysql(#[from] sqlx::Error),
+    #[error("mongodb: {0}")]
+    Mongodb(#[from] mongodb::error::Error),
+    #[error("kafka: {0}")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+    #[error("redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error("no answer within {CALL_TIMEOUT:?}")]
+    TimedOut(#[from] tokio::time::error::Elapsed),
+}
+
+async fn timely<T, E: Into<ScratchError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, ScratchError> {
+    tokio::time::timeout(CALL_TIMEOUT, work).await?.map_err(Into::into)
+}
+
+async fn mysql(url: &str, statement: String) -> Result<(), ScratchError> {
+    let work = async {
+        let mut connection = MySqlConnection::connect(url).await?;
+        connection.execute(AssertSqlSafe(statement)).await?;
+        connection.close().await
+    };
+    timely(work).await
+}
+
+/// `name` is a plain word.
+pub async fn create_database(url: &str, name: &str) -> Result<(), ScratchError> {
+    mysql(url, format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await
+}
+
+pub async fn drop_database(url: &str, name: &str) -> Result<(), ScratchError> {
+    mysql(url, format!("DROP DATABASE IF EXISTS {name}")).await
+}
+
+/// Drops a database of MongoDB's.
+pub async fn drop_entries(url: &str, name: &str) -> Result<(), ScratchError> {
+    timely(async { mongodb::Client::with_uri_str(url).await?.database(name).drop().await }).await
+}
+
+/// With the group of the same name, whose members are gone.
+pub async fn delete_topic(brokers: &str, name: &str) -> Result<(), ScratchError> {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let options = AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT));
+    let topics = admin.delete_topics(&[name], &options).await?;
+    // Members that were killed are members until their session ends; a group without offsets is forgotten by itself.
+    let _ = admin.delete_groups(&[name], &options).await?;
+    match topics.into_iter().find_map(Result::err) {
+        None | Some((_, Code::UnknownTopicOrPartition)) => Ok(()),
+        Some((_, code)) => Err(rdkafka::error::KafkaError::AdminOp(code).into()),
+    }
+}
+
+/// Every key that begins with `prefix`.
+pub async fn delete_keys(url: &str, prefix: &str) -> Result<(), ScratchError> {
+    let work = async {
+        let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+        let mut at = 0_u64;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(at).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(1_000);
+            let (next, keys): (u64, Vec<String>) = scan.query_async(&mut connection).await?;
+            if !keys.is_empty() {
+                redis::cmd("DEL").arg(keys).query_async::<()>(&mut connection).await?;
+            }
+            if next == 0 {
+                return Ok::<_, redis::RedisError>(());
+            }
+            at = next;
+        }
+    };
+    timely(work).await
+}
