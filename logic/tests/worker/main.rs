@@ -4,6 +4,7 @@
 
 mod catching_up;
 mod commands;
+mod dead_letters;
 mod faulty_log;
 mod flushed_inbox;
 mod groups;
