@@ -37,7 +37,8 @@ use std::fmt::{Debug, Formatter};
 /// How to reach the database.
 #[derive(Clone)]
 pub struct MysqlOptions {
-    /// `mysql://user:password@host:port/database`, with `?ssl-mode=…` and the like of sqlx.
+    /// `mysql://user:password@host:port/database`, with `?ssl-mode=…` and the like of sqlx. Of the primary: a proxy that
+    /// sends reads to copies would show what is no longer so.
     pub url: String,
     /// Of this process; a call that finds all of them busy waits for one.
     pub connections_max: u32,

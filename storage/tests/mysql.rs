@@ -2,7 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "mysql/database.rs"]
+mod database;
+#[path = "mysql/gate.rs"]
+mod gate;
+#[path = "mysql/losses.rs"]
+mod losses;
+#[path = "mysql/server.rs"]
+mod server;
+
 use async_trait::async_trait;
+use database::{Database, url};
+use gate::Gate;
 use im_proto::{DeviceId, LogId, Ordinal, Seq, UserId};
 use im_storage::conformance::{self, Ports, Stores};
 use im_storage::embedded::{EmbeddedStore, OpenOptions};
@@ -11,56 +22,9 @@ use im_storage::ports::{
     Covered, Created, Cursor, Device, Directory, MembershipChange, Projection as _, ReadCursor, ReadMark, Shard,
     StoreError,
 };
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-fn url() -> String {
-    std::env::var("IM_TEST_MYSQL").expect("IM_TEST_MYSQL names the server; see scripts/services env")
-}
-
-/// A database of its own; dropped at the end.
-struct Database {
-    name: String,
-    options: MysqlOptions,
-}
-
-impl Database {
-    async fn empty() -> Self {
-        let name = format!("im_test_{:016x}", rand::random::<u64>());
-        let (server, _) = url().rsplit_once('/').map(|(server, of)| (server.to_owned(), of.to_owned())).unwrap();
-        let options = MysqlOptions { url: format!("{server}/{name}"), connections_max: 4, allow: Vec::new() };
-        let mut admin = MySqlConnection::connect(&url()).await.unwrap();
-        admin.execute(AssertSqlSafe(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4"))).await.unwrap();
-        Self { name, options }
-    }
-
-    /// With the schema.
-    async fn new() -> Self {
-        let database = Self::empty().await;
-        migrate::up(&database.options).await.unwrap();
-        database
-    }
-
-    async fn open(&self) -> Arc<MysqlDirectory> {
-        MysqlDirectory::open(&self.options).await.unwrap()
-    }
-
-    async fn run(&self, statement: &str) {
-        let mut connection = MySqlConnection::connect(&self.options.url).await.unwrap();
-        connection.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
-    }
-
-    async fn number(&self, statement: &str) -> i64 {
-        let mut connection = MySqlConnection::connect(&self.options.url).await.unwrap();
-        sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).fetch_one(&mut connection).await.unwrap()
-    }
-
-    async fn remove(self) {
-        self.run(&format!("DROP DATABASE {}", self.name)).await;
-    }
-}
 
 /// The directory in a database, the other ports embedded.
 struct Mixed {
@@ -360,48 +324,6 @@ async fn an_absent_server_is_told_in_time_and_without_its_password() {
     assert!(matches!(error, MysqlError::Options(_)), "{error}");
 }
 
-/// A server in front of the real one that can fall silent or go away.
-struct Gate {
-    address: std::net::SocketAddr,
-    is_open: tokio::sync::watch::Sender<bool>,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-impl Gate {
-    async fn new(to: String) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (is_open, watched) = tokio::sync::watch::channel(true);
-        let serving = tokio::spawn(async move {
-            let mut served = tokio::task::JoinSet::new();
-            loop {
-                let (outer, _) = listener.accept().await.unwrap();
-                let inner = tokio::net::TcpStream::connect(&to).await.unwrap();
-                let ((from_client, to_client), (from_server, to_server)) = (outer.into_split(), inner.into_split());
-                served.spawn(carry(from_client, to_server, watched.clone()));
-                served.spawn(carry(from_server, to_client, watched.clone()));
-            }
-        });
-        Self { address, is_open, serving }
-    }
-}
-
-/// While the gate is shut bytes are taken and not passed on.
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut is_open: tokio::sync::watch::Receiver<bool>,
-) {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(1..) = from.read(&mut buffer).await.inspect(|read| buffer.truncate(*read)) {
-        if is_open.wait_for(|is_open| *is_open).await.is_err() || to.write_all(&buffer).await.is_err() {
-            return;
-        }
-        buffer.resize(64 * 1024, 0);
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_falls_silent_is_unavailable_in_time_and_is_used_again_when_it_is_back() {
     let database = Database::new().await;
@@ -430,8 +352,7 @@ async fn a_server_that_falls_silent_is_unavailable_in_time_and_is_used_again_whe
     assert_eq!(directory.members(&group, None, 10).await.unwrap().unwrap().members.len(), 4);
     assert_eq!(directory.cover(&claim, &Cursor(vec![1].into())).await.unwrap(), Covered::Noted, "the same server");
 
-    gate.serving.abort();
-    let _ = gate.serving.await;
+    gate.remove().await;
     let begun = Instant::now();
     unavailable().await;
     assert!(begun.elapsed() < Duration::from_secs(10), "every call ends within 10 s: {:?}", begun.elapsed());

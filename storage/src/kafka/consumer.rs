@@ -29,7 +29,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 /// Messages taken up before the worker is woken.
 const MESSAGES_PER_TURN_MAX: usize = 1_024;
 /// A worker that does not poll for so long loses its partitions. The thread polls always, so this means a stopped process.
-const SESSION_TIMEOUT_MS: &str = "10000";
+/// The least that brokers allow by default: after a death, senders wait as long.
+const SESSION_TIMEOUT_MS: &str = "6000";
 
 /// How often the lag is told anew.
 const LAG_INTERVAL_MS: &str = "2000";

@@ -4,7 +4,7 @@
 //! by rising id, so two writers of one conversation go one after the other and the second sees what the first did; what was
 //! applied before costs one read and no lock; all changes of a conversation in a batch are in one transaction.
 
-use super::bulk::{self, ConversationRow, ROWS_MAX};
+use super::bulk::{self, ConversationRow, PAIRS_MAX, ROWS_MAX};
 use super::fold::Folded;
 use super::link::{Attempts, Failure, Link};
 use super::rows;
@@ -134,7 +134,7 @@ async fn load_members(
         }
     }
     let named: Vec<_> = named.into_iter().collect();
-    for of in named.chunks(ROWS_MAX) {
+    for of in named.chunks(PAIRS_MAX) {
         let found: Vec<Member> = bulk::members(of).build_query_as().fetch_all(&mut *connection).await?;
         for row in found {
             let (log, user) = (rows::log(&row.log, "members")?, rows::user(&row.user, "members")?);

@@ -14,6 +14,7 @@ use crate::ports::{
 };
 use async_trait::async_trait;
 use im_proto::{LogId, Ordinal, Seq, UserId};
+use sqlx::Connection as _;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -36,7 +37,8 @@ impl MysqlDirectory {
         let look = async {
             let mut connection = super::link::connect(options).await?;
             refuse_unsafe(server::findings(&mut connection).await?, &options.allow).map_err(MysqlError::Weak)?;
-            migrate::assert_newest(&mut connection).await
+            migrate::assert_newest(&mut connection).await?;
+            connection.close().await.map_err(MysqlError::from)
         };
         let looked = tokio::time::timeout(CALL_TIMEOUT, look).await;
         looked.map_err(|_| MysqlError::Driver("no answer in time".to_owned()))??;
@@ -227,7 +229,7 @@ impl Directory for MysqlDirectory {
         let found = within(async {
             let mut lent = self.link.lend().await?;
             let mut found = HashMap::with_capacity(keys.len());
-            for keys in keys.chunks(bulk::ROWS_MAX) {
+            for keys in keys.chunks(bulk::PAIRS_MAX) {
                 let rows: Vec<ReadRow> = bulk::reads(keys).build_query_as().fetch_all(lent.connection()).await?;
                 for ReadRow { log, user, seq, ordinal } in rows {
                     found.insert((log, user), ReadCursor { seq: Seq(seq), ordinal: Ordinal(ordinal) });

@@ -221,3 +221,26 @@ async fn identity(connection: &mut MySqlConnection) -> Result<String, sqlx::Erro
 async fn is_alive(connection: &mut MySqlConnection, metadata: PoolConnectionMetadata) -> bool {
     metadata.idle_for < IDLE_TRUSTED || connection.ping().await.is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_server_has_another_number_and_so_has_the_first_one_when_it_returns() {
+        let mut server = Server { identity: String::new(), number: 0, since: Instant::now() };
+        let mut numbers = Vec::new();
+        for identity in ["1 a 3306", "1 a 3306", "2 b 3306", "1 a 3306"] {
+            server.connected_to(identity.to_owned());
+            numbers.push(server.number);
+        }
+        assert_eq!(numbers, [1, 1, 2, 3]);
+    }
+
+    #[test]
+    fn errors_that_a_repetition_cannot_help_are_handed_back() {
+        assert_eq!(Failure::from(sqlx::Error::PoolTimedOut).number(), None);
+        assert!(matches!(Failure::from(sqlx::Error::PoolTimedOut).into(), StoreError::Unavailable(_)));
+        assert!(matches!(Failure::from(sqlx::Error::Decode("x".into())).into(), StoreError::Damaged(_)));
+    }
+}

@@ -5,7 +5,7 @@
 
 use super::{MysqlError, MysqlOptions, link, migrate};
 use crate::finding::{Finding, Severity, judge};
-use sqlx::{MySqlConnection, Row as _};
+use sqlx::{Connection as _, MySqlConnection, Row as _};
 use std::collections::HashMap;
 
 /// The oldest releases that the statements were written for, as (major, minor).
@@ -21,6 +21,7 @@ pub async fn check(options: &MysqlOptions) -> Result<Vec<Finding>, MysqlError> {
             let mend = "run `im-server migrate up` of the release that is to run";
             found.push(Finding::new("mysql.schema", Severity::Unsafe, error.to_string(), mend));
         }
+        connection.close().await?;
         Ok(judge(found, &options.allow))
     };
     let looked = tokio::time::timeout(link::CALL_TIMEOUT, look).await;
