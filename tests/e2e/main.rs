@@ -27,3 +27,4 @@ mod kill_points;
 mod page;
 mod process;
 mod restore;
+mod traces;
