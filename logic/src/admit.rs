@@ -6,7 +6,7 @@
 
 use crate::decide::ReadTarget;
 use crate::refusal::Refusal;
-use crate::worker::{Shared, Told};
+use crate::worker::{Refused, Shared, Told};
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
 use im_proto::{ConnectionId, LogId, TraceId, UserId, internal};
 use im_storage::ports::{DeadLetter, DeadReason, GatewayBoot, Partition, Queued, Record};
@@ -68,7 +68,9 @@ pub(crate) fn admit(shared: &Shared, partition: Partition, records: Vec<Queued>)
         };
         match turn_away(shared, &arrival, now.saturating_duration_since(queued.since), now) {
             Some(refusal) => {
-                shared.refused(&refusal, arrival.origin, &arrival.sender, &record.log);
+                let Arrival { origin, sender, .. } = &arrival;
+                let written = Some((*origin, &record.log));
+                shared.refused(&refusal, &Refused { user: sender, request_id: origin.request_id, written });
                 admitted.told.push(Told { origin: arrival.origin, body: Body::Error(refusal.to_wire()) });
             }
             None => {

@@ -17,7 +17,7 @@ use crate::planted::planted;
 use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::refusal::Refusal;
 use crate::traced;
-use crate::worker::{Stopped, Told, Worker};
+use crate::worker::{Refused, Stopped, Told, Worker};
 use bytes::Bytes;
 use im_proto::client::{self, entry::Content, server_frame::Body};
 use im_proto::{ClientId, LogId, Ordinal, Seq, UserId};
@@ -238,7 +238,9 @@ impl Worker {
     }
 
     pub(crate) fn refused(&self, work: &Work, refusal: &Refusal) -> Told {
-        self.shared.refused(refusal, work.origin, &work.sender, &work.queued.record.log);
+        let written = Some((work.origin, &work.queued.record.log));
+        let of = Refused { user: &work.sender, request_id: work.origin.request_id, written };
+        self.shared.refused(refusal, &of);
         Told { origin: work.origin, body: Body::Error(refusal.to_wire()) }
     }
 }

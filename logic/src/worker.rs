@@ -48,6 +48,14 @@ pub(crate) struct Shared {
     pub refused_lines: Arc<LineLimit>,
 }
 
+/// A command that is refused.
+pub(crate) struct Refused<'a> {
+    pub user: &'a UserId,
+    pub request_id: u64,
+    /// Where it came from and which log it would have written; a request that only reads is not told its connection.
+    pub written: Option<(Origin, &'a LogId)>,
+}
+
 /// Lines about refused commands a second; how many more there were stands on the next line.
 pub(crate) const REFUSED_LINES_PER_S_MAX: u32 = 100;
 
@@ -64,15 +72,17 @@ pub(crate) struct Owned {
 
 impl Shared {
     /// Counts a refused command, and logs it.
-    pub fn refused(&self, refusal: &Refusal, origin: Origin, sender: &UserId, log: &LogId) {
+    pub fn refused(&self, refusal: &Refusal, of: &Refused<'_>) {
         self.metrics.count_refusal(refusal.code);
         if !tracing::enabled!(target: REFUSED, tracing::Level::INFO) {
             return;
         }
         if let Some(left_out) = self.refused_lines.line() {
-            let (connection, request) = (origin.connection.0, origin.request_id);
-            let (trace, code) = (origin.trace.map(display), refusal.code.as_str_name());
-            tracing::info!(target: REFUSED, trace, user = %sender, %log, connection, request, code, left_out, "refused");
+            let Refused { user, request_id: request, written } = *of;
+            let (log, connection) = (written.map(|(_, log)| display(log)), written.map(|(of, _)| of.connection.0));
+            let trace = written.and_then(|(origin, _)| origin.trace).map(display);
+            let code = refusal.code.as_str_name();
+            tracing::info!(target: REFUSED, trace, %user, log, connection, request, code, left_out, "refused");
         }
     }
 
