@@ -62,7 +62,7 @@ impl Worker {
         let receipts = self.receipt_readers(stored).await?;
         let plan = plan::plan(lanes, stored, receipts);
         let Some(moves) = self.bump(&plan).await else {
-            self.inbox_behind = true;
+            self.inbox_behind = !planted("missed_moves_forgotten");
             let answers = stored.iter().filter_map(|entry| entry.answer.clone());
             self.answer_all(answers.map(|(origin, body)| Told { origin, body }).collect());
             traced::delivered(stored, lanes);

@@ -25,7 +25,8 @@ kafka_start() {
     {
       cat "$here/kafka/server.properties"
       echo "listeners=PLAINTEXT://127.0.0.1:$(kafka_port),CONTROLLER://127.0.0.1:$(kafka_controller_port)"
-      echo "advertised.listeners=PLAINTEXT://127.0.0.1:$(kafka_port)"
+      # Where clients come back to; a test puts a proxy there.
+      echo "advertised.listeners=PLAINTEXT://127.0.0.1:${IM_SERVICES_KAFKA_ADVERTISED_PORT:-$(kafka_port)}"
       echo "controller.quorum.voters=1@127.0.0.1:$(kafka_controller_port)"
       echo "log.dirs=$data/log"
     } >"$data/server.properties"

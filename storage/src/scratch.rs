@@ -11,6 +11,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
 use std::time::Duration;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two looks at what ends by itself.
+const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
@@ -53,17 +55,32 @@ pub async fn drop_entries(url: &str, name: &str) -> Result<(), ScratchError> {
     timely(async { mongodb::Client::with_uri_str(url).await?.database(name).drop().await }).await
 }
 
-/// With the group of the same name, whose members are gone.
-pub async fn delete_topic(brokers: &str, name: &str) -> Result<(), ScratchError> {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+fn admin(brokers: &str) -> Result<(AdminClient<DefaultClientContext>, AdminOptions), ScratchError> {
     let options = AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT));
-    let topics = admin.delete_topics(&[name], &options).await?;
-    // Members that were killed are members until their session ends; a group without offsets is forgotten by itself.
-    let _ = admin.delete_groups(&[name], &options).await?;
-    match topics.into_iter().find_map(Result::err) {
+    Ok((ClientConfig::new().set("bootstrap.servers", brokers).create()?, options))
+}
+
+pub async fn delete_topic(brokers: &str, name: &str) -> Result<(), ScratchError> {
+    let (admin, options) = admin(brokers)?;
+    match admin.delete_topics(&[name], &options).await?.into_iter().find_map(Result::err) {
         None | Some((_, Code::UnknownTopicOrPartition)) => Ok(()),
         Some((_, code)) => Err(rdkafka::error::KafkaError::AdminOp(code).into()),
     }
+}
+
+/// With its offsets. Members that were killed are members until their session ends: it waits for that.
+pub async fn delete_group(brokers: &str, name: &str) -> Result<(), ScratchError> {
+    let (admin, options) = admin(brokers)?;
+    let work = async {
+        loop {
+            match admin.delete_groups(&[name], &options).await?.into_iter().find_map(Result::err) {
+                None | Some((_, Code::GroupIdNotFound)) => return Ok(()),
+                Some((_, Code::NonEmptyGroup)) => tokio::time::sleep(POLL).await,
+                Some((_, code)) => return Err(rdkafka::error::KafkaError::AdminOp(code)),
+            }
+        }
+    };
+    timely(work).await
 }
 
 /// Every key that begins with `prefix`.

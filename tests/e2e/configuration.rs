@@ -150,3 +150,17 @@ fn every_key_of_the_schema_is_listed_as_a_variable_and_the_variable_is_obeyed() 
         assert_eq!((at(&defaults, &path), at(&effective, &path)), (default, &other), "{name}={text}");
     }
 }
+
+#[test]
+fn the_configuration_in_compose_yaml_is_accepted() {
+    let compose = yaml(&std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/compose.yaml")).unwrap());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), compose["configs"]["im-server"]["content"].as_str().unwrap()).unwrap();
+    let arguments = ["config", "check", "--config", file.path().to_str().unwrap()];
+    for role in ["gateway-1", "gateway-2", "worker-1", "worker-2", "migrate"] {
+        let environment = compose["services"][role]["environment"].as_object().cloned().unwrap_or_default();
+        let variables: Vec<_> =
+            environment.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
+        assert_eq!(printed(&arguments, &variables), "ok\n", "{role}");
+    }
+}

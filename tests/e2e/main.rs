@@ -16,6 +16,8 @@ mod c4_lost_pushes;
 mod c5_every_request_ends;
 mod c6_nothing_is_dropped_silently;
 mod c7_an_old_login_never_evicts_a_newer_one;
+#[cfg(feature = "services")]
+mod chaos;
 #[cfg(feature = "fault-points")]
 mod clock_jumps;
 mod configuration;

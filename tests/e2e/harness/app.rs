@@ -36,6 +36,8 @@ pub struct Seen {
     /// The user's own read cursors, merged as an app does.
     pub reads: BTreeMap<String, u64>,
     pub unanswered: usize,
+    /// Commands that were answered for good.
+    pub answered: u64,
     pub syncs: usize,
     pub disconnects: usize,
 }
@@ -266,6 +268,9 @@ impl Recorder {
 
     fn ended(&self, event: Event) {
         self.history.record(event);
-        self.seen.send_modify(|seen| seen.unanswered -= 1);
+        self.seen.send_modify(|seen| {
+            seen.unanswered -= 1;
+            seen.answered += 1;
+        });
     }
 }

@@ -4,9 +4,9 @@
 //! the verdict of the checker. Always: what is done follows from the seed alone (when it happens does not), and a device
 //! has a bounded number of commands without an answer.
 
-use super::app::App;
+use super::app::{App, Seen};
 use super::checker::assert_contract_held;
-use super::history::History;
+use super::history::{Event, History};
 use super::read_back::read_back;
 use super::server::Server;
 use im_proto::LogId;
@@ -25,6 +25,9 @@ const UNANSWERED_MAX: usize = 12;
 const GROUPS_EACH_MAX: usize = 3;
 /// Between two commands of a device: so many a second, not as many as the machine can.
 const PACE_MS: std::ops::Range<u64> = 0..12;
+/// A test that waits for a server does not wait for the growing delay of a client's backoff.
+#[cfg(feature = "services")]
+const REDIAL: Duration = Duration::from_secs(1);
 
 /// Apps under load.
 pub struct Load {
@@ -32,6 +35,7 @@ pub struct Load {
     stop: watch::Sender<bool>,
     users: Vec<JoinHandle<App>>,
     clients: Vec<im_client::tokio_transport::Client>,
+    seen: Vec<watch::Receiver<Seen>>,
 }
 
 impl Load {
@@ -44,12 +48,13 @@ impl Load {
         let group = apps[0].create_group(&USERS[1..3]);
         apps[0].settled().await;
         let clients = apps.iter().map(|app| app.client.clone()).collect();
+        let seen = apps.iter().map(App::subscribe).collect();
         let users = apps.into_iter().enumerate().map(|(number, app)| {
             let rng = StdRng::seed_from_u64(seed.wrapping_add(number as u64));
             let user = User { creates: number == 0, app, rng, groups: vec![group.clone()], created: 0 };
             tokio::spawn(user.act_until(stop.subscribe()))
         });
-        Self { users: users.collect(), history, stop, clients }
+        Self { users: users.collect(), history, stop, clients, seen }
     }
 
     /// Everybody dials now instead of after a growing delay.
@@ -59,13 +64,32 @@ impl Load {
         }
     }
 
+    /// Waits until every device was answered a command that it gave after this call.
+    #[cfg(feature = "services")]
+    pub async fn is_answered(&self, deadline: Duration) {
+        let wanted: Vec<u64> =
+            self.seen.iter().map(|seen| seen.borrow().answered + UNANSWERED_MAX as u64 + 1).collect();
+        let all = async {
+            for (seen, wanted) in self.seen.iter().zip(wanted) {
+                let mut seen = seen.clone();
+                while seen.borrow_and_update().answered < wanted {
+                    self.reconnect().await;
+                    let _ = tokio::time::timeout(REDIAL, seen.wait_for(|seen| seen.answered >= wanted)).await;
+                }
+            }
+        };
+        let answered = tokio::time::timeout(deadline, all).await;
+        assert!(answered.is_ok(), "somebody had no answer within {deadline:?}");
+    }
+
     /// The stream of one device breaks.
     pub async fn cut_a_link(&self, rng: &mut StdRng) {
         self.clients.choose(rng).unwrap().cut_link().await.unwrap();
     }
 
-    /// Nobody begins anything new; everything begun ends, everybody sees everything, and the contract held.
-    pub async fn finish(self, server: &Server) {
+    /// Nobody begins anything new; everything begun ends, everybody sees everything, and the contract held. Answers how many
+    /// commands were acked.
+    pub async fn finish(self, server: &Server) -> usize {
         self.stop.send_replace(true);
         self.reconnect().await;
         let mut apps = Vec::new();
@@ -73,6 +97,7 @@ impl Load {
             apps.push(user.await.unwrap());
         }
         converge_and_check(server, &apps, &self.history).await;
+        self.history.lock().events.iter().filter(|event| matches!(event, Event::Stored { .. })).count()
     }
 }
 

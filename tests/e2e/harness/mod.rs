@@ -7,10 +7,15 @@ pub mod app;
 pub mod bystander;
 pub mod calls;
 pub mod checker;
+#[cfg(feature = "services")]
+pub mod cluster;
+#[cfg(feature = "services")]
+pub mod deployment;
 pub mod endpoint;
 pub mod history;
 pub mod http;
 pub mod load;
+pub mod process;
 pub mod raw;
 pub mod read_back;
 pub mod server;

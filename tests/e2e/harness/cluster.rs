@@ -1,0 +1,117 @@
+//! Two workers and two gateways on the real services.
+//!
+//! In: settings, a deployment, where each role listens and looks for the others. Out: a [`Server`] whose processes can also
+//! be killed, stopped, paused and started one by one. Always: every role is ready when it is handed over.
+
+use super::deployment::{Deployment, Services};
+use super::endpoint::Endpoint;
+use super::process::{Addresses, Folder, Launch, Process, Role, Settings, Started};
+use super::server::Server;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+/// Where the roles listen, and where they look for each other: something may lie between.
+pub struct Places {
+    pub workers: [Addresses; 2],
+    pub gateways: [Addresses; 2],
+    /// Where gateways ask the workers.
+    pub questions: [SocketAddr; 2],
+    /// Where workers deliver to each gateway.
+    pub deliveries: [SocketAddr; 2],
+}
+
+impl Places {
+    pub fn direct() -> Self {
+        let (workers, gateways) = ([(); 2].map(|()| known_ports()), [(); 2].map(|()| known_ports()));
+        Self { workers, gateways, questions: workers.map(|at| at.rpc), deliveries: gateways.map(|at| at.rpc) }
+    }
+}
+
+/// On a loopback address that no other process of this run has, with ports that are known before the process starts.
+fn known_ports() -> Addresses {
+    let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+    let own = Addresses::own().tcp.ip();
+    let [tcp, websocket, http, rpc] =
+        listeners.map(|listener| SocketAddr::new(own, listener.local_addr().unwrap().port()));
+    Addresses { tcp, websocket, http, rpc }
+}
+
+impl Server {
+    /// On a deployment of its own in the services that the environment names.
+    pub fn start_cluster(settings: Settings) -> Self {
+        Self::start_cluster_at(settings, Deployment::new(Services::of_environment()), &Places::direct())
+    }
+
+    pub fn start_cluster_at(settings: Settings, deployment: Deployment, places: &Places) -> Self {
+        let folder = Folder::new();
+        let launch = |role, own: Vec<(&str, String)>| {
+            let own = own.into_iter().map(|(variable, value)| (variable.to_owned(), value));
+            let environment: BTreeMap<String, String> = deployment.environment().into_iter().chain(own).collect();
+            Launch { role, folder: folder.clone(), environment, settings: settings.clone() }
+        };
+        migrate(&launch(Role::Logic, Vec::new()));
+        let workers = places.workers.map(|at| launch(Role::Logic, Vec::new()).start(at));
+        let mut processes = workers.map(ready).into_iter().collect::<Vec<Process>>();
+        let endpoints = json!(places.questions.map(|at| format!("http://{at}"))).to_string();
+        let gateways = std::array::from_fn::<Started, 2, _>(|number| {
+            let advertised = format!("http://{}", places.deliveries[number]);
+            let own = vec![("IM_RPC__LOGIC__ENDPOINTS", endpoints.clone()), ("IM_RPC__ADVERTISE", advertised)];
+            launch(Role::Gateway, own).start(places.gateways[number])
+        });
+        processes.extend(gateways.map(ready));
+        let mut server = Self::of(folder, processes);
+        server.deployment = Some(deployment);
+        server
+    }
+
+    pub fn deployment(&self) -> &Deployment {
+        self.deployment.as_ref().unwrap()
+    }
+
+    /// Where clients connect from now on.
+    pub fn set_doors(&mut self, doors: Vec<Endpoint>) {
+        self.doors = doors;
+    }
+
+    pub fn worker(&mut self, number: usize) -> &mut Process {
+        self.of_role(Role::Logic, number)
+    }
+
+    pub fn gateway(&mut self, number: usize) -> &mut Process {
+        self.of_role(Role::Gateway, number)
+    }
+
+    fn of_role(&mut self, role: Role, number: usize) -> &mut Process {
+        self.processes.iter_mut().filter(|process| process.role() == role).nth(number).unwrap()
+    }
+}
+
+impl Process {
+    pub fn restart(&mut self) {
+        let started = self.begin_restart();
+        if let Err(status) = self.end_restart(started) {
+            panic!("no restart: {status}\n{}", self.tail());
+        }
+    }
+
+    /// The process stands still, its connections open, until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+}
+
+/// Tables and topics, as an operator makes them.
+fn migrate(launch: &Launch) {
+    let output = launch.command(&["migrate", "up"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "migrate up: {}\n{said}", output.status);
+}
+
+fn ready(started: Started) -> Process {
+    started.ready().unwrap_or_else(|(status, log)| panic!("no start: {status}\n{log}"))
+}
