@@ -87,7 +87,7 @@ mod tests {
         let rows = TABLE.lines().filter_map(|line| line.strip_prefix("| `im_"));
         let told = rows.filter_map(|row| {
             let (name, rest) = row.split_once('`')?;
-            Some(format!("im_{name} {}", rest.split('|').nth(1)?.trim()))
+            Some(format!("im_{name} {}", rest.split('|').nth(2)?.trim()))
         });
         let told: BTreeSet<String> = told.collect();
         let missing: Vec<_> = printed.difference(&told).collect();
