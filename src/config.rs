@@ -164,6 +164,8 @@ pub struct Logic {
     #[schemars(range(min = 1))]
     pub group_members_max: u32,
     pub receipts_members_max: u32,
+    #[schemars(range(min = 2))]
+    pub large_members_min: u32,
     pub upstream_age_max_ms: u32,
     #[schemars(range(min = 1))]
     pub logs_cached_max: u32,

@@ -8,11 +8,15 @@
 //! | `ask` | questions as tasks, a bounded number of them |
 //! | `local` | answered by the request handlers of this process |
 //! | `remote`, `handler` | asked over gRPC, and answered at the other end |
+//! | `large`, `large_remote` | what is asked of large conversations, answered here or over gRPC |
 //! | `streams` | deliveries to gateways elsewhere |
 
 mod ask;
 #[cfg(feature = "distributed")]
 mod handler;
+mod large;
+#[cfg(feature = "distributed")]
+mod large_remote;
 mod local;
 #[cfg(feature = "distributed")]
 mod remote;

@@ -38,6 +38,8 @@ pub struct Connection {
     pub is_dirty: Cell<bool>,
     /// A command of this connection waits in the core's backlog.
     pub is_forward_blocked: Cell<bool>,
+    /// How often members of large conversations had changed when the logic was asked who this is.
+    pub asked_at_change: Cell<u64>,
     /// The deadline of this connection's entry in the wheel.
     armed_ms: Cell<u64>,
     /// When a closing connection is cut off.
@@ -57,6 +59,7 @@ impl Connection {
             permit: RefCell::new(permit),
             is_dirty: Cell::new(false),
             is_forward_blocked: Cell::new(false),
+            asked_at_change: Cell::new(0),
             armed_ms: Cell::new(NEVER),
             linger_until_ms: Cell::new(NEVER),
             is_over: Cell::new(false),
@@ -195,6 +198,7 @@ impl Connection {
             }
             Action::SignIn(sign_in) => {
                 core.metrics().commands.add(1);
+                self.asked_at_change.set(core.large_changes());
                 core.ask(Question::SignIn { connection: self.id, sign_in });
             }
             Action::Close { code, login } => {
@@ -237,7 +241,7 @@ impl Connection {
         Some(HeldLogin { connection: self.id, user, device, generation: *generation })
     }
 
-    fn user(&self) -> Option<UserId> {
+    pub fn user(&self) -> Option<UserId> {
         self.session.borrow().login().map(|login| login.user.clone())
     }
 

@@ -10,6 +10,7 @@ use crate::faults::Dice;
 use crate::forward::Backlog;
 use crate::gateway::Shared;
 use crate::lane::CoreLane;
+use crate::large::Large;
 use crate::metrics::CoreMetrics;
 use crate::ports::{HeldLogin, Question, SignedIn};
 use crate::sweep::Sweep;
@@ -36,6 +37,7 @@ pub struct Core {
     pub backlog: RefCell<Backlog>,
     pub refused_lines: LineLimit,
     pub sweeps: RefCell<Vec<Sweep>>,
+    pub large: RefCell<Large>,
     /// Where all connections read to; what is left of a frame is copied out of it.
     pub read_buffer: RefCell<BytesMut>,
     /// A push that a planted bug holds back to swap it with the next.
@@ -68,6 +70,7 @@ impl Core {
             backlog: RefCell::default(),
             refused_lines: LineLimit::new(REFUSED_LINES_PER_S_MAX),
             sweeps: RefCell::default(),
+            large: RefCell::default(),
             read_buffer: RefCell::default(),
             swapped: RefCell::default(),
             wheel: RefCell::new(Wheel::new(shared.now_ms())),
@@ -152,6 +155,7 @@ impl Core {
 
     pub fn sign_out(&self, connection: ConnectionId, login: Login) {
         let Login { user, device, generation, .. } = login;
+        self.large_gone(connection, user.clone());
         self.ask(Question::SignedOut { connection, user, device, generation });
     }
 

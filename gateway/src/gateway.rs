@@ -9,6 +9,7 @@ use crate::affinity;
 use crate::config::{CORES_MAX, GatewayConfig, StartError};
 use crate::driver::{self, Chosen};
 use crate::lane::{Command, CoreLane, LaneEvent};
+use crate::large::Record;
 use crate::listen::{self, Addresses, Listening};
 use crate::metrics::{CoreMetrics, CoreSnapshot, Counter, Snapshot};
 use crate::ports::{AskLogic, Forward};
@@ -148,8 +149,8 @@ impl GatewayHandle {
                     self.push(ConnectionId(kick.connection_id), LaneEvent::Kick(kick), &mut touched);
                 }
                 Some(internal::delivery::Kind::Push(push)) => self.push_split(push, trace, &mut touched),
-                // No worker sends one yet.
-                Some(internal::delivery::Kind::LargePush(_)) | None => {}
+                Some(internal::delivery::Kind::LargePush(push)) => self.push_large(push, trace, &mut touched),
+                None => {}
             }
         }
         for (index, lane) in self.0.shared.lanes.iter().enumerate() {
@@ -242,6 +243,18 @@ impl GatewayHandle {
             if let Some(first) = targets.first().map(|t| ConnectionId(t.connection_id)) {
                 self.push(first, LaneEvent::Push { frame: frame.clone(), targets, trace }, touched);
             }
+        }
+    }
+
+    /// Any core may have members of it.
+    fn push_large(&self, push: internal::LargePush, trace: Option<TraceId>, touched: &mut u64) {
+        let Some(record) = Record::parse(push, trace).map(Arc::new) else {
+            tracing::error!("a worker sent an entry of a large conversation with an id that is none");
+            return;
+        };
+        for (core, lane) in self.0.shared.lanes.iter().enumerate() {
+            lane.push(LaneEvent::Large(record.clone()));
+            *touched |= 1 << core;
         }
     }
 

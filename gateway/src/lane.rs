@@ -4,6 +4,7 @@
 //! waits; a full lane drops, counts, and has the core hint its connections; however much is sent before the core looks, it
 //! is woken once. What a core must not miss (hint, drain, stop) are flags that cannot be dropped.
 
+use crate::large::Record;
 use crate::ports::LogicAnswer;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
@@ -20,8 +21,17 @@ pub const LANE_TARGETS_MAX: usize = 1 << 18;
 
 #[derive(Debug)]
 pub enum LaneEvent {
-    Answer { answer: internal::Answer, trace: Option<TraceId> },
-    Push { frame: Bytes, targets: Vec<internal::Target>, trace: Option<TraceId> },
+    Answer {
+        answer: internal::Answer,
+        trace: Option<TraceId>,
+    },
+    Push {
+        frame: Bytes,
+        targets: Vec<internal::Target>,
+        trace: Option<TraceId>,
+    },
+    /// For all its readers on this core, which knows them.
+    Large(Arc<Record>),
     Kick(internal::Kick),
     Logic(LogicAnswer),
 }

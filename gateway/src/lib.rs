@@ -19,6 +19,7 @@ mod faults;
 mod forward;
 mod gateway;
 mod lane;
+mod large;
 mod listen;
 mod metrics;
 mod planted;
@@ -35,4 +36,7 @@ pub use faults::{DropPushes, Faults};
 pub use gateway::{Gateway, GatewayHandle};
 pub use lane::CoreLane;
 pub use metrics::{CoreSnapshot, Snapshot};
-pub use ports::{AskLogic, Forward, HeldLogin, LogicAnswer, Question, SignInRefused, SignedIn, Upstream};
+pub use ports::{
+    AskLogic, Forward, HeldLogin, LargeHead, LargeMembers, LargeMembership, LogicAnswer, Question, SignInRefused,
+    SignedIn, Upstream,
+};

@@ -124,6 +124,10 @@ counters!(
     pushes_dropped,
     /// Deliveries for a connection that is not here, or not signed in.
     not_here,
+    /// Entries of large conversations that came, for however many connections of this core.
+    large_records,
+    /// Times the logic was asked who is in a large conversation.
+    large_refreshes,
     /// Sync hints sent.
     hints,
     kicks,

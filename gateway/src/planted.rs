@@ -21,6 +21,10 @@ pub enum Bug {
     SwapTwo,
     /// Bytes that arrive within 4 ms of a timer tick are gone, as those of a read that the tick cancelled.
     ReadCancelLosesBytes,
+    /// An entry of a large conversation goes to those who were members when the logic was asked last.
+    StaleMembersExpanded,
+    /// Nobody is hinted of a large conversation's head.
+    LargeHeadsUnhinted,
     /// A WebSocket header before more than one frame counts one byte too few.
     WebsocketHeaderShort,
     /// A WebSocket connection that the server closes ends without a close frame.
@@ -43,6 +47,8 @@ pub fn planted(bug: Bug) -> bool {
         Ok("double_one") => Some(Bug::DoubleOne),
         Ok("swap_two") => Some(Bug::SwapTwo),
         Ok("read_cancel_loses_bytes") => Some(Bug::ReadCancelLosesBytes),
+        Ok("stale_members_expanded") => Some(Bug::StaleMembersExpanded),
+        Ok("large_heads_unhinted") => Some(Bug::LargeHeadsUnhinted),
         Ok("websocket_header_short") => Some(Bug::WebsocketHeaderShort),
         Ok("websocket_close_missing") => Some(Bug::WebsocketCloseMissing),
         _ => None,

@@ -5,7 +5,7 @@
 
 use crate::lane::CoreLane;
 use bytes::Bytes;
-use im_proto::{ConnectionId, DeviceId, Generation, InboxVersion, LogId, TraceId, UserId, client};
+use im_proto::{ConnectionId, DeviceId, Generation, InboxVersion, LogId, Seq, TraceId, UserId, client};
 
 /// A command that writes, on its way to the queue.
 #[derive(Debug, Clone)]
@@ -36,6 +36,12 @@ pub enum Question {
     Read { connection: ConnectionId, request_id: u64, user: UserId, frame: Bytes },
     /// The logins that sent a heartbeat in this turn: do they still stand, and what are their users' inbox versions?
     Heartbeats { logins: Vec<HeldLogin> },
+    /// Who is in a large conversation?
+    LargeMembers { log: LogId },
+    /// How far have these conversations come, and are they still large?
+    LargeHeads { logs: Vec<LogId> },
+    /// Which large conversations are these users in? `changes` comes back with the answer.
+    LargeOfUsers { changes: u64, users: Vec<(ConnectionId, UserId)> },
     /// The connection of this login is gone: forget its route.
     SignedOut { connection: ConnectionId, user: UserId, device: DeviceId, generation: Generation },
 }
@@ -46,16 +52,30 @@ pub enum LogicAnswer {
         connection: ConnectionId,
         outcome: Result<SignedIn, SignInRefused>,
     },
-    /// `frame` is a delimited `ServerFrame`. `inbox_version`: the answer told the connection of everything up to it.
+    /// `frame` is a delimited `ServerFrame`. `inbox_version`: the answer told the connection of everything up to it, and of
+    /// the `large` conversations up to their seqs.
     Read {
         connection: ConnectionId,
         request_id: u64,
         frame: Bytes,
         inbox_version: Option<InboxVersion>,
+        large: Vec<(LogId, Seq)>,
     },
     /// `None`: a newer login of the device stands elsewhere, and the kick that said so was lost.
     Heartbeats {
         answers: Vec<(ConnectionId, Option<InboxVersion>)>,
+    },
+    /// `None`: nobody could be asked.
+    LargeMembers {
+        log: LogId,
+        members: Option<LargeMembers>,
+    },
+    LargeHeads {
+        heads: Vec<LargeHead>,
+    },
+    LargeOfUsers {
+        changes: u64,
+        users: Vec<(ConnectionId, Vec<LargeMembership>)>,
     },
 }
 
@@ -79,6 +99,32 @@ pub struct SignedIn {
     pub epoch: im_proto::Epoch,
     /// When the token ends; the connection is closed then with TOKEN_EXPIRED. `None`: it does not.
     pub token_expires_at_ms: Option<i64>,
+    /// The large conversations of the user; read after the route was registered.
+    pub large: Vec<LargeMembership>,
+}
+
+/// A user's present time in a large conversation, as of the last change of its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LargeMembership {
+    pub log: LogId,
+    pub joined_seq: Seq,
+    pub members_seq: Seq,
+}
+
+/// All members of a large conversation, each with its joining.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LargeMembers {
+    /// Every change up to this one is in them.
+    pub members_seq: Seq,
+    pub members: Vec<(UserId, Seq)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LargeHead {
+    pub log: LogId,
+    pub seq: Seq,
+    /// False: its members are told one by one now.
+    pub is_large: bool,
 }
 
 #[derive(Debug, Clone)]

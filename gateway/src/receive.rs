@@ -67,12 +67,18 @@ impl Core {
         match event {
             LaneEvent::Answer { answer, trace } => self.answer(answer, trace),
             LaneEvent::Push { frame, targets, trace } => self.push(&frame, &targets, trace),
+            LaneEvent::Large(record) => self.large_record(&record),
             LaneEvent::Kick(kick) => self.kick(kick),
             LaneEvent::Logic(LogicAnswer::SignedIn { connection, outcome }) => self.signed_in(connection, outcome),
-            LaneEvent::Logic(LogicAnswer::Read { connection, request_id, frame, inbox_version }) => {
+            LaneEvent::Logic(LogicAnswer::Read { connection, request_id, frame, inbox_version, large }) => {
                 let told = inbox_version.map_or(Told::Nothing, Told::UpTo);
-                self.answered(connection, request_id, frame, told);
+                if self.answered(connection, request_id, frame, told) {
+                    self.large_told(connection, &large);
+                }
             }
+            LaneEvent::Logic(LogicAnswer::LargeMembers { log, members }) => self.large_members(&log, members),
+            LaneEvent::Logic(LogicAnswer::LargeHeads { heads }) => self.large_heads(&heads),
+            LaneEvent::Logic(LogicAnswer::LargeOfUsers { changes, users }) => self.large_of_users(changes, &users),
             LaneEvent::Logic(LogicAnswer::Heartbeats { answers }) => {
                 for (connection, version) in answers {
                     match version {
@@ -100,7 +106,7 @@ impl Core {
         tracing::debug!(target: TRACE, hop = "send", trace, connection, request, waited);
     }
 
-    /// False: nobody waited for it any more.
+    /// False: nobody waited for the answer.
     fn answered(self: &Rc<Self>, id: ConnectionId, request_id: u64, frame: Bytes, told: Told) -> bool {
         let Some(connection) = self.here(id) else { return false };
         let now_ms = self.now_ms();
@@ -137,7 +143,13 @@ impl Core {
         tracing::debug!(target: TRACE, hop = "send", trace, targets = targets.len(), dropped);
     }
 
-    fn push_to(self: &Rc<Self>, connection: &Rc<Connection>, frame: &Bytes, inbox: Option<&internal::InboxMove>) {
+    /// False: dropped, since the client reads too slowly.
+    pub fn push_to(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        frame: &Bytes,
+        inbox: Option<&internal::InboxMove>,
+    ) -> bool {
         self.metrics().pushes.add(1);
         // An empty frame: the connection has the content by its answer, only its inbox moves.
         let mut queued = frame.is_empty() || self.queue(connection, frame);
@@ -156,6 +168,7 @@ impl Core {
             }
             session.pushed(step);
         }
+        queued
     }
 
     fn queue(self: &Rc<Self>, connection: &Rc<Connection>, frame: &Bytes) -> bool {
@@ -198,10 +211,11 @@ impl Core {
         let Some(connection) = self.here(id) else { return };
         let version = if planted(Bug::NoHeartbeatHint) { InboxVersion(0) } else { version };
         let given = connection.session.borrow().given();
-        if given.is_some_and(|given| version > given) {
+        let is_behind = self.is_behind_large(id);
+        if is_behind || given.is_some_and(|given| version > given) {
             self.metrics().hints.add(1);
         }
-        connection.with_session(self, |session, actions| session.version(version, actions));
+        connection.with_session(self, |session, actions| session.version(version, is_behind, actions));
     }
 
     fn signed_in(self: &Rc<Self>, id: ConnectionId, outcome: Result<SignedIn, SignInRefused>) {
@@ -218,6 +232,8 @@ impl Core {
             (Some(connection), Ok(signed_in)) => {
                 let (now_ms, unix_ms) = (self.now_ms(), self.unix_ms());
                 let login = login(&signed_in, now_ms, unix_ms);
+                // Before the session goes on: what it asks for is answered to a member.
+                self.large_signed_in(&connection, signed_in.user.clone(), &signed_in.large);
                 let stands = connection.with_session(self, |session, actions| {
                     // Counted before the session goes on, which may end at once.
                     let stands = session.signed_in(login, now_ms, unix_ms, actions);
@@ -227,6 +243,7 @@ impl Core {
                 if stands {
                     connection.permit.borrow_mut().authenticated();
                 } else {
+                    self.large_gone(id, signed_in.user.clone());
                     self.take_back(id, signed_in);
                 }
             }

@@ -101,6 +101,7 @@ async fn serve(core: &Rc<Core>, sockets: Listening, listening: &Open) -> io::Res
             }
         }
         core.go_on_sweeping();
+        core.look_after_large();
     }
     Ok(())
 }

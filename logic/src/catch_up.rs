@@ -16,7 +16,9 @@ use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::worker::{Owned, Shared, Stopped, Worker};
 use im_proto::client;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
-use im_storage::ports::{Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail};
+use im_storage::ports::{
+    Conversation, Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail,
+};
 use rebuild::{Lost, rebuild};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -199,9 +201,14 @@ async fn member_moves(shared: &Shared, log: &LogId, page: &[client::Entry]) -> R
     let Some(conversation) = shared.ports.directory.conversation(log).await? else {
         return Err(entry::damaged(log, Seq(1), "a conversation without a beginning"));
     };
+    let is_large = is_large(shared, &conversation);
     let moves = conversation.members.iter().filter_map(|row| {
         let head = last_readable(row, page)?;
         let read = reads.get(row.user.as_str()).copied().filter(|read| read.seq <= Seq(head.seq));
+        // The others of a large conversation have no row to move: their syncs ask for its head.
+        if is_large && read.is_none() && !joined_or_left(row, page) {
+            return None;
+        }
         Some(Move {
             user: row.user.clone(),
             log: log.clone(),
@@ -212,6 +219,17 @@ async fn member_moves(shared: &Shared, log: &LogId, page: &[client::Entry]) -> R
         })
     });
     Ok(moves.collect())
+}
+
+/// The worker that owns the log delivers it by gateways.
+fn is_large(shared: &Shared, conversation: &Conversation) -> bool {
+    let present = conversation.members.iter().filter(|row| row.left_seq.is_none()).count();
+    present > shared.config.large_members_min
+}
+
+fn joined_or_left(row: &MemberRow, page: &[client::Entry]) -> bool {
+    let of_page = |seq: Seq| page.iter().any(|entry| entry.seq == seq.0);
+    of_page(row.joined_seq) || row.left_seq.is_some_and(of_page)
 }
 
 /// The last entry of the page that lies in the member's time.

@@ -22,6 +22,9 @@ pub struct LogicConfig {
     pub send_burst_per_user: u32,
     /// Up to so many members, a moved read cursor is pushed to the others.
     pub receipts_members_max: usize,
+    /// With more members than this, a conversation is delivered by gateways that know its members, and no row is written for
+    /// each.
+    pub large_members_min: usize,
     pub limits: Limits,
 }
 
@@ -45,6 +48,7 @@ impl Default for LogicConfig {
             send_rate_per_user_per_s: 20,
             send_burst_per_user: 60,
             receipts_members_max: 100,
+            large_members_min: 500,
             limits: Limits { body_bytes_max: 16 * 1024, group_members_max: 10_000, group_name_bytes_max: 128 },
         }
     }

@@ -4,6 +4,7 @@
 //! this order, each in one call for the whole batch, or a few for a batch with many receivers; all of it may be repeated; a
 //! delivery may be lost without harm, since the inbox version moved before it. A frame is encoded once for all who get it.
 
+mod large;
 mod outbox;
 mod plan;
 
@@ -49,7 +50,7 @@ impl Worker {
         stored.sort_by_key(|entry| (members_of(entry.lane), entry.lane));
         self.apply(&stored).await?;
         self.note_reads(lanes, &stored).await?;
-        for part in plan::parts(&stored, MOVES_AT_ONCE_MAX) {
+        for part in plan::parts(&stored, self.shared.config.large_members_min, MOVES_AT_ONCE_MAX) {
             self.deliver_part(lanes, part).await?;
         }
         // Last: the answer to a resend may rest on an entry of this very batch, whose sender may sync at once.
@@ -60,7 +61,7 @@ impl Worker {
 
     async fn deliver_part(&mut self, lanes: &[Lane], stored: &[Stored]) -> Result<(), Stopped> {
         let receipts = self.receipt_readers(stored).await?;
-        let plan = plan::plan(lanes, stored, receipts);
+        let plan = plan::plan(lanes, stored, receipts, self.shared.config.large_members_min);
         let Some(moves) = self.bump(&plan).await else {
             self.inbox_behind = !planted("missed_moves_forgotten");
             let answers = stored.iter().filter_map(|entry| entry.answer.clone());
@@ -68,6 +69,7 @@ impl Worker {
             traced::delivered(stored, lanes);
             return Ok(());
         };
+        let gateways = if plan.has_large() { self.gateways().await } else { Vec::new() };
         let mut outbox = Outbox::default();
         for run in &plan.runs {
             let entries = &stored[run.entries.clone()];
@@ -75,6 +77,7 @@ impl Worker {
                 RunKind::Conversation { recipients } => {
                     self.tell_members(run, entries, recipients, &moves, &mut outbox)
                 }
+                RunKind::Large { movers } => self.tell_gateways(run, entries, movers, &moves, &gateways, &mut outbox),
                 RunKind::User { receipts } => self.tell_reader(run, entries, receipts, &moves, &mut outbox),
             }
         }
@@ -94,6 +97,7 @@ impl Worker {
     fn hand_on(&self, outbox: Outbox) {
         add(&self.shared.metrics.answers, outbox.answers);
         add(&self.shared.metrics.push_targets, outbox.push_targets);
+        add(&self.shared.metrics.large_pushes, outbox.large_pushes);
         for (gateway, deliveries) in outbox.into_gateways() {
             self.shared.ports.delivery.deliver(gateway, deliveries);
         }

@@ -60,6 +60,13 @@ pub(crate) fn members_seq(log: &LogId, row: &EntryRow) -> Result<Seq, StoreError
     Ok(Seq(stored.members_seq))
 }
 
+/// How many members the log has behind this entry.
+pub(crate) fn members(log: &LogId, row: &EntryRow) -> Result<usize, StoreError> {
+    let stored = internal::StoredEntry::decode(row.stored.clone())
+        .map_err(|_| damaged(log, row.seq, "the frame of the entry"))?;
+    Ok(stored.members as usize)
+}
+
 /// Only the entry's bytes, for those who hand them on.
 pub(crate) fn bytes(log: &LogId, row: EntryRow) -> Result<Bytes, StoreError> {
     let stored =
@@ -68,12 +75,12 @@ pub(crate) fn bytes(log: &LogId, row: EntryRow) -> Result<Bytes, StoreError> {
 }
 
 /// The encoded `StoredEntry`.
-pub(crate) fn stored(entry: &Bytes, content_hash: ContentHash, members_seq: Seq) -> Bytes {
+pub(crate) fn stored(entry: &Bytes, content_hash: ContentHash, members_seq: Seq, members: usize) -> Bytes {
     let stored = internal::StoredEntry {
         entry: entry.clone(),
         content_hash: Bytes::copy_from_slice(&content_hash.0),
         members_seq: members_seq.0,
-        members: 0,
+        members: members as u32,
     };
     stored.encode_to_vec().into()
 }
@@ -102,7 +109,7 @@ mod tests {
         let entry = client::Entry { seq: 4, ordinal: 2, ..Default::default() };
         let bytes = Bytes::from(entry.encode_to_vec());
         let hash = ContentHash::of("send", []);
-        let row = |seq| EntryRow { seq: Seq(seq), stored: stored(&bytes, hash, Seq(1)) };
+        let row = |seq| EntryRow { seq: Seq(seq), stored: stored(&bytes, hash, Seq(1), 2) };
         let read_back = read(&log, &row(4)).unwrap();
         assert_eq!((read_back.entry, read_back.content_hash, read_back.members_seq), (entry, hash, Seq(1)));
         assert!(matches!(read(&log, &row(5)), Err(StoreError::Damaged(_))));

@@ -43,7 +43,9 @@ mod worker;
 
 pub use config::{Limits, LogicConfig};
 pub use metrics::LogicMetrics;
-pub use requests::{DeviceState, ReadAnswer, Requests, SignInRefused, SignedIn};
+pub use requests::{
+    DeviceState, LargeHead, LargeMembers, LargeMembership, ReadAnswer, Requests, SignInRefused, SignedIn,
+};
 pub use worker::{Ports, WorkerHandle};
 
 use im_observe::LineLimit;

@@ -16,6 +16,8 @@ pub(crate) struct Position {
     pub ordinal: Ordinal,
     /// The last entry that changed the members.
     pub members_seq: Seq,
+    /// The one before that; 0 if it was not met in memory.
+    pub members_seq_before: Seq,
     /// Shared with what waits to be delivered, so that a message costs no copy of the member list.
     pub members: Arc<Members>,
 }
@@ -28,11 +30,16 @@ impl Position {
     /// The place behind `entry`, which is the next one.
     pub fn behind(&self, entry: &client::Entry, change: Option<&MembershipChange>) -> Self {
         debug_assert_eq!(entry.seq, self.head.next().0);
-        let (members_seq, members) = match change {
-            Some(change) => (change.seq, Arc::new(self.members.with(change))),
-            None => (self.members_seq, Arc::clone(&self.members)),
-        };
-        Self { head: Seq(entry.seq), ordinal: Ordinal(entry.ordinal), members_seq, members }
+        let place = Self { head: Seq(entry.seq), ordinal: Ordinal(entry.ordinal), ..self.clone() };
+        match change {
+            Some(change) => Self {
+                members_seq: change.seq,
+                members_seq_before: self.members_seq,
+                members: Arc::new(self.members.with(change)),
+                ..place
+            },
+            None => place,
+        }
     }
 }
 

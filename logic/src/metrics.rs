@@ -38,6 +38,8 @@ pub struct LogicMetrics {
     /// Deliveries to single connections: answers and push targets.
     pub answers: AtomicU64,
     pub push_targets: AtomicU64,
+    /// Entries of large conversations handed to gateways, each for all its members there.
+    pub large_pushes: AtomicU64,
     /// Entries repeated into the projections at start or after a take-over.
     pub caught_up_entries: AtomicU64,
     /// Partitions repeated because a projection had lost rows or claims.

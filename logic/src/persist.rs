@@ -313,6 +313,11 @@ fn new_entry(log: &LogId, entry: &Stored, content_hash: entry::ContentHash) -> N
         seq: entry.position.head,
         sender: entry.sender.clone(),
         client_id,
-        stored: entry::stored(&entry.bytes, content_hash, entry.position.members_seq),
+        stored: entry::stored(
+            &entry.bytes,
+            content_hash,
+            entry.position.members_seq,
+            entry.position.members.present.len(),
+        ),
     }
 }

@@ -4,6 +4,7 @@
 //! and device rows; may run on any task, many at once, a bounded number of reads; a store that is away is answered RETRY.
 
 mod devices;
+mod large;
 mod list_members;
 mod pull;
 mod sign_in;
@@ -11,6 +12,7 @@ mod sync;
 mod sync_without_inbox;
 
 pub use devices::DeviceState;
+pub use large::{LargeHead, LargeMembers, LargeMembership};
 pub use sign_in::{SignInRefused, SignedIn};
 
 use crate::frame;
@@ -20,7 +22,7 @@ use crate::token::KeyRing;
 use crate::worker::{Refused, Shared};
 use bytes::Bytes;
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
-use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, UserId};
+use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId};
 use im_storage::ports::{GatewayBoot, Login, StoreError};
 use prost::Message as _;
 use tokio::sync::Semaphore;
@@ -42,6 +44,15 @@ pub struct Requests {
 pub struct ReadAnswer {
     pub frame: Bytes,
     pub inbox_version: Option<InboxVersion>,
+    /// Large conversations, and up to where the answer told the connection of each.
+    pub large: Vec<(LogId, Seq)>,
+}
+
+impl ReadAnswer {
+    /// One that tells of no conversation's end.
+    fn of(frame: Bytes) -> Self {
+        Self { frame, inbox_version: None, large: Vec::new() }
+    }
 }
 
 impl Requests {
@@ -86,7 +97,7 @@ impl Requests {
 
     fn refuse(&self, user: &UserId, request_id: u64, refusal: &Refusal) -> ReadAnswer {
         self.shared.refused(refusal, &Refused { user, request_id, written: None });
-        ReadAnswer { frame: frame::of(request_id, Body::Error(refusal.to_wire())), inbox_version: None }
+        ReadAnswer::of(frame::of(request_id, Body::Error(refusal.to_wire())))
     }
 
     /// What a heartbeat asks of each login, in the order asked: the present inbox version of its user, or `None` when the

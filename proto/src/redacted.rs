@@ -37,7 +37,7 @@ redacted!(internal::Answer { connection_id, request_id, inbox; frame });
 redacted!(internal::Push { targets; frame });
 redacted!(internal::LargePush { log_id, seq, members_seq, members_seq_before, joined, left, answered_connection_id; frame });
 redacted!(services::ReadCall { user_id; frame });
-redacted!(services::ReadAnswer { inbox_version; frame });
+redacted!(services::ReadAnswer { inbox_version, large_heads; frame });
 redacted!(internal::StoredEntry { members_seq, members; entry, content_hash });
 
 #[cfg(test)]

@@ -61,6 +61,23 @@ impl LogicClient {
         self.repeat(call, async |channel, request| ConversationServiceClient::new(channel).read(request).await).await
     }
 
+    pub async fn large_members(&self, call: LargeMembersCall) -> Result<LargeMembersAnswer, CallError> {
+        self.repeat(call, async |channel, request| ConversationServiceClient::new(channel).large_members(request).await)
+            .await
+    }
+
+    pub async fn large_heads(&self, call: LargeHeadsCall) -> Result<LargeHeadsAnswer, CallError> {
+        self.repeat(call, async |channel, request| ConversationServiceClient::new(channel).large_heads(request).await)
+            .await
+    }
+
+    pub async fn large_of_users(&self, call: LargeOfUsersCall) -> Result<LargeOfUsersAnswer, CallError> {
+        self.repeat(call, async |channel, request| {
+            ConversationServiceClient::new(channel).large_of_users(request).await
+        })
+        .await
+    }
+
     pub async fn devices(&self, call: ListDevicesCall) -> Result<ListDevicesAnswer, CallError> {
         self.repeat(call, async |channel, request| DeviceServiceClient::new(channel).list(request).await).await
     }

@@ -10,7 +10,7 @@ use crate::generated::session_service_server::{SessionService, SessionServiceSer
 use crate::tls::PeerNames;
 use async_trait::async_trait;
 use im_proto::services::*;
-use im_proto::{DeviceId, UserId};
+use im_proto::{DeviceId, LogId, UserId};
 use std::sync::Arc;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
@@ -18,6 +18,8 @@ use tonic::{Request, Response, Status};
 
 /// Logins of one heartbeat call.
 const LOGINS_MAX: usize = 1_000;
+/// Conversations, or users, of one question about large conversations.
+const LARGE_ASKED_MAX: usize = 1_000;
 
 /// Why the logic gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,9 @@ pub trait LogicHandler: Send + Sync + 'static {
     async fn sign_out(&self, call: SignOutCall) -> Result<(), Refused>;
     async fn heartbeats(&self, call: HeartbeatsCall) -> Result<HeartbeatsAnswer, Refused>;
     async fn read(&self, call: ReadCall) -> Result<ReadAnswer, Refused>;
+    async fn large_members(&self, log: LogId) -> Result<LargeMembersAnswer, Refused>;
+    async fn large_heads(&self, logs: Vec<LogId>) -> Result<LargeHeadsAnswer, Refused>;
+    async fn large_of_users(&self, users: Vec<UserId>) -> Result<LargeOfUsersAnswer, Refused>;
     async fn devices(&self, user: UserId) -> Result<ListDevicesAnswer, Refused>;
     async fn sign_out_device(&self, user: UserId, device: DeviceId) -> Result<SignOutDeviceAnswer, Refused>;
 }
@@ -86,6 +91,18 @@ impl ConversationService for Service {
         user(&call.user_id)?;
         answer(self.0.read(call).await)
     }
+
+    async fn large_members(&self, request: Request<LargeMembersCall>) -> Result<Response<LargeMembersAnswer>, Status> {
+        answer(self.0.large_members(log(&request.into_inner().log_id)?).await)
+    }
+
+    async fn large_heads(&self, request: Request<LargeHeadsCall>) -> Result<Response<LargeHeadsAnswer>, Status> {
+        answer(self.0.large_heads(asked(&request.into_inner().log_ids, log)?).await)
+    }
+
+    async fn large_of_users(&self, request: Request<LargeOfUsersCall>) -> Result<Response<LargeOfUsersAnswer>, Status> {
+        answer(self.0.large_of_users(asked(&request.into_inner().user_ids, user)?).await)
+    }
 }
 
 #[async_trait]
@@ -103,6 +120,17 @@ impl DeviceService for Service {
 fn check(login: &HeldLogin) -> Result<(), Status> {
     user(&login.user_id)?;
     device(&login.device_id).map(drop)
+}
+
+fn asked<T>(ids: &[String], parse: impl Fn(&str) -> Result<T, Status>) -> Result<Vec<T>, Status> {
+    if ids.len() > LARGE_ASKED_MAX {
+        return Err(Status::invalid_argument("more than 1000 ids"));
+    }
+    ids.iter().map(|id| parse(id)).collect()
+}
+
+fn log(id: &str) -> Result<LogId, Status> {
+    LogId::parse(id).map_err(|_| Status::invalid_argument("log_id is no id"))
 }
 
 fn user(id: &str) -> Result<UserId, Status> {

@@ -71,6 +71,7 @@ impl Config {
             send_rate_per_user_per_s: logic.send_rate_per_user_per_s,
             send_burst_per_user: logic.send_burst_per_user,
             receipts_members_max: logic.receipts_members_max as usize,
+            large_members_min: logic.large_members_min as usize,
             limits: im_logic::Limits {
                 body_bytes_max: self.gateway.body_bytes_max as usize,
                 group_members_max: logic.group_members_max as usize,

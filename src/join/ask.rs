@@ -54,7 +54,7 @@ impl<A: Answers> AskLogic for Ask<A> {
     }
 }
 
-/// Says at once that there is no room. Heartbeats and sign-outs have deadlines and leases of their own.
+/// Says at once that there is no room. Heartbeats and sign-outs have deadlines and leases of their own; heads are asked again.
 fn refuse(question: Question, lane: &CoreLane) {
     match question {
         Question::SignIn { connection, .. } => {
@@ -73,9 +73,13 @@ fn refuse(question: Question, lane: &CoreLane) {
                 detail: "too many requests at once".to_owned(),
             };
             let frame = error_frame(request_id, busy);
-            lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version: None });
+            lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version: None, large: Vec::new() });
         }
-        Question::Heartbeats { .. } | Question::SignedOut { .. } => {}
+        Question::LargeMembers { log } => lane.answer(LogicAnswer::LargeMembers { log, members: None }),
+        Question::Heartbeats { .. }
+        | Question::SignedOut { .. }
+        | Question::LargeHeads { .. }
+        | Question::LargeOfUsers { .. } => {}
     }
 }
 

@@ -3,13 +3,15 @@
 //! In: calls whose ids were checked. Out: answers in the words of `services.proto`. Always: decides nothing itself; a store
 //! that is away is UNAVAILABLE, which the caller repeats elsewhere.
 
+use super::large_remote;
 use async_trait::async_trait;
 use im_logic::Requests;
 use im_proto::services::{
-    self, Device, HeartbeatAnswer, HeartbeatsAnswer, HeartbeatsCall, ListDevicesAnswer, ReadAnswer, ReadCall,
-    SignInAnswer, SignInCall, SignOutCall, SignOutDeviceAnswer, sign_in_answer::Outcome,
+    self, Device, HeartbeatAnswer, HeartbeatsAnswer, HeartbeatsCall, LargeHeadsAnswer, LargeMembersAnswer, LargeOfUser,
+    LargeOfUsersAnswer, ListDevicesAnswer, ReadAnswer, ReadCall, SignInAnswer, SignInCall, SignOutCall,
+    SignOutDeviceAnswer, sign_in_answer::Outcome,
 };
-use im_proto::{ConnectionId, DeviceId, Generation, UserId};
+use im_proto::{ConnectionId, DeviceId, Generation, LogId, UserId};
 use im_rpc::{LogicHandler, Refused};
 use im_storage::ports::{GatewayBoot, Login, StoreError};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ impl LogicHandler for Handler {
                     inbox_version: login.inbox_version.0,
                     epoch: login.epoch.0,
                     token_expires_at_ms: login.token_expires_at_ms,
+                    large: large_remote::memberships(&login.large),
                 }),
                 Err(refused) => Outcome::Refused(services::SignInRefused {
                     code: refused.code as i32,
@@ -58,7 +61,25 @@ impl LogicHandler for Handler {
 
     async fn read(&self, call: ReadCall) -> Result<ReadAnswer, Refused> {
         let answer = self.0.read(&user(&call.user_id)?, call.frame).await;
-        Ok(ReadAnswer { frame: answer.frame, inbox_version: answer.inbox_version.map(|version| version.0) })
+        Ok(ReadAnswer {
+            frame: answer.frame,
+            inbox_version: answer.inbox_version.map(|version| version.0),
+            large_heads: large_remote::told(&answer.large),
+        })
+    }
+
+    async fn large_members(&self, log: LogId) -> Result<LargeMembersAnswer, Refused> {
+        self.0.large_members(&log).await.map(large_remote::members_answer).map_err(away)
+    }
+
+    async fn large_heads(&self, logs: Vec<LogId>) -> Result<LargeHeadsAnswer, Refused> {
+        self.0.large_heads(&logs).await.map(large_remote::heads_answer).map_err(away)
+    }
+
+    async fn large_of_users(&self, users: Vec<UserId>) -> Result<LargeOfUsersAnswer, Refused> {
+        let large = self.0.large_of_users(&users).await.map_err(away)?;
+        let of_user = |large: &Vec<_>| LargeOfUser { large: large_remote::memberships(large) };
+        Ok(LargeOfUsersAnswer { users: large.iter().map(of_user).collect() })
     }
 
     async fn devices(&self, user: UserId) -> Result<ListDevicesAnswer, Refused> {

@@ -3,6 +3,7 @@
 //! In: a gateway's question. Out: its answer, in the gateway's words. Always: a call, and nothing on the way that could be lost.
 
 use super::ask::Answers;
+use super::large;
 use im_gateway::{HeldLogin, LogicAnswer, Question, SignInRefused, SignedIn};
 use im_logic::Requests;
 use im_storage::ports::{GatewayBoot, Login};
@@ -16,7 +17,8 @@ impl Answers for Requests {
             }
             Question::Read { connection, request_id, user, frame } => {
                 let answer = self.read(&user, frame).await;
-                LogicAnswer::Read { connection, request_id, frame: answer.frame, inbox_version: answer.inbox_version }
+                let im_logic::ReadAnswer { frame, inbox_version, large } = answer;
+                LogicAnswer::Read { connection, request_id, frame, inbox_version, large }
             }
             Question::Heartbeats { logins } => {
                 let logins: Vec<Login> = logins.into_iter().map(|held| login(gateway, held)).collect();
@@ -24,6 +26,9 @@ impl Answers for Requests {
                 let versions = self.heartbeats(&logins).await.ok()?;
                 LogicAnswer::Heartbeats { answers: logins.iter().map(|login| login.connection).zip(versions).collect() }
             }
+            Question::LargeMembers { log } => large::members(self, log).await,
+            Question::LargeHeads { logs } => return large::heads(self, &logs).await,
+            Question::LargeOfUsers { changes, users } => return large::of_users(self, changes, users).await,
             Question::SignedOut { connection, user, device, generation } => {
                 let ended = self.signed_out(gateway, connection, user, device, generation).await;
                 if let Err(error) = ended {
@@ -48,6 +53,7 @@ fn signed_in(login: im_logic::SignedIn) -> SignedIn {
         inbox_version: login.inbox_version,
         epoch: login.epoch,
         token_expires_at_ms: login.token_expires_at_ms,
+        large: large::memberships(login.large),
     }
 }
 

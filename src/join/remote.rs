@@ -4,11 +4,12 @@
 //! told so by a retryable code; nothing is allowed because nobody could be asked.
 
 use super::ask::{Answers, error_frame};
+use super::large_remote;
 use bytes::Bytes;
 use im_gateway::{HeldLogin, LogicAnswer, Question, SignInRefused, SignedIn};
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode};
 use im_proto::services::{self, sign_in_answer::Outcome};
-use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, UserId};
+use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId};
 use im_rpc::{CallError, LogicClient};
 use im_storage::ports::GatewayBoot;
 
@@ -46,9 +47,17 @@ impl Remote {
         }
     }
 
-    async fn read(&self, request_id: u64, user: &UserId, frame: Bytes) -> (Bytes, Option<InboxVersion>) {
+    async fn read(
+        &self,
+        request_id: u64,
+        user: &UserId,
+        frame: Bytes,
+    ) -> (Bytes, Option<InboxVersion>, Vec<(LogId, Seq)>) {
         match self.0.read(services::ReadCall { user_id: user.into(), frame }).await {
-            Ok(answer) => (answer.frame, answer.inbox_version.map(InboxVersion)),
+            Ok(answer) => {
+                let large = large_remote::told_of(&answer.large_heads);
+                (answer.frame, answer.inbox_version.map(InboxVersion), large)
+            }
             Err(error) => {
                 tracing::warn!(%error, %user, "a read got no answer from the logic");
                 let away = client::Error {
@@ -57,7 +66,7 @@ impl Remote {
                     retry_after_ms: RETRY_AFTER_MS,
                     detail: "no logic role answered".to_owned(),
                 };
-                (error_frame(request_id, away), None)
+                (error_frame(request_id, away), None, Vec::new())
             }
         }
     }
@@ -81,13 +90,18 @@ impl Answers for Remote {
                 LogicAnswer::SignedIn { connection, outcome: self.sign_in(gateway, connection, sign_in).await }
             }
             Question::Read { connection, request_id, user, frame } => {
-                let (frame, inbox_version) = self.read(request_id, &user, frame).await;
-                LogicAnswer::Read { connection, request_id, frame, inbox_version }
+                let (frame, inbox_version, large) = self.read(request_id, &user, frame).await;
+                LogicAnswer::Read { connection, request_id, frame, inbox_version, large }
             }
             Question::Heartbeats { logins } => {
                 // Without an answer the gateway's own deadline keeps the heartbeats going.
                 let versions = self.heartbeats(gateway, &logins).await.ok()?;
                 LogicAnswer::Heartbeats { answers: logins.iter().map(|login| login.connection).zip(versions).collect() }
+            }
+            Question::LargeMembers { log } => large_remote::members(&self.0, log).await,
+            Question::LargeHeads { logs } => return large_remote::heads(&self.0, &logs).await,
+            Question::LargeOfUsers { changes, users } => {
+                return large_remote::of_users(&self.0, changes, users).await;
             }
             Question::SignedOut { connection, user, device, generation } => {
                 let login = held(&HeldLogin { connection, user, device, generation });
@@ -119,6 +133,7 @@ fn signed_in(login: services::SignedIn) -> Option<SignedIn> {
         inbox_version: InboxVersion(login.inbox_version),
         epoch: Epoch(login.epoch),
         token_expires_at_ms: login.token_expires_at_ms,
+        large: large_remote::memberships_of(&login.large)?,
     })
 }
 

@@ -20,6 +20,7 @@ pub fn print(out: &mut Text, logic: &LogicMetrics) {
         ("moves", &logic.moves),
         ("answers", &logic.answers),
         ("push_targets", &logic.push_targets),
+        ("large_pushes", &logic.large_pushes),
         ("caught_up_entries", &logic.caught_up_entries),
         ("projections_repaired", &logic.projections_repaired),
         ("store_errors", &logic.store_errors),

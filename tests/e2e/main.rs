@@ -26,6 +26,7 @@ mod harness;
 mod kill;
 #[cfg(feature = "fault-points")]
 mod kill_points;
+mod large_conversations;
 mod page;
 mod process;
 mod restore;

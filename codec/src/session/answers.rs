@@ -84,10 +84,11 @@ impl Session {
         }
     }
 
-    /// The user's inbox version, asked for by [`Action::Heartbeat`].
-    pub fn version(&mut self, version: InboxVersion, out: &mut Vec<Action>) {
+    /// The user's inbox version, asked for by [`Action::Heartbeat`]. `is_behind`: something moved that the inbox does not
+    /// know, and the connection was not told of it.
+    pub fn version(&mut self, version: InboxVersion, is_behind: bool, out: &mut Vec<Action>) {
         if let State::SignedIn(signed_in) = &mut self.state {
-            signed_in.answer_heartbeats(version, out);
+            signed_in.answer_heartbeats(version, is_behind, out);
         }
     }
 
@@ -132,11 +133,13 @@ impl SignedIn {
         self.heartbeats_waiting += 1;
     }
 
-    /// One answer for each heartbeat that waits; the first is a hint if the inbox moved past what was given.
-    pub(super) fn answer_heartbeats(&mut self, version: InboxVersion, out: &mut Vec<Action>) {
+    /// One answer for each heartbeat that waits; the first is a hint if the inbox moved past what was given, or if the
+    /// connection is behind in another way. That has no version: a client must not think that it has it already.
+    pub(super) fn answer_heartbeats(&mut self, version: InboxVersion, is_behind: bool, out: &mut Vec<Action>) {
         for n in 0..std::mem::take(&mut self.heartbeats_waiting) {
-            let is_hint = n == 0 && version > self.given.version();
-            out.push(Action::Write(if is_hint { sync_hint(version) } else { Bytes::from_static(HEARTBEAT) }));
+            let hint = if is_behind { InboxVersion(0) } else { version };
+            let is_hint = n == 0 && (is_behind || version > self.given.version());
+            out.push(Action::Write(if is_hint { sync_hint(hint) } else { Bytes::from_static(HEARTBEAT) }));
         }
     }
 }

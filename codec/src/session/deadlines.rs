@@ -62,7 +62,7 @@ impl Session {
         }
         if signed_in.heartbeats_waiting > 0 && now_ms >= signed_in.heartbeat_deadline_ms {
             // The connection is alive, whatever the logic is doing; the next heartbeat asks again.
-            signed_in.answer_heartbeats(InboxVersion(0), out);
+            signed_in.answer_heartbeats(InboxVersion(0), false, out);
         }
         let mut any_timed_out = false;
         while let Some(request_id) = signed_in.pending.time_out(now_ms) {

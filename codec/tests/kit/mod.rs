@@ -67,7 +67,7 @@ impl Driven {
 
     pub fn version(&mut self, version: u64) -> Vec<Action> {
         let mut out = Vec::new();
-        self.session.version(InboxVersion(version), &mut out);
+        self.session.version(InboxVersion(version), false, &mut out);
         out
     }
 

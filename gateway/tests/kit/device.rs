@@ -181,6 +181,17 @@ impl Client {
         }
     }
 
+    /// The answer to a heartbeat: a hint, or none.
+    pub fn next_is_hint(&mut self) -> bool {
+        match self.next() {
+            Some(Incoming::Heartbeat) => false,
+            Some(Incoming::Frame(bytes)) => {
+                matches!(client::ServerFrame::decode(bytes).unwrap().body, Some(Body::SyncHint(_)))
+            }
+            None => panic!("the connection ended"),
+        }
+    }
+
     /// The next thing the server sent; `None` at the end of the connection.
     pub fn next(&mut self) -> Option<Incoming> {
         let mut buffer = [0; 16 * 1024];

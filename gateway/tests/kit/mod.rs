@@ -10,11 +10,11 @@ use bytes::Bytes;
 pub use device::{Client, read_to_end};
 use im_codec::encode_delimited;
 use im_gateway::{
-    AskLogic, CoreLane, Driver, Forward, Gateway, GatewayConfig, GatewayHandle, HeldLogin, LogicAnswer, Question,
-    SignInRefused, SignedIn, Upstream, WebsocketConfig,
+    AskLogic, CoreLane, Driver, Forward, Gateway, GatewayConfig, GatewayHandle, HeldLogin, LargeHead, LargeMembers,
+    LargeMembership, LogicAnswer, Question, SignInRefused, SignedIn, Upstream, WebsocketConfig,
 };
 use im_proto::client::{self, CloseCode, client_frame::Command, server_frame::Body};
-use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, UserId, internal};
+use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId, internal};
 use prost::Message as _;
 use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpStream};
@@ -125,6 +125,13 @@ pub struct State {
     pub signed_out: Vec<(ConnectionId, Generation)>,
     pub token_expires_at_ms: Option<i64>,
     pub next_generation: u64,
+    /// The large conversations of users, and what the logic says of each.
+    pub large: HashMap<String, Vec<LargeMembership>>,
+    pub large_members: LargeMembers,
+    pub large_heads: HashMap<String, LargeHead>,
+    /// Questions for the members that wait to be answered by the test; `None`: they are answered at once.
+    pub large_asked: Option<Vec<(LogId, CoreLane)>>,
+    pub large_questions: usize,
 }
 
 pub struct Logic {
@@ -155,6 +162,11 @@ impl Server {
                 signed_out: Vec::new(),
                 token_expires_at_ms: None,
                 next_generation: 1,
+                large: HashMap::new(),
+                large_members: LargeMembers { members_seq: Seq(0), members: Vec::new() },
+                large_heads: HashMap::new(),
+                large_asked: None,
+                large_questions: 0,
             }),
             changed: Condvar::new(),
             handle: OnceLock::new(),
@@ -311,6 +323,7 @@ impl Logic {
                 inbox_version: InboxVersion(state.versions.get(user).copied().unwrap_or(0)),
                 epoch: Epoch(7),
                 token_expires_at_ms: state.token_expires_at_ms,
+                large: state.large.get(user).cloned().unwrap_or_default(),
             })
         });
         lane.answer(LogicAnswer::SignedIn { connection, outcome });
@@ -365,7 +378,8 @@ impl AskLogic for Logic {
                 let synced = client::Synced { token, complete: true, inbox_version: version, ..Default::default() };
                 let frame = server_frame(request_id, Body::Synced(synced));
                 let inbox_version = Some(InboxVersion(version));
-                lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version });
+                let large = self.set(|s| s.large_heads.values().map(|head| (head.log.clone(), head.seq)).collect());
+                lane.answer(LogicAnswer::Read { connection, request_id, frame, inbox_version, large });
             }
             Question::Heartbeats { logins } => {
                 if !self.set(|s| s.answers_versions) {
@@ -380,6 +394,31 @@ impl AskLogic for Logic {
                     logins.iter().map(answer).collect()
                 });
                 lane.answer(LogicAnswer::Heartbeats { answers });
+            }
+            Question::LargeMembers { log } => {
+                let members = self.set(|s| {
+                    s.large_questions += 1;
+                    match &mut s.large_asked {
+                        Some(asked) => {
+                            asked.push((log.clone(), lane.clone()));
+                            None
+                        }
+                        None => Some(s.large_members.clone()),
+                    }
+                });
+                if members.is_some() {
+                    lane.answer(LogicAnswer::LargeMembers { log, members });
+                }
+            }
+            Question::LargeHeads { logs } => {
+                let heads =
+                    self.set(|s| logs.iter().filter_map(|log| s.large_heads.get(log.as_str()).cloned()).collect());
+                lane.answer(LogicAnswer::LargeHeads { heads });
+            }
+            Question::LargeOfUsers { changes, users } => {
+                let of = |s: &mut State, user: &UserId| s.large.get(user.as_str()).cloned().unwrap_or_default();
+                let users = self.set(|s| users.iter().map(|(id, user)| (*id, of(s, user))).collect());
+                lane.answer(LogicAnswer::LargeOfUsers { changes, users });
             }
             Question::SignedOut { connection, generation, .. } => {
                 self.set(|s| s.signed_out.push((connection, generation)));

@@ -3,7 +3,7 @@
 //! In: a shard. Out: rows for every log of it. Always: idempotent; as long as the directory is whole the inbox is made from
 //! it and the heads alone, so its cost follows the members and not the messages.
 
-use super::{bump, own_log_move, read_move, repeat_log, spare_damaged};
+use super::{bump, is_large, own_log_move, read_move, repeat_log, spare_damaged};
 use crate::entry;
 use crate::worker::Shared;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
@@ -79,11 +79,16 @@ async fn members_rows(shared: &Shared, log: &LogId) -> Result<(), StoreError> {
     let Some(conversation) = shared.ports.directory.conversation(log).await? else {
         return Err(entry::damaged(log, Seq(1), "a conversation without a beginning"));
     };
+    let is_large = is_large(shared, &conversation);
     for members in conversation.members.chunks(READS_AT_ONCE_MAX) {
         let readers: Vec<(LogId, UserId)> = members.iter().map(|row| (log.clone(), row.user.clone())).collect();
         let reads = shared.ports.directory.reads(&readers).await?;
         let mut moves = Vec::with_capacity(members.len());
         for (member, read) in members.iter().zip(reads) {
+            // A present member's sync asks for the head of a large conversation; what it needs of the row is the cursor.
+            if is_large && member.left_seq.is_none() && read == ReadCursor::default() {
+                continue;
+            }
             moves.push(member_move(shared, log, member, read, head).await?);
         }
         bump(shared, moves).await?;

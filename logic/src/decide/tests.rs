@@ -20,7 +20,13 @@ fn group() -> LogId {
 /// A log at seq 4 with three messages.
 fn at(creator: &str, members: &[&str]) -> Position {
     let members = Members { creator: Some(user(creator)), present: members.iter().map(|id| user(id)).collect() };
-    Position { head: Seq(4), ordinal: Ordinal(3), members_seq: Seq(1), members: Arc::new(members) }
+    Position {
+        head: Seq(4),
+        ordinal: Ordinal(3),
+        members_seq: Seq(1),
+        members: Arc::new(members),
+        ..Position::default()
+    }
 }
 
 struct Case {

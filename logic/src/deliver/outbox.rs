@@ -17,6 +17,7 @@ pub(super) struct Outbox {
     gateways: Vec<Gateway>,
     pub answers: usize,
     pub push_targets: usize,
+    pub large_pushes: usize,
 }
 
 struct Gateway {
@@ -50,6 +51,27 @@ impl Outbox {
             let push = internal::Push { frame: frame.clone(), targets: std::mem::take(&mut gateway.targets) };
             let trace = trace.map(TraceId::to_wire);
             gateway.deliveries.push(internal::Delivery { kind: Some(Kind::Push(push)), trace });
+        }
+    }
+
+    /// An entry for all members connected at these gateways, but not for the connection that gets an answer instead.
+    pub fn large(
+        &mut self,
+        gateways: &[GatewayBoot],
+        answered: Option<Origin>,
+        push: impl FnOnce() -> internal::LargePush,
+    ) {
+        if gateways.is_empty() {
+            return;
+        }
+        let push = push();
+        let trace = answered.and_then(|origin| origin.trace).map(TraceId::to_wire);
+        for boot in gateways {
+            let answered = answered.filter(|origin| origin.gateway == *boot);
+            let answered_connection_id = answered.map_or(0, |origin| origin.connection.0);
+            let push = internal::LargePush { answered_connection_id, ..push.clone() };
+            self.gateway(*boot).deliveries.push(internal::Delivery { kind: Some(Kind::LargePush(push)), trace });
+            self.large_pushes += 1;
         }
     }
 

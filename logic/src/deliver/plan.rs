@@ -29,6 +29,8 @@ pub(super) struct Run<'a> {
 pub(super) enum RunKind {
     /// One move for each recipient: rising, those who left in this run included.
     Conversation { recipients: Vec<UserId> },
+    /// One move for each user who wrote, joined or left: rising.
+    Large { movers: Vec<UserId> },
     /// For each entry one move of the conversation's row, one of the log's own, then those of the receipts.
     User { receipts: Vec<Receipts> },
 }
@@ -40,12 +42,13 @@ pub(super) struct Receipts {
 }
 
 /// Cuts a batch between logs, so that a part moves at most `moves_max` rows, or is one log.
-pub(super) fn parts(stored: &[Stored], moves_max: usize) -> impl Iterator<Item = &[Stored]> {
+pub(super) fn parts(stored: &[Stored], large_members_min: usize, moves_max: usize) -> impl Iterator<Item = &[Stored]> {
     let mut rest = stored;
     std::iter::from_fn(move || {
         let (mut taken, mut moves) = (0, 0);
         for run in rest.chunk_by(|a, b| a.lane == b.lane) {
-            moves += run[run.len() - 1].position.members.present.len().max(1);
+            let members = run[run.len() - 1].position.members.present.len();
+            moves += if members > large_members_min { run.len() } else { members.max(1) };
             if taken > 0 && moves > moves_max {
                 break;
             }
@@ -57,7 +60,12 @@ pub(super) fn parts(stored: &[Stored], moves_max: usize) -> impl Iterator<Item =
     })
 }
 
-pub(super) fn plan<'a>(lanes: &'a [Lane], stored: &'a [Stored], mut receipts: Vec<Vec<UserId>>) -> Plan<'a> {
+pub(super) fn plan<'a>(
+    lanes: &'a [Lane],
+    stored: &'a [Stored],
+    mut receipts: Vec<Vec<UserId>>,
+    large_members_min: usize,
+) -> Plan<'a> {
     let mut runs = Vec::new();
     let (mut entry, mut next_move) = (0, 0);
     for chunk in stored.chunk_by(|a, b| a.lane == b.lane) {
@@ -73,6 +81,10 @@ pub(super) fn plan<'a>(lanes: &'a [Lane], stored: &'a [Stored], mut receipts: Ve
                 Receipts { users, moves }
             });
             RunKind::User { receipts: receipts.collect() }
+        } else if chunk[chunk.len() - 1].position.members.present.len() > large_members_min {
+            let movers = movers(chunk);
+            next_move += movers.len();
+            RunKind::Large { movers }
         } else {
             let recipients = recipients(chunk);
             next_move += recipients.len();
@@ -85,6 +97,10 @@ pub(super) fn plan<'a>(lanes: &'a [Lane], stored: &'a [Stored], mut receipts: Ve
 }
 
 impl Plan<'_> {
+    pub fn has_large(&self) -> bool {
+        self.runs.iter().any(|run| matches!(run.kind, RunKind::Large { .. }))
+    }
+
     /// All moves in order, and the user of each.
     pub fn moves(&self) -> (Vec<Move>, Vec<UserId>) {
         let count = self.runs.last().map_or(0, |run| run.moves.end);
@@ -92,7 +108,9 @@ impl Plan<'_> {
         for run in &self.runs {
             let entries = &self.stored[run.entries.clone()];
             match &run.kind {
-                RunKind::Conversation { recipients } => conversation_moves(run.log, entries, recipients, &mut moves),
+                RunKind::Conversation { recipients: users } | RunKind::Large { movers: users } => {
+                    conversation_moves(run.log, entries, users, &mut moves)
+                }
                 RunKind::User { receipts } => user_moves(run.log, entries, receipts, &mut moves),
             }
             debug_assert_eq!(moves.len(), run.moves.end);
@@ -114,6 +132,16 @@ fn recipients(entries: &[Stored]) -> Vec<UserId> {
         recipients.dedup();
     }
     recipients
+}
+
+/// Whose rows move in a large conversation: the senders', and those of all who joined or left.
+fn movers(entries: &[Stored]) -> Vec<UserId> {
+    let changed = entries.iter().filter_map(|entry| entry.change.as_ref());
+    let changed = changed.flat_map(|change| change.joined.iter().chain(&change.left));
+    let mut movers: Vec<UserId> = entries.iter().map(|entry| &entry.sender).chain(changed).cloned().collect();
+    movers.sort_unstable();
+    movers.dedup();
+    movers
 }
 
 fn conversation_moves(log: &LogId, entries: &[Stored], recipients: &[UserId], moves: &mut Vec<Move>) {
@@ -176,9 +204,9 @@ pub(crate) fn touch(user: &UserId, conversation: &LogId) -> Move {
     Move { user: user.clone(), log: conversation.clone(), head: Seq(0), head_ordinal: Ordinal(0), read, touch: true }
 }
 
-/// The members who are told that `reader` has read; nobody in a large conversation, or for a reader who left it.
+/// The members who are told that `reader` has read; nobody in one with more than receipts are for, nor for a reader who left it.
 pub(crate) async fn others(shared: &Shared, conversation: &LogId, reader: &UserId) -> Result<Vec<UserId>, StoreError> {
-    let members_max = shared.config.receipts_members_max;
+    let members_max = shared.config.receipts_members_max.min(shared.config.large_members_min);
     let listed = shared.ports.directory.members(conversation, None, members_max + 1).await?;
     let members = listed.map(|listed| listed.members).unwrap_or_default();
     if members.len() > members_max || !members.iter().any(|member| member.user == *reader) {

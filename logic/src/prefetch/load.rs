@@ -28,6 +28,7 @@ pub(crate) async fn load(ports: &Ports, log: &LogId) -> Result<Position, StoreEr
         head: row.seq,
         ordinal: Ordinal(head.entry.ordinal),
         members_seq: head.members_seq,
+        members_seq_before: Seq(0),
         members: Arc::new(members),
     })
 }

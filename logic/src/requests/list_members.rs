@@ -45,7 +45,7 @@ impl Requests {
             members_seq: header.applied_seq.0,
             creator_user_id: (&header.created.creator).into(),
         });
-        Ok(ReadAnswer { frame: frame::of(request_id, body), inbox_version: None })
+        Ok(ReadAnswer::of(frame::of(request_id, body)))
     }
 }
 

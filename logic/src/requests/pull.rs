@@ -47,7 +47,7 @@ impl Requests {
             }
         }
         let pulled = Pulled { log: &log, epoch: self.epoch, head, floor, entries: &entries };
-        Ok(ReadAnswer { frame: frame::pulled(request_id, &pulled), inbox_version: None })
+        Ok(ReadAnswer::of(frame::pulled(request_id, &pulled)))
     }
 
     /// The head of the log, if the directory is known to show every change of members up to it. In the moment between an

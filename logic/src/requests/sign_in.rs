@@ -4,7 +4,7 @@
 //! before the token holds; the inbox version is read behind the registration, so what moves later is pushed or hinted; the
 //! login that is replaced is kicked by its exact generation.
 
-use super::Requests;
+use super::{LargeMembership, Requests};
 use crate::metrics::add;
 use crate::token::{LEEWAY_S, TokenError};
 use im_proto::client::{self, CloseCode, kicked::Reason};
@@ -30,6 +30,8 @@ pub struct SignedIn {
     pub epoch: Epoch,
     /// The connection is closed then.
     pub token_expires_at_ms: Option<i64>,
+    /// The user's large conversations.
+    pub large: Vec<LargeMembership>,
 }
 
 #[derive(Debug, Clone)]
@@ -76,7 +78,7 @@ impl Requests {
         }
         let user = identity.user;
         let registered = self.register(gateway, connection, &user, &device, &sign_in.platform, now_ms).await;
-        let (generation, inbox_version) = registered.map_err(|error| {
+        let Registration { generation, inbox_version, large } = registered.map_err(|error| {
             add(&self.shared.metrics.store_errors, 1);
             tracing::warn!(%user, %device, %error, "a sign-in got no answer from a store");
             SignInRefused {
@@ -88,7 +90,7 @@ impl Requests {
         // One that was let in by the leeway stays for what is left of it.
         let leeway_ms = |at_ms: i64| if at_ms <= now_ms { LEEWAY_S * 1_000 } else { 0 };
         let token_expires_at_ms = identity.expires_at_ms.map(|at_ms| at_ms.saturating_add(leeway_ms(at_ms)));
-        Ok(SignedIn { user, device, generation, inbox_version, epoch: self.epoch, token_expires_at_ms })
+        Ok(SignedIn { user, device, generation, inbox_version, epoch: self.epoch, token_expires_at_ms, large })
     }
 
     async fn register(
@@ -99,7 +101,7 @@ impl Requests {
         device: &DeviceId,
         platform: &str,
         now_ms: i64,
-    ) -> Result<(Generation, InboxVersion), StoreError> {
+    ) -> Result<Registration, StoreError> {
         let ports = &self.shared.ports;
         if self.devices.is_news(user, device, platform) {
             ports.directory.record_device(user, Device { id: device.clone(), platform: platform.to_owned() }).await?;
@@ -109,16 +111,25 @@ impl Requests {
         if let Some(replaced) = &registered.replaced {
             self.kick(replaced, Reason::Replaced);
         }
-        match ports.inbox.versions(std::slice::from_ref(user)).await {
-            Ok(versions) => Ok((registered.generation, versions.first().copied().unwrap_or_default())),
+        let generation = registered.generation;
+        match self.position(user).await {
+            Ok((inbox_version, large)) => Ok(Registration { generation, inbox_version, large }),
             Err(error) => {
                 // The sign-in fails, so its route must not stand. If this fails too, the route dies with its lease.
                 let (user, device) = (user.clone(), device.clone());
-                let login = Login { user, device, generation: registered.generation, gateway, connection };
+                let login = Login { user, device, generation, gateway, connection };
                 let _ = ports.routes.unregister(&login).await;
                 Err(error)
             }
         }
+    }
+
+    /// Where the user's conversations are. Who joins a large one behind the second read had its inbox moved behind the first,
+    /// and hears of it.
+    async fn position(&self, user: &UserId) -> Result<(InboxVersion, Vec<LargeMembership>), StoreError> {
+        let versions = self.shared.ports.inbox.versions(std::slice::from_ref(user)).await?;
+        let large = self.large_of(user).await?.iter().map(LargeMembership::of).collect();
+        Ok((versions.first().copied().unwrap_or_default(), large))
     }
 
     /// Ends exactly this login. If the kick is lost, the gateway learns it from a route that is no longer there.
@@ -128,6 +139,13 @@ impl Requests {
         let delivery = internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)), trace: None };
         self.shared.ports.delivery.deliver(login.gateway, vec![delivery]);
     }
+}
+
+/// A route that stands, and what was read behind it.
+struct Registration {
+    generation: Generation,
+    inbox_version: InboxVersion,
+    large: Vec<LargeMembership>,
 }
 
 fn refused(code: CloseCode, detail: &str) -> SignInRefused {

@@ -2,7 +2,8 @@
 //!
 //! In: `Sync`. Out: `Synced`: states of conversations and entries of the user's own log, a page of each, and the next token.
 //! Always: the server remembers nothing between pages; pages go by rising inbox version, so what moves meanwhile comes in a
-//! later page and nothing is skipped; the inbox is read before the user's log, which is written first.
+//! later page and nothing is skipped; the inbox is read before the user's log, which is written first; the heads of large
+//! conversations, which no inbox has, come behind its last page.
 
 use super::{ReadAnswer, Requests, page};
 use crate::authorize::Access;
@@ -48,17 +49,20 @@ impl Requests {
         let user_entries: Vec<client::Entry> =
             rows.iter().map(|row| entry::read(&own_log, row).map(|read| read.entry)).collect::<Result<_, _>>()?;
         let user_log_seq = user_entries.last().map_or(token.user_log_seq, |entry| entry.seq);
-        // `own_head` was read before the inbox: entries behind it are announced by a later version.
-        let complete = inbox.complete && user_log_seq >= own_head.0;
         let version = match inbox.rows.last() {
             _ if inbox.complete => inbox.version,
             Some(last) => last.version,
             None => after,
         };
-        let rows: Vec<InboxRow> = inbox.rows.into_iter().filter(|row| row.log != own_log).collect();
+        let mut rows: Vec<InboxRow> = inbox.rows.into_iter().filter(|row| row.log != own_log).collect();
+        // They have no part in the order of the inbox: behind its last page.
+        let room = if inbox.complete { rows_max - rows.len() } else { 0 };
+        let large = self.large_rows(user, &token.large, &mut rows, room).await?;
+        // `own_head` was read before the inbox: entries behind it are announced by a later version.
+        let complete = inbox.complete && large.complete && user_log_seq >= own_head.0;
         let conversations = self.states(user, &rows).await?;
-        let next =
-            internal::SyncToken { epoch: self.epoch.0, inbox_version: version.0, user_log_seq, large: token.large };
+        let (epoch, inbox_version) = (self.epoch.0, version.0);
+        let next = internal::SyncToken { epoch, inbox_version, user_log_seq, large: large.token };
         let body = Body::Synced(client::Synced {
             token: next.encode_to_vec().into(),
             complete,
@@ -68,8 +72,12 @@ impl Requests {
             user_entries,
             user_log_seq,
         });
-        let inbox_version = complete.then_some(version);
-        Ok(ReadAnswer { frame: frame::of(request_id, body), inbox_version })
+        let frame = frame::of(request_id, body);
+        Ok(if complete {
+            ReadAnswer { frame, inbox_version: Some(version), large: large.told }
+        } else {
+            ReadAnswer::of(frame)
+        })
     }
 
     /// Where to go on. The first time: all conversations, whose states hold the read cursors, so the user's log need not be

@@ -51,6 +51,6 @@ impl Requests {
             user_log_seq: token.user_log_seq,
             token: token.encode_to_vec().into(),
         });
-        Ok(ReadAnswer { frame: frame::of(request_id, body), inbox_version: None })
+        Ok(ReadAnswer::of(frame::of(request_id, body)))
     }
 }

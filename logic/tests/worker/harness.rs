@@ -55,6 +55,8 @@ struct Heard {
     pushes: HashMap<u64, Vec<Told>>,
     kicks: Vec<internal::Kick>,
     large: Vec<internal::LargePush>,
+    /// Of pushes without a frame.
+    moves: HashMap<u64, Vec<InboxMove>>,
 }
 
 fn body(frame: &Bytes) -> Body {
@@ -73,6 +75,10 @@ impl Delivery for Listening {
                 }
                 Kind::Push(push) => {
                     for target in push.targets {
+                        if push.frame.is_empty() {
+                            heard.moves.entry(target.connection_id).or_default().extend(target.inbox);
+                            continue;
+                        }
                         let told = Told { body: body(&push.frame), inbox: target.inbox };
                         heard.pushes.entry(target.connection_id).or_default().push(told);
                     }
@@ -275,6 +281,18 @@ impl World {
 
     pub fn pushed_so_far(&self, phone: &Phone) -> Vec<Told> {
         self.heard.state.lock().unwrap().pushes.get(&phone.connection.0).cloned().unwrap_or_default()
+    }
+
+    /// Entries of large conversations, for the gateway.
+    pub async fn large(&self, count: usize) -> Vec<internal::LargePush> {
+        let large = |heard: &Heard| (heard.large.len() >= count).then(|| heard.large.clone());
+        self.wait(large, &format!("{count} entries of large conversations")).await
+    }
+
+    /// Moves that came without a frame.
+    pub async fn moves_alone(&self, phone: &Phone, count: usize) -> Vec<InboxMove> {
+        let moves = |heard: &Heard| heard.moves.get(&phone.connection.0).filter(|moves| moves.len() >= count).cloned();
+        self.wait(moves, &format!("{count} moves of {}", phone.user)).await
     }
 
     pub fn kicks(&self) -> Vec<internal::Kick> {

@@ -9,6 +9,7 @@ mod faulty_log;
 mod flushed_inbox;
 mod groups;
 mod harness;
+mod large;
 mod reading;
 mod sending;
 mod signing_in;

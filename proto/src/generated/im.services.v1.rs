@@ -8,14 +8,14 @@ pub struct SignInCall {
     #[prost(message, optional, tag = "3")]
     pub sign_in: ::core::option::Option<crate::client::SignIn>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SignInAnswer {
     #[prost(oneof = "sign_in_answer::Outcome", tags = "1, 2")]
     pub outcome: ::core::option::Option<sign_in_answer::Outcome>,
 }
 /// Nested message and enum types in `SignInAnswer`.
 pub mod sign_in_answer {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Outcome {
         #[prost(message, tag = "1")]
         SignedIn(super::SignedIn),
@@ -23,7 +23,7 @@ pub mod sign_in_answer {
         Refused(super::SignInRefused),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SignedIn {
     #[prost(string, tag = "1")]
     pub user_id: ::prost::alloc::string::String,
@@ -39,6 +39,9 @@ pub struct SignedIn {
     /// absent: it does not
     #[prost(int64, optional, tag = "6")]
     pub token_expires_at_ms: ::core::option::Option<i64>,
+    /// read after the route was registered
+    #[prost(message, repeated, tag = "7")]
+    pub large: ::prost::alloc::vec::Vec<LargeMembership>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignInRefused {
@@ -103,7 +106,7 @@ pub struct ReadCall {
     #[prost(bytes = "bytes", tag = "2")]
     pub frame: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ReadAnswer {
     /// a delimited ServerFrame, an error among them
@@ -112,6 +115,79 @@ pub struct ReadAnswer {
     /// the answer told the connection of everything up to it
     #[prost(uint64, optional, tag = "2")]
     pub inbox_version: ::core::option::Option<u64>,
+    /// and of these conversations up to there
+    #[prost(message, repeated, tag = "3")]
+    pub large_heads: ::prost::alloc::vec::Vec<LargeHead>,
+}
+/// A user's present time in a large conversation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LargeMembership {
+    #[prost(string, tag = "1")]
+    pub log_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub joined_seq: u64,
+    /// as of this change of the members
+    #[prost(uint64, tag = "3")]
+    pub members_seq: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LargeHead {
+    #[prost(string, tag = "1")]
+    pub log_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// false: it is delivered to its members one by one now
+    #[prost(bool, tag = "3")]
+    pub is_large: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LargeMembersCall {
+    #[prost(string, tag = "1")]
+    pub log_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LargeMembersAnswer {
+    /// shows every change up to it; 0: no such conversation
+    #[prost(uint64, tag = "1")]
+    pub members_seq: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<LargeMember>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LargeMember {
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub joined_seq: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LargeHeadsCall {
+    /// at most 1000
+    #[prost(string, repeated, tag = "1")]
+    pub log_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// In the order asked.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LargeHeadsAnswer {
+    #[prost(message, repeated, tag = "1")]
+    pub heads: ::prost::alloc::vec::Vec<LargeHead>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LargeOfUsersCall {
+    /// at most 1000
+    #[prost(string, repeated, tag = "1")]
+    pub user_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// In the order asked.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LargeOfUsersAnswer {
+    #[prost(message, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<LargeOfUser>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LargeOfUser {
+    #[prost(message, repeated, tag = "1")]
+    pub large: ::prost::alloc::vec::Vec<LargeMembership>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListDevicesCall {

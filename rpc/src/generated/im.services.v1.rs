@@ -469,7 +469,7 @@ pub mod conversation_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Commands that only read: pull, sync, list members.
+    /// Commands that only read, and what a gateway asks of large conversations for all its connections at once.
     #[derive(Debug, Clone)]
     pub struct ConversationServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -550,6 +550,7 @@ pub mod conversation_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Pull, sync, list members.
         pub async fn read(
             &mut self,
             request: impl tonic::IntoRequest<::im_proto::services::ReadCall>,
@@ -574,6 +575,87 @@ pub mod conversation_service_client {
                 .insert(GrpcMethod::new("im.services.v1.ConversationService", "Read"));
             self.inner.unary(req, path, codec).await
         }
+        /// Who is in a large conversation, at one moment or a later one than members_seq says.
+        pub async fn large_members(
+            &mut self,
+            request: impl tonic::IntoRequest<::im_proto::services::LargeMembersCall>,
+        ) -> std::result::Result<
+            tonic::Response<::im_proto::services::LargeMembersAnswer>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/im.services.v1.ConversationService/LargeMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("im.services.v1.ConversationService", "LargeMembers"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// How far large conversations have come, so that a gateway finds pushes that were lost on the way to it.
+        pub async fn large_heads(
+            &mut self,
+            request: impl tonic::IntoRequest<::im_proto::services::LargeHeadsCall>,
+        ) -> std::result::Result<
+            tonic::Response<::im_proto::services::LargeHeadsAnswer>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/im.services.v1.ConversationService/LargeHeads",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("im.services.v1.ConversationService", "LargeHeads"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Which large conversations users are in.
+        pub async fn large_of_users(
+            &mut self,
+            request: impl tonic::IntoRequest<::im_proto::services::LargeOfUsersCall>,
+        ) -> std::result::Result<
+            tonic::Response<::im_proto::services::LargeOfUsersAnswer>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/im.services.v1.ConversationService/LargeOfUsers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("im.services.v1.ConversationService", "LargeOfUsers"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -589,6 +671,7 @@ pub mod conversation_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ConversationServiceServer.
     #[async_trait]
     pub trait ConversationService: std::marker::Send + std::marker::Sync + 'static {
+        /// Pull, sync, list members.
         async fn read(
             &self,
             request: tonic::Request<::im_proto::services::ReadCall>,
@@ -596,8 +679,32 @@ pub mod conversation_service_server {
             tonic::Response<::im_proto::services::ReadAnswer>,
             tonic::Status,
         >;
+        /// Who is in a large conversation, at one moment or a later one than members_seq says.
+        async fn large_members(
+            &self,
+            request: tonic::Request<::im_proto::services::LargeMembersCall>,
+        ) -> std::result::Result<
+            tonic::Response<::im_proto::services::LargeMembersAnswer>,
+            tonic::Status,
+        >;
+        /// How far large conversations have come, so that a gateway finds pushes that were lost on the way to it.
+        async fn large_heads(
+            &self,
+            request: tonic::Request<::im_proto::services::LargeHeadsCall>,
+        ) -> std::result::Result<
+            tonic::Response<::im_proto::services::LargeHeadsAnswer>,
+            tonic::Status,
+        >;
+        /// Which large conversations users are in.
+        async fn large_of_users(
+            &self,
+            request: tonic::Request<::im_proto::services::LargeOfUsersCall>,
+        ) -> std::result::Result<
+            tonic::Response<::im_proto::services::LargeOfUsersAnswer>,
+            tonic::Status,
+        >;
     }
-    /// Commands that only read: pull, sync, list members.
+    /// Commands that only read, and what a gateway asks of large conversations for all its connections at once.
     #[derive(Debug)]
     pub struct ConversationServiceServer<T> {
         inner: Arc<T>,
@@ -704,6 +811,148 @@ pub mod conversation_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/im.services.v1.ConversationService/LargeMembers" => {
+                    #[allow(non_camel_case_types)]
+                    struct LargeMembersSvc<T: ConversationService>(pub Arc<T>);
+                    impl<
+                        T: ConversationService,
+                    > tonic::server::UnaryService<::im_proto::services::LargeMembersCall>
+                    for LargeMembersSvc<T> {
+                        type Response = ::im_proto::services::LargeMembersAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::im_proto::services::LargeMembersCall,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ConversationService>::large_members(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LargeMembersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/im.services.v1.ConversationService/LargeHeads" => {
+                    #[allow(non_camel_case_types)]
+                    struct LargeHeadsSvc<T: ConversationService>(pub Arc<T>);
+                    impl<
+                        T: ConversationService,
+                    > tonic::server::UnaryService<::im_proto::services::LargeHeadsCall>
+                    for LargeHeadsSvc<T> {
+                        type Response = ::im_proto::services::LargeHeadsAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<::im_proto::services::LargeHeadsCall>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ConversationService>::large_heads(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LargeHeadsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/im.services.v1.ConversationService/LargeOfUsers" => {
+                    #[allow(non_camel_case_types)]
+                    struct LargeOfUsersSvc<T: ConversationService>(pub Arc<T>);
+                    impl<
+                        T: ConversationService,
+                    > tonic::server::UnaryService<::im_proto::services::LargeOfUsersCall>
+                    for LargeOfUsersSvc<T> {
+                        type Response = ::im_proto::services::LargeOfUsersAnswer;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                ::im_proto::services::LargeOfUsersCall,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ConversationService>::large_of_users(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LargeOfUsersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

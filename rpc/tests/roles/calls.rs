@@ -1,6 +1,6 @@
 //! Calls to the logic: answered, repeated, refused, or known to have no answer.
 
-use crate::logic::{Logic, client, options, read, serve_logic};
+use crate::logic::{Logic, client, head, options, read, serve_logic};
 use im_proto::services::*;
 use im_rpc::{CallError, LogicClient};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use std::time::Duration;
 async fn every_call_is_answered_by_its_handler() {
     let served = serve_logic(Arc::default(), None).await;
     let client = client(&[&served]);
-    assert_eq!(client.read(read(b"pull")).await.unwrap(), ReadAnswer { frame: "pull".into(), inbox_version: Some(3) });
+    let answer = ReadAnswer { frame: "pull".into(), inbox_version: Some(3), large_heads: vec![head("glog")] };
+    assert_eq!(client.read(read(b"pull")).await.unwrap(), answer);
     let sign_in = im_proto::client::SignIn { device_id: "phone".to_owned(), ..Default::default() };
     let answer =
         client.sign_in(SignInCall { gateway_boot: 1, connection_id: 2, sign_in: Some(sign_in) }).await.unwrap();
@@ -25,6 +26,13 @@ async fn every_call_is_answered_by_its_handler() {
     assert_eq!(devices[0].device_id, "bob");
     let out = SignOutDeviceCall { user_id: "bob".into(), device_id: "web".into() };
     assert!(client.sign_out_device(out).await.unwrap().was_online);
+    let members = client.large_members(LargeMembersCall { log_id: "g1".into() }).await.unwrap();
+    assert_eq!((members.members_seq, members.members[0].user_id.as_str()), (7, "g1"));
+    let ids = ["g2".to_owned(), "g1".to_owned()].to_vec();
+    let heads = client.large_heads(LargeHeadsCall { log_ids: ids.clone() }).await.unwrap().heads;
+    assert_eq!(heads, [head("g2"), head("g1")]);
+    let users = client.large_of_users(LargeOfUsersCall { user_ids: ids }).await.unwrap().users;
+    assert_eq!(users[0].large[0].log_id, "g2");
     served.stop().await;
 }
 
@@ -49,6 +57,9 @@ async fn what_is_no_id_is_refused_and_not_repeated() {
     assert!(matches!(client.sign_in(SignInCall::default()).await, Err(CallError::Refused(_))));
     let many = HeartbeatsCall { gateway_boot: 1, logins: vec![HeldLogin::default(); 1_001] };
     assert!(matches!(client.heartbeats(many).await, Err(CallError::Refused(_))));
+    let many = LargeHeadsCall { log_ids: vec!["g".to_owned(); 1_001] };
+    assert!(matches!(client.large_heads(many).await, Err(CallError::Refused(_))));
+    assert!(matches!(client.large_members(LargeMembersCall::default()).await, Err(CallError::Refused(_))));
     assert_eq!(logic.reads.load(Ordering::SeqCst), 0, "the handler hears of none of it");
 }
 

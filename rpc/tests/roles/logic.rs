@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use im_proto::services::*;
-use im_proto::{DeviceId, UserId};
+use im_proto::{DeviceId, LogId, UserId};
 use im_rpc::{CallOptions, LogicClient, LogicHandler, Refused, Served, Stop, TlsOptions, logic_service, serve};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,7 +44,21 @@ impl LogicHandler for Logic {
             self.away.fetch_sub(1, Ordering::SeqCst);
             return Err(Refused::Unavailable("a store is away".to_owned()));
         }
-        Ok(ReadAnswer { frame: call.frame, inbox_version: Some(3) })
+        Ok(ReadAnswer { frame: call.frame, inbox_version: Some(3), large_heads: vec![head("glog")] })
+    }
+
+    async fn large_members(&self, log: LogId) -> Result<LargeMembersAnswer, Refused> {
+        let member = LargeMember { user_id: log.as_str().to_owned(), joined_seq: 2 };
+        Ok(LargeMembersAnswer { members_seq: 7, members: vec![member] })
+    }
+
+    async fn large_heads(&self, logs: Vec<LogId>) -> Result<LargeHeadsAnswer, Refused> {
+        Ok(LargeHeadsAnswer { heads: logs.iter().map(|log| head(log.as_str())).collect() })
+    }
+
+    async fn large_of_users(&self, users: Vec<UserId>) -> Result<LargeOfUsersAnswer, Refused> {
+        let of = |user: &UserId| LargeMembership { log_id: user.as_str().to_owned(), joined_seq: 2, members_seq: 7 };
+        Ok(LargeOfUsersAnswer { users: users.iter().map(|user| LargeOfUser { large: vec![of(user)] }).collect() })
     }
 
     async fn devices(&self, user: UserId) -> Result<ListDevicesAnswer, Refused> {
@@ -55,6 +69,10 @@ impl LogicHandler for Logic {
     async fn sign_out_device(&self, _: UserId, _: DeviceId) -> Result<SignOutDeviceAnswer, Refused> {
         Ok(SignOutDeviceAnswer { was_online: true })
     }
+}
+
+pub fn head(log: &str) -> LargeHead {
+    LargeHead { log_id: log.to_owned(), seq: 5, is_large: true }
 }
 
 pub async fn serve_logic(logic: Arc<Logic>, tls: Option<&TlsOptions>) -> Served {

@@ -1,0 +1,374 @@
+//! Large conversations: above `logic.large_members_min` members nothing is written for a member who merely receives, and
+//! every promise of C2 to C4 holds all the same, on both sides of the threshold and across it.
+
+use crate::harness::calls::{message_ids, unread};
+use crate::harness::load::{Load, seed};
+use crate::harness::raw::{Got, Raw};
+use crate::harness::server::{Server, Settings};
+use im_proto::client::entry::Content;
+use im_proto::client::server_frame::Body;
+use im_proto::client::{Entry, EntryPushed, ServerFrame};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::time::Duration;
+
+/// A conversation with more members than this is large here.
+const MIN: usize = 3;
+const USERS: [&str; 5] = ["ann", "bob", "cid", "dan", "eve"];
+
+fn settings() -> Settings {
+    Settings::for_tests().with("IM_LOGIC__LARGE_MEMBERS_MIN", &MIN.to_string())
+}
+
+async fn devices(server: &Server, users: &[&str], device: &str) -> Vec<Raw> {
+    let mut devices = Vec::new();
+    for user in users {
+        devices.push(Raw::device(server, user, device).await);
+    }
+    devices
+}
+
+/// The next entry of the conversation that is pushed.
+async fn pushed(device: &mut Raw, conversation: &str) -> Entry {
+    let of_it = |body: &Body| match body {
+        Body::Entry(EntryPushed { conversation_id, entry, .. }) if conversation_id == conversation => entry.clone(),
+        _ => None,
+    };
+    device.push(of_it).await
+}
+
+/// The seqs of the entries that are pushed, up to `last`.
+async fn pushed_up_to(device: &mut Raw, conversation: &str, last: u64) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    while seqs.last().is_none_or(|seq| *seq < last) {
+        seqs.push(pushed(device, conversation).await.seq);
+    }
+    seqs
+}
+
+fn is_hint(got: &Got) -> bool {
+    matches!(got, Got::Frame(ServerFrame { body: Some(Body::SyncHint(_)), .. }))
+}
+
+#[tokio::test]
+async fn everyone_online_gets_every_message_in_order_on_every_device() {
+    let server = Server::start(settings());
+    let mut phones = devices(&server, &USERS, "phone").await;
+    let mut tablets = devices(&server, &USERS, "tablet").await;
+    let group = phones[0].create_group("create", &USERS[1..]).await.conversation_id;
+    let moves = server.metric("im_logic_moves_total").unwrap();
+    for number in 2..=20 {
+        let sender = number % USERS.len();
+        let ack = phones[sender].message_to(&group, &format!("m{number}")).await;
+        assert_eq!(ack.seq, number as u64);
+    }
+    for (user, tablet) in tablets.iter_mut().enumerate() {
+        let seqs = pushed_up_to(tablet, &group, 20).await;
+        assert_eq!(seqs, (1..=20).collect::<Vec<u64>>(), "{}'s tablet", USERS[user]);
+    }
+    for (user, phone) in phones.iter_mut().enumerate() {
+        // What it sent itself it has by its acks, the creation included.
+        let mine = |seq: &u64| *seq as usize % USERS.len() == user && *seq > 1 || *seq == 1 && user == 0;
+        let expected: Vec<u64> = (1..=20).filter(|seq| !mine(seq)).collect();
+        let seqs = pushed_up_to(phone, &group, *expected.last().unwrap()).await;
+        assert_eq!(seqs, expected, "{}'s phone", USERS[user]);
+    }
+    let moved = server.metric("im_logic_moves_total").unwrap() - moves;
+    assert_eq!(moved as usize, 19, "one row a message: its sender's");
+    assert_eq!(server.metric("im_logic_large_pushes_total"), Some(20.0), "one record a message and gateway");
+}
+
+#[tokio::test]
+async fn a_member_who_was_away_is_told_by_one_sync_and_of_nothing_twice() {
+    let server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let group = ann.create_group("create", &USERS[1..]).await.conversation_id;
+    let other = ann.create_group("other", &USERS[1..]).await.conversation_id;
+    let before = bob.sync().await;
+    assert_eq!(before.conversations.len(), 2);
+    drop(bob);
+    for number in 1..=7 {
+        ann.message_to(&group, &format!("m{number}")).await;
+    }
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let known = bob.sync_from(before.token).await;
+    let ids: Vec<&str> = known.conversations.iter().map(|state| state.conversation_id.as_str()).collect();
+    assert_eq!(ids, [&group], "only what moved");
+    let state = known.conversation(&group);
+    assert_eq!((state.head_seq, unread(state), state.floor_seq, state.member), (8, 7, 1, true));
+    assert_eq!(state.group_name, known_name(&ann.sync().await, &other));
+    let entries = bob.pull_all(&group, known.epoch, 1).await;
+    assert_eq!(message_ids(&entries), ["m1", "m2", "m3", "m4", "m5", "m6", "m7"]);
+    let again = bob.sync_from(known.token).await;
+    assert!(again.conversations.is_empty(), "nothing moved since: {:?}", again.conversations);
+    assert!(!is_hint(&bob.heartbeat().await), "the connection was told of everything");
+
+    let marked = bob.mark_read(&group, known.epoch, 6, "read").await;
+    assert_eq!(marked.read_seq, 6);
+    let state = bob.sync_from(again.token).await.conversation(&group).clone();
+    assert_eq!((state.head_seq, state.read_seq, unread(&state)), (8, 6, 2), "the row has the cursor, the log the head");
+    let own = ann.sync().await;
+    assert_eq!(unread(own.conversation(&group)), 0, "own sends count as read");
+}
+
+fn known_name(known: &crate::harness::calls::Known, group: &str) -> String {
+    known.conversation(group).group_name.clone()
+}
+
+#[tokio::test]
+async fn a_sync_of_many_large_conversations_comes_in_pages_and_ends() {
+    use im_proto::client::client_frame::Command;
+    let server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let mut groups = std::collections::BTreeSet::new();
+    for number in 0..17 {
+        groups.insert(ann.create_group(&format!("g{number}"), &USERS[1..]).await.conversation_id);
+    }
+    let mut token = bob.sync().await.token;
+    for group in &groups {
+        ann.message_to(group, "m").await;
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let sync = im_proto::client::Sync { token, limit: 5 };
+        let Body::Synced(page) = bob.call(Command::Sync(sync)).await else { panic!() };
+        assert!(page.conversations.len() <= 5 && (page.complete || !page.conversations.is_empty()));
+        for state in page.conversations {
+            assert_eq!(state.head_seq, 2);
+            assert!(seen.insert(state.conversation_id), "told twice");
+        }
+        token = page.token;
+        if page.complete {
+            break;
+        }
+    }
+    assert_eq!(seen, groups);
+}
+
+#[tokio::test]
+async fn who_joins_reads_from_the_joining_and_who_is_removed_to_the_removal() {
+    let server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut eve = Raw::device(&server, "eve", "phone").await;
+    let mut tablet = Raw::device(&server, "eve", "tablet").await;
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let group = ann.create_group("create", &["bob", "cid", "dan"]).await.conversation_id;
+    ann.message_to(&group, "before").await; // 2
+    ann.add_members(&group, "add", &["eve"]).await; // 3
+    ann.message_to(&group, "during").await; // 4
+    ann.remove_member(&group, "remove", "eve").await; // 5
+    ann.message_to(&group, "behind").await; // 6
+    ann.remove_member(&group, "nobody", "dan").await; // 7
+    ann.message_to(&group, "small-again").await; // 8
+    for device in [&mut eve, &mut tablet] {
+        assert_eq!(pushed_up_to(device, &group, 5).await, [3, 4, 5]);
+        let known = device.sync().await;
+        let state = known.conversation(&group);
+        assert_eq!((state.floor_seq, state.head_seq, state.member), (3, 5, false));
+        let page = device.pull(&group, known.epoch, 1).await;
+        assert_eq!(page.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [3, 4, 5]);
+    }
+    assert_eq!(pushed_up_to(&mut bob, &group, 8).await, [1, 2, 3, 4, 5, 6, 7, 8]);
+
+    ann.add_members(&group, "again", &["eve", "dan"]).await; // 9
+    ann.message_to(&group, "back").await; // 10
+    assert_eq!(pushed_up_to(&mut eve, &group, 10).await, [9, 10], "nothing behind the removal was pushed");
+    let known = eve.sync().await;
+    let state = known.conversation(&group);
+    assert_eq!((state.floor_seq, state.head_seq, state.member, unread(state)), (9, 10, true, 1));
+    assert_eq!(message_ids(&eve.pull_all(&group, known.epoch, 1).await), ["back"]);
+}
+
+#[tokio::test]
+async fn who_leaves_is_told_on_its_other_device_and_then_of_nothing() {
+    let server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut phone = Raw::device(&server, "eve", "phone").await;
+    let mut tablet = Raw::device(&server, "eve", "tablet").await;
+    let group = ann.create_group("create", &USERS[1..]).await.conversation_id;
+    phone.leave_group(&group, "leave").await; // 2
+    ann.message_to(&group, "behind").await; // 3
+    assert_eq!(pushed_up_to(&mut tablet, &group, 2).await, [1, 2]);
+    // What was pushed to it would come before what is sent to it now.
+    ann.message_to_user("eve", "direct").await;
+    for device in [&mut phone, &mut tablet] {
+        let next = device.push(|body| match body {
+            Body::Entry(pushed) if pushed.entry.as_ref().is_some_and(|entry| entry.seq > 1) => {
+                panic!("pushed behind the leaving: {pushed:?}")
+            }
+            Body::Entry(pushed) if pushed.conversation_id != group => Some(pushed.clone()),
+            _ => None,
+        });
+        assert_eq!(next.await.entry.unwrap().client_id, "direct");
+        assert_eq!(device.sync().await.conversation(&group).head_seq, 2);
+    }
+}
+
+#[tokio::test]
+async fn crossing_the_threshold_both_ways_loses_nothing() {
+    let server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let mut away = Raw::device(&server, "cid", "phone").await;
+    let mut dan = Raw::device(&server, "dan", "phone").await;
+    let group = ann.create_group("create", &["bob", "cid"]).await.conversation_id; // 1: small
+    let token = away.sync().await.token;
+    drop(away);
+    let mut head = 1;
+    for round in 0..4 {
+        ann.message_to(&group, &format!("small{round}")).await;
+        ann.add_members(&group, &format!("add{round}"), &["dan"]).await; // large
+        ann.message_to(&group, &format!("large{round}")).await;
+        ann.message_to(&group, &format!("larger{round}")).await;
+        ann.remove_member(&group, &format!("remove{round}"), "dan").await; // small
+        head += 5;
+    }
+    assert_eq!(pushed_up_to(&mut bob, &group, head).await, (1..=head).collect::<Vec<_>>());
+    let of_dan: Vec<u64> = (0..4).flat_map(|round| 5 * round + 3..=5 * round + 6).collect();
+    assert_eq!(pushed_up_to(&mut dan, &group, head).await, of_dan);
+    let mut cid = Raw::device(&server, "cid", "phone").await;
+    let known = cid.sync_from(token).await;
+    let state = known.conversation(&group);
+    assert_eq!((state.head_seq, unread(state)), (head, 12));
+    assert_eq!(cid.pull_all(&group, known.epoch, 2).await.len() as u64, head - 1);
+    let state = dan.sync().await.conversation(&group).clone();
+    assert_eq!((state.head_seq, state.floor_seq, state.member), (head, head - 3, false));
+    // Small now: nobody is hinted of a head that the inbox has told.
+    for device in [&mut bob, &mut cid] {
+        device.sync().await;
+        for _ in 0..10 {
+            assert!(!is_hint(&device.heartbeat().await));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resent_message_gets_the_same_ack_and_is_stored_once() {
+    let mut server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let group = ann.create_group("create", &USERS[1..]).await.conversation_id;
+    let ack = ann.message_to(&group, "m1").await;
+    assert_eq!(ann.message_to(&group, "m1").await, ack);
+    server.kill9();
+    server.restart();
+    let mut tablet = Raw::device(&server, "ann", "tablet").await;
+    assert_eq!(tablet.message_to(&group, "m1").await, ack, "on another connection, after a crash");
+    let known = tablet.sync().await;
+    assert_eq!(known.conversation(&group).head_seq, 2);
+}
+
+#[tokio::test]
+async fn what_was_not_delivered_before_a_crash_is_told_after_it() {
+    let mut server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let group = ann.create_group("create", &USERS[1..]).await.conversation_id;
+    let token = bob.sync().await.token;
+    ann.message_to(&group, "m1").await;
+    ann.add_members(&group, "add", &["fay"]).await;
+    server.kill9();
+    server.restart();
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    assert_eq!(bob.sync_from(token).await.conversation(&group).head_seq, 3);
+    let mut fay = Raw::device(&server, "fay", "phone").await;
+    let state = fay.sync().await.conversation(&group).clone();
+    assert_eq!((state.head_seq, state.floor_seq, state.member), (3, 3, true));
+    // The new gateway learns the members with the first entry.
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    ann.message_to(&group, "m2").await;
+    assert_eq!(pushed(&mut bob, &group).await.seq, 4);
+    assert_eq!(pushed(&mut fay, &group).await.seq, 4);
+}
+
+#[tokio::test]
+async fn what_is_sent_between_sign_in_and_sync_is_in_the_sync_or_pushed() {
+    use crate::harness::raw::send_to_conversation;
+    use im_proto::client::client_frame::Command;
+    let server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let group = ann.create_group("create", &USERS[1..]).await.conversation_id;
+    for round in 1..=20 {
+        let mut bob = Raw::device(&server, "bob", "phone").await;
+        let request = ann.send(Command::Send(send_to_conversation(&group, &format!("m{round}"), "x"))).await;
+        let synced = bob.sync().await.conversation(&group).head_seq;
+        let Body::SendAck(ack) = ann.answer(request).await else { panic!() };
+        if synced < ack.seq {
+            assert_eq!(pushed(&mut bob, &group).await.seq, ack.seq);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_removed_member_is_pushed_nothing_however_fast_it_goes() {
+    let server = Server::start(settings());
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut eve = Raw::device(&server, "eve", "phone").await;
+    let group = ann.create_group("create", &["bob", "cid", "dan"]).await.conversation_id;
+    let mut times = Vec::new();
+    for round in 0..10 {
+        let joined = ann.add_members(&group, &format!("add{round}"), &["eve"]).await.seq;
+        ann.message_to(&group, &format!("in{round}")).await;
+        let left = ann.remove_member(&group, &format!("remove{round}"), "eve").await.seq;
+        ann.message_to(&group, &format!("out{round}")).await;
+        times.extend(joined..=left);
+    }
+    let removed = |entry: &Entry| matches!(entry.content, Some(Content::MemberRemoved(_)));
+    let mut seqs = Vec::new();
+    while seqs.len() < times.len() {
+        let entry = pushed(&mut eve, &group).await;
+        assert_eq!(removed(&entry), seqs.len() % 3 == 2);
+        seqs.push(entry.seq);
+    }
+    assert_eq!(seqs, times);
+}
+
+/// Load in which nearly every group is large, and the common one crosses the threshold all the time.
+async fn converges(settings: Settings) {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let server = Server::start(settings);
+    let load = Load::start(&server, rng.random()).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    load.finish(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_holds_under_load_across_the_threshold() {
+    converges(settings().with("IM_LOGIC__LARGE_MEMBERS_MIN", "2")).await;
+}
+
+#[cfg(feature = "fault-points")]
+mod lost_pushes {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_heartbeat_hints_when_every_push_was_lost_and_the_sync_brings_the_head() {
+        let server = Server::start(settings().with("IM_FAULT_DROP_PUSHES", "all"));
+        let mut ann = Raw::device(&server, "ann", "phone").await;
+        let mut bob = Raw::device(&server, "bob", "phone").await;
+        let group = ann.create_group("create", &USERS[1..]).await.conversation_id;
+        let before = bob.sync().await;
+        assert!(!is_hint(&bob.heartbeat().await), "nothing moved, so nothing is hinted");
+        let ack = ann.message_to(&group, "m1").await;
+        while !is_hint(&bob.heartbeat().await) {
+            assert!(bob.pushes.is_empty(), "the test loses every push: {:?}", bob.pushes);
+        }
+        let known = bob.sync_from(before.token).await;
+        assert_eq!(known.conversation(&group).head_seq, ack.seq);
+        // One that was on its way while the sync was asked may still come.
+        while is_hint(&bob.heartbeat().await) {}
+        assert!(!is_hint(&bob.heartbeat().await), "after the sync the connection was told of everything");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn devices_converge_when_every_push_is_lost() {
+        converges(settings().with("IM_LOGIC__LARGE_MEMBERS_MIN", "2").with("IM_FAULT_DROP_PUSHES", "all")).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn devices_converge_when_single_pushes_are_lost_at_random() {
+        let fault = format!("3:{}", seed());
+        converges(settings().with("IM_LOGIC__LARGE_MEMBERS_MIN", "2").with("IM_FAULT_DROP_PUSHES", &fault)).await;
+    }
+}
