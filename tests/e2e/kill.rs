@@ -12,9 +12,19 @@ const LIFE_MS: std::ops::Range<u64> = 20..900;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_9_under_load_loses_doubles_or_reorders_anything() {
+    survives(Settings::for_tests()).await;
+}
+
+/// The same where nearly every group is large, and the common one crosses the threshold all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_kill_9_under_load_loses_anything_of_large_conversations() {
+    survives(Settings::for_tests().with("IM_LOGIC__LARGE_MEMBERS_MIN", "2")).await;
+}
+
+async fn survives(settings: Settings) {
     let kills: u32 = std::env::var("IM_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let mut rng = StdRng::seed_from_u64(seed());
-    let mut server = Server::start(Settings::for_tests());
+    let mut server = Server::start(settings);
     let load = Load::start(&server, rng.random()).await;
     let mut slowest_restart = Duration::ZERO;
     for kill in 1..=kills {
