@@ -5,6 +5,7 @@
 //! passed over in silence.
 
 use crate::decide::ReadTarget;
+use crate::log_state::QueuePlace;
 use crate::refusal::Refusal;
 use crate::worker::{Refused, Shared, Told};
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
@@ -35,6 +36,7 @@ pub(crate) struct Work {
     pub read: Option<ReadTarget>,
     /// As it came, should it have to be set aside.
     pub queued: Queued,
+    pub place: QueuePlace,
 }
 
 pub(crate) struct Admitted {
@@ -80,7 +82,8 @@ pub(crate) fn admit(shared: &Shared, partition: Partition, records: Vec<Queued>)
                     admitted.logs.push(record.log.clone());
                 }
                 let Arrival { origin, sender, command } = arrival;
-                admitted.work.push(Work { lane, origin, sender, command, read: None, queued });
+                let place = QueuePlace { partition, offset: queued.offset };
+                admitted.work.push(Work { lane, origin, sender, command, read: None, queued, place });
             }
         }
     }

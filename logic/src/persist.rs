@@ -282,7 +282,7 @@ fn foreign(lane: &Lane, at: usize, read: &entry::ReadEntry) -> Result<Stored, St
         lane: at,
         sender: UserId::parse(&read.entry.sender_user_id).map_err(id)?,
         client_id: ClientId::parse(&read.entry.client_id).map_err(id)?,
-        position: lane.state.stored.behind(&read.entry, change.as_ref()),
+        position: lane.state.stored.behind(&read.entry, change.as_ref(), read.record),
         bytes: read.bytes.clone(),
         change,
         read_moved: read_moved(&lane.log, &read.entry)?,
@@ -313,11 +313,6 @@ fn new_entry(log: &LogId, entry: &Stored, content_hash: entry::ContentHash) -> N
         seq: entry.position.head,
         sender: entry.sender.clone(),
         client_id,
-        stored: entry::stored(
-            &entry.bytes,
-            content_hash,
-            entry.position.members_seq,
-            entry.position.members.present.len(),
-        ),
+        stored: entry::stored(&entry.bytes, content_hash, &entry.position),
     }
 }

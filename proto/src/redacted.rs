@@ -38,7 +38,7 @@ redacted!(internal::Push { targets; frame });
 redacted!(internal::LargePush { log_id, seq, members_seq, members_seq_before, joined, left, answered_connection_id; frame });
 redacted!(services::ReadCall { user_id; frame });
 redacted!(services::ReadAnswer { inbox_version, large_heads; frame });
-redacted!(internal::StoredEntry { members_seq, members; entry, content_hash });
+redacted!(internal::StoredEntry { members_seq, members, partition, offset_after; entry, content_hash });
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ use crate::log_state::Lane;
 use crate::membership::change_of;
 use crate::memory::{CommandKey, Written};
 use crate::metrics::add;
+use crate::planted::planted;
 use crate::refusal::Refusal;
 use crate::traced;
 use crate::worker::{Told, Worker};
@@ -102,11 +103,20 @@ impl Worker {
             }
             match self.decide_on(lane, work, now_ms) {
                 Decision::Append(append) => {
-                    if careful && !asked.itself {
+                    // A doubt alone costs a look-up; with a place that says the same it is certain. A topic that was made anew
+                    // counts from 0 again, so the place alone would turn away what is new.
+                    let in_doubt = careful || work.queued.may_repeat;
+                    let came_before =
+                        in_doubt && lane.state.tip.was_decided(work.place) && !planted("refused_is_forgotten");
+                    if (careful || came_before) && !asked.itself {
                         asked.itself = true;
                         if self.is_stored(lane, work, &append.client_id, outcome).await? {
                             continue;
                         }
+                    }
+                    if came_before {
+                        self.refuse(work, &Refusal::DECIDED_BEFORE, round);
+                        return Ok(());
                     }
                     return self.write(lane, work, append, round, outcome);
                 }
@@ -184,7 +194,7 @@ impl Worker {
             lane: work.lane,
             sender: work.sender.clone(),
             client_id,
-            position: lane.state.tip.behind(&entry, change.as_ref()),
+            position: lane.state.tip.behind(&entry, change.as_ref(), Some(work.place)),
             bytes: entry.encode_to_vec().into(),
             change,
             read_moved: read_moved(&lane.log, &entry)?,

@@ -11,6 +11,7 @@ mod groups;
 mod harness;
 mod large;
 mod reading;
+mod repeated;
 mod sending;
 mod signing_in;
 mod syncing;

@@ -295,7 +295,8 @@ async fn an_offset_is_committed_only_behind_the_answers() {
     let a = world.phone("a", "1").await;
     let partition = Partition(0);
     let record = record(&a, 1, to_user("b", "m"));
-    let records = vec![Queued { offset: Offset(4), record, since: std::time::Instant::now(), odd_key: None }];
+    let records =
+        vec![Queued { offset: Offset(4), record, since: std::time::Instant::now(), may_repeat: false, odd_key: None }];
     let (told_at_commit, mut committed) = tokio::sync::mpsc::unbounded_channel();
     let metrics = world.metrics.clone();
     let consumed = vec![Consumed::Records(Batch { partition, records }), Consumed::Gained(partition)];

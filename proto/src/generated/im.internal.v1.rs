@@ -172,6 +172,12 @@ pub struct StoredEntry {
     /// how many members the log has behind this entry; 0 in users' own logs
     #[prost(uint32, tag = "4")]
     pub members: u32,
+    /// of the record that made it
+    #[prost(uint32, tag = "5")]
+    pub partition: u32,
+    /// that record's offset and 1; 0: not told. What lies before it in the partition was decided before
+    #[prost(uint64, tag = "6")]
+    pub offset_after: u64,
 }
 /// The inside of Synced.token.
 #[derive(Clone, PartialEq, ::prost::Message)]

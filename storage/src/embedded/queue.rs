@@ -193,7 +193,14 @@ impl Consumer for EmbeddedConsumer {
                     self.uncommitted = Some(state.offset - 1);
                     let taken = (first..).map(Offset).zip(state.records.drain(..count));
                     let records = taken
-                        .map(|(offset, (since, record))| Queued { offset, record, since, odd_key: None })
+                        .map(|(offset, (since, record))| Queued {
+                            offset,
+                            record,
+                            since,
+                            // What a crash took from the queue does not come again.
+                            may_repeat: false,
+                            odd_key: None,
+                        })
                         .collect();
                     drop(state);
                     self.lane.drained.notify_waiters();

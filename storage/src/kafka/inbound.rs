@@ -63,7 +63,8 @@ impl Inbound {
         let Some(waiting) = self.partitions.get_mut(&partition) else { return false };
         let Arrival { offset, record, odd_key, age_by_clocks } = arrival;
         let since = waiting.since(now, age_by_clocks);
-        waiting.records.push_back(Queued { offset, record, since, odd_key });
+        let may_repeat = waiting.caught_up_at.is_none();
+        waiting.records.push_back(Queued { offset, record, since, may_repeat, odd_key });
         let is_full = waiting.records.len() >= WAITING_MAX && !waiting.is_paused;
         waiting.is_paused |= is_full;
         is_full

@@ -90,6 +90,8 @@ pub struct Queued {
     /// When the queue took it, by the clock of this process that never jumps. A queue in other processes cannot know it to the
     /// moment; then it is no earlier than when this consumer had last seen the partition empty.
     pub since: Instant,
+    /// It may have come before, to this consumer or to another: it waited when the partition was gained.
+    pub may_repeat: bool,
     /// The key that it came with, where that names no log; the record's log is then one that nothing has.
     pub odd_key: Option<Bytes>,
 }
