@@ -8,6 +8,7 @@ use crate::exit::Failure;
 use crate::http::{self, Endpoints};
 use crate::join::{Ask, ForwardToQueue, Remote};
 use crate::lease::Lease;
+use crate::metrics::Parts;
 use crate::page::Page;
 use crate::process::{self, Signals, bind, other, service, usage};
 use crate::{logging, metrics};
@@ -75,12 +76,15 @@ impl Role {
         let endpoint = endpoint(config, rpc_address);
         let lives = ports::Gateway { boot: GatewayBoot(gateway.boot()), endpoint: endpoint.clone() };
         let lease = Lease::take(redis.routes(), lives, config.gateway.lease_ms).await.map_err(service)?;
-        let snapshot = gateway.clone();
+        let (snapshot, produced) = (gateway.clone(), queue.counts());
         let endpoints = Arc::new(Endpoints {
             ready: AtomicBool::new(true),
             page: gateway.websocket_address().map(Page::new),
             demo: None,
-            metrics: Box::new(move || metrics::text(Some(&snapshot.metrics()), None, None)),
+            metrics: Box::new(move || {
+                let gateway = snapshot.metrics();
+                metrics::text(&Parts { gateway: Some(&gateway), produced: Some(&produced), ..Parts::default() })
+            }),
         });
         deliveries.ready(true).await;
         println!("im-server {} gateway", env!("CARGO_PKG_VERSION"));

@@ -45,11 +45,18 @@ impl ForwardToQueue {
 
 impl Forward for ForwardToQueue {
     fn forward(&self, upstream: &mut Vec<Upstream>) {
-        let mut records: Vec<Record> =
-            upstream.drain(..).map(|Upstream { log, record }| Record { log, upstream: record }).collect();
+        let mut records: Vec<Record> = upstream.drain(..).map(to_record).collect();
         self.queue.produce(&mut records);
-        upstream.extend(records.into_iter().map(|Record { log, upstream }| Upstream { log, record: upstream }));
+        upstream.extend(records.into_iter().map(to_upstream));
     }
+}
+
+fn to_record(Upstream { log, record, trace }: Upstream) -> Record {
+    Record { log, upstream: record, trace }
+}
+
+fn to_upstream(Record { log, upstream, trace }: Record) -> Upstream {
+    Upstream { log, record: upstream, trace }
 }
 
 /// Hands deliveries to the gateway of this process. They cannot be lost on the way, so they need no numbers.

@@ -8,11 +8,12 @@ use crate::exit::Failure;
 use crate::fault_points::Points;
 use crate::http::{self, Endpoints};
 use crate::join::{DeliverOverStreams, Handler};
+use crate::metrics::Parts;
 use crate::process::{self, Signals, bind, other, service, usage};
 use crate::{logging, metrics, tokens};
 use im_logic::{Logic, Ports, WorkerHandle};
 use im_rpc::{DeliveryStreams, Served, Stop, logic_service};
-use im_storage::kafka::{KafkaConsumer, KafkaQueue};
+use im_storage::kafka::{KafkaConsumer, KafkaLag, KafkaQueue};
 use im_storage::mongo::MongoEntryLog;
 use im_storage::mysql::MysqlDirectory;
 use im_storage::redis::RedisStore;
@@ -64,9 +65,10 @@ impl Role {
         let delivery = DeliverOverStreams(streams.clone());
         delivery.follow_leases(redis.routes());
         let points = Points::from_env()?;
+        let queue = KafkaQueue::open(&kafka).await.map_err(service)?;
         let logic = Logic::new(
             points.ports(Ports {
-                queue: KafkaQueue::open(&kafka).await.map_err(service)?,
+                queue: queue.clone(),
                 log: MongoEntryLog::open(&config.mongodb.options()).await.map_err(service)?,
                 directory: MysqlDirectory::open(&config.mysql.options()).await.map_err(service)?,
                 inbox: redis.inbox(),
@@ -80,16 +82,22 @@ impl Role {
         let routes = logic_service(Arc::new(Handler(requests)), tls.as_ref()).map_err(usage)?;
         let rpc_address = rpc.local_addr().map_err(other)?;
         let questions = im_rpc::serve(rpc, tls.as_ref(), routes, Stop::default()).await.map_err(usage)?;
-        let mut workers = Vec::new();
+        let (mut workers, mut lags) = (Vec::new(), Vec::new());
         for _ in 0..config.logic.workers {
-            workers.push(logic.spawn_worker(points.consumer(KafkaConsumer::open(&kafka).map_err(service)?)));
+            let consumer = KafkaConsumer::open(&kafka).map_err(service)?;
+            lags.push(consumer.lag());
+            workers.push(logic.spawn_worker(points.consumer(consumer)));
         }
-        let counts = logic.metrics();
+        let told = (logic.metrics(), queue.counts(), streams.clone());
         let endpoints = Arc::new(Endpoints {
             ready: AtomicBool::new(true),
             page: None,
             demo: None,
-            metrics: Box::new(move || metrics::text(None, Some(&counts), None)),
+            metrics: Box::new(move || {
+                let lag = lags.iter().flat_map(KafkaLag::by_partition).collect();
+                let (logic, produced, streams) = (Some(&*told.0), Some(&*told.1), Some(&*told.2));
+                metrics::text(&Parts { logic, produced, streams, lag, ..Parts::default() })
+            }),
         });
         questions.ready(true).await;
         println!("im-server {} logic", env!("CARGO_PKG_VERSION"));

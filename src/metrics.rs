@@ -1,75 +1,114 @@
-//! `/metrics`: the counters of gateway and logic as Prometheus text (exposition format 0.0.4).
+//! `/metrics`: what the parts of a role count, as Prometheus text (exposition format 0.0.4).
 //!
-//! In: snapshots. Out: one line per number, named `im_<part>_<what>`, labels for core and code. Always: names only grow.
+//! In: the parts that this role has. Out: their numbers, named `im_<part>_<what>`. Always: names only grow; every name is in
+//! docs/metrics.md, and a test holds the two together.
+//!
+//! | file | what it prints |
+//! |---|---|
+//! | `text` | the format |
+//! | `gateway` | connections, forward, receive, send |
+//! | `logic` | decide, persist, deliver, requests |
+//! | `transit` | what lies between them: queue, delivery streams |
+
+mod gateway;
+mod logic;
+mod text;
+mod transit;
 
 use im_gateway::Snapshot;
 use im_logic::LogicMetrics;
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use im_storage::ports::Partition;
+use text::Text;
 
-/// What this role has of them.
-pub fn text(gateway: Option<&Snapshot>, logic: Option<&LogicMetrics>, queue_waiting: Option<usize>) -> String {
-    let mut out = String::with_capacity(8 * 1024);
-    // Writing to a String cannot fail.
-    let _ = gateway.map(|gateway| gateway_text(&mut out, gateway));
-    let _ = logic.map(|logic| logic_text(&mut out, logic));
-    if let Some(waiting) = queue_waiting {
-        let _ = writeln!(out, "# TYPE im_queue_waiting gauge\nim_queue_waiting {waiting}");
-    }
-    out
+/// What a role has; each prints what is there.
+#[derive(Default)]
+pub struct Parts<'a> {
+    pub gateway: Option<&'a Snapshot>,
+    pub logic: Option<&'a LogicMetrics>,
+    /// Records that no worker has done with, by partition.
+    pub lag: Vec<(Partition, u64)>,
+    /// Records in the queue of this process.
+    pub waiting: Option<usize>,
+    #[cfg(feature = "distributed")]
+    pub produced: Option<&'a im_storage::kafka::ProducerCounts>,
+    #[cfg(feature = "distributed")]
+    pub streams: Option<&'a im_rpc::DeliveryStreams>,
 }
 
-/// Gauges among the gateway's numbers; the others are counters.
-const GAUGES: [&str; 4] = ["connections", "websocket_connections", "signed_in", "forward_backlog"];
+pub fn text(parts: &Parts<'_>) -> String {
+    let mut out = Text::default();
+    parts.gateway.into_iter().for_each(|snapshot| gateway::print(&mut out, snapshot));
+    parts.logic.into_iter().for_each(|metrics| logic::print(&mut out, metrics));
+    if parts.logic.is_some() {
+        transit::lag(&mut out, &parts.lag);
+    }
+    parts.waiting.into_iter().for_each(|waiting| out.gauge("im_queue_waiting", waiting as u64));
+    #[cfg(feature = "distributed")]
+    {
+        parts.produced.into_iter().for_each(|counts| transit::produced(&mut out, counts));
+        parts.streams.into_iter().for_each(|streams| transit::streams(&mut out, streams));
+    }
+    out.finish()
+}
 
-fn gateway_text(out: &mut String, gateway: &Snapshot) -> std::fmt::Result {
-    writeln!(out, "# TYPE im_gateway_driver gauge\nim_gateway_driver{{driver=\"{}\"}} 1", gateway.driver)?;
-    let Some(first) = gateway.cores.first() else { return Ok(()) };
-    for (at, (name, _)) in first.counters().into_iter().enumerate() {
-        let (kind, suffix) = if GAUGES.contains(&name) { ("gauge", "") } else { ("counter", "_total") };
-        writeln!(out, "# TYPE im_gateway_{name}{suffix} {kind}")?;
-        for (core, snapshot) in gateway.cores.iter().enumerate() {
-            writeln!(out, "im_gateway_{name}{suffix}{{core=\"{core}\"}} {}", snapshot.counters()[at].1)?;
+#[cfg(test)]
+#[cfg(feature = "distributed")]
+mod tests {
+    use super::*;
+    use im_gateway::CoreSnapshot;
+    use std::collections::BTreeSet;
+
+    const TABLE: &str = include_str!("../docs/metrics.md");
+
+    /// Every part there is.
+    fn everything() -> String {
+        let gateway = Snapshot { driver: "epoll", cores: vec![CoreSnapshot::default()], delivery_breaks: 0 };
+        let options = im_rpc::CallOptions {
+            endpoints: Vec::new(),
+            timeout: std::time::Duration::from_secs(1),
+            attempts: 1,
+            tls: None,
+        };
+        text(&Parts {
+            gateway: Some(&gateway),
+            logic: Some(&LogicMetrics::default()),
+            lag: vec![(Partition(0), 3)],
+            waiting: Some(0),
+            produced: Some(&Default::default()),
+            streams: Some(&im_rpc::DeliveryStreams::new(1, options)),
+        })
+    }
+
+    #[test]
+    fn the_table_names_what_is_printed_and_nothing_else() {
+        let printed = everything();
+        let types = printed.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let printed: BTreeSet<String> = types.map(str::to_owned).collect();
+        let rows = TABLE.lines().filter_map(|line| line.strip_prefix("| `im_"));
+        let told = rows.filter_map(|row| {
+            let (name, rest) = row.split_once('`')?;
+            Some(format!("im_{name} {}", rest.split('|').nth(2)?.trim()))
+        });
+        let told: BTreeSet<String> = told.collect();
+        let missing: Vec<_> = printed.difference(&told).collect();
+        let gone: Vec<_> = told.difference(&printed).collect();
+        assert!(missing.is_empty() && gone.is_empty(), "not in docs/metrics.md: {missing:#?}; not printed: {gone:#?}");
+    }
+
+    #[test]
+    fn a_name_has_one_type_and_every_line_is_of_the_type_above_it() {
+        let printed = everything();
+        let mut of = String::new();
+        let mut seen = BTreeSet::new();
+        for line in printed.lines() {
+            if let Some(name) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split(' ').next()) {
+                assert!(seen.insert(name.to_owned()), "{name} twice");
+                of = name.to_owned();
+            } else {
+                assert!(line.starts_with(&of), "{line} below {of}");
+                let value = line.rsplit(' ').next().unwrap_or_default();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
         }
     }
-    writeln!(out, "# TYPE im_gateway_closes_total counter")?;
-    for (code, _) in &first.closes {
-        let count: u64 = gateway.sum(|core| core.closes.iter().filter(|(name, _)| name == code).map(|(_, n)| n).sum());
-        writeln!(out, "im_gateway_closes_total{{code=\"{code}\"}} {count}")?;
-    }
-    let breaks = gateway.delivery_breaks;
-    writeln!(out, "# TYPE im_gateway_delivery_breaks_total counter\nim_gateway_delivery_breaks_total {breaks}")
-}
-
-fn logic_text(out: &mut String, logic: &LogicMetrics) -> std::fmt::Result {
-    let counters: [(&str, &AtomicU64); 19] = [
-        ("records", &logic.records),
-        ("undecodable", &logic.undecodable),
-        ("appended", &logic.appended),
-        ("duplicates", &logic.duplicates),
-        ("batches", &logic.batches),
-        ("appends", &logic.appends),
-        ("appends_taken", &logic.appends_taken),
-        ("foreign_entries", &logic.foreign_entries),
-        ("moves", &logic.moves),
-        ("answers", &logic.answers),
-        ("push_targets", &logic.push_targets),
-        ("large_pushes", &logic.large_pushes),
-        ("caught_up_entries", &logic.caught_up_entries),
-        ("projections_repaired", &logic.projections_repaired),
-        ("store_errors", &logic.store_errors),
-        ("damaged", &logic.damaged),
-        ("reads", &logic.reads),
-        ("sign_ins", &logic.sign_ins),
-        ("sign_ins_refused", &logic.sign_ins_refused),
-    ];
-    for (name, counter) in counters {
-        let count = counter.load(Ordering::Relaxed);
-        writeln!(out, "# TYPE im_logic_{name}_total counter\nim_logic_{name}_total {count}")?;
-    }
-    writeln!(out, "# TYPE im_logic_refused_total counter")?;
-    for (code, count) in logic.refused() {
-        writeln!(out, "im_logic_refused_total{{code=\"{code}\"}} {count}")?;
-    }
-    Ok(())
 }

@@ -23,8 +23,8 @@ pub fn run(config: &Config, what: MigrateCommand) -> Result<(), Failure> {
         }
         if matches!(what, MigrateCommand::Up) {
             let kafka = config.kafka.options()?;
-            kafka::create_topic(&kafka, config.kafka.partitions, config.kafka.replicas).await.map_err(service)?;
-            println!("kafka  topic {} is there", kafka.topic);
+            kafka::create_topics(&kafka, config.kafka.partitions, config.kafka.replicas).await.map_err(service)?;
+            println!("kafka  topics {} and {} are there", kafka.topic, kafka.dead_letter_topic);
         }
         Ok(())
     })

@@ -10,6 +10,7 @@ use crate::fault_points::Points;
 use crate::http::{self, Endpoints};
 use crate::join::{Ask, DeliverToGateway, ForwardToQueue};
 use crate::lease::Lease;
+use crate::metrics::Parts;
 use crate::page::Page;
 use crate::process::{self, Signals, bind, other};
 use crate::{clock, logging, metrics, start_text, tokens};
@@ -134,7 +135,14 @@ impl Server {
             page: Some(Page::new(websocket)),
             demo: Demo::new(config, keys, websocket, http),
             metrics: Box::new(move || {
-                metrics::text(Some(&snapshot.0.metrics()), Some(&snapshot.1), Some(snapshot.2.waiting()))
+                let (gateway, waiting) = (snapshot.0.metrics(), snapshot.2.waiting());
+                metrics::text(&Parts {
+                    gateway: Some(&gateway),
+                    logic: Some(&snapshot.1),
+                    lag: snapshot.2.lag(),
+                    waiting: Some(waiting),
+                    ..Parts::default()
+                })
             }),
         });
         Ok(Self { gateway, queue, workers, lease, endpoints })

@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Our own packages that each of ours may name.
-const MAY_NAME: [(&str, &[&str]); 9] = [
+const MAY_NAME: [(&str, &[&str]); 10] = [
     ("im-proto", &[]),
+    ("im-observe", &[]),
     ("im-codec", &["im-proto"]),
-    ("im-gateway", &["im-proto", "im-codec"]),
-    ("im-storage", &["im-proto"]),
-    ("im-logic", &["im-proto", "im-storage"]),
+    ("im-gateway", &["im-observe", "im-proto", "im-codec"]),
+    ("im-storage", &["im-observe", "im-proto"]),
+    ("im-logic", &["im-observe", "im-proto", "im-storage"]),
     ("im-rpc", &["im-proto"]),
     ("im-client", &["im-proto", "im-codec"]),
     ("im-bench", &["im-proto", "im-codec", "im-client"]),
-    ("im-server", &["im-proto", "im-codec", "im-gateway", "im-storage", "im-logic", "im-rpc"]),
+    ("im-server", &["im-proto", "im-codec", "im-gateway", "im-storage", "im-logic", "im-observe", "im-rpc"]),
 ];
 
 /// Foreign packages and the only ones of ours that may name them.

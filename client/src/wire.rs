@@ -88,7 +88,7 @@ impl Wire {
     /// Writes a command and returns its request id.
     pub fn ask(&mut self, asked: Asked, command: client_frame::Command, now_ms: u64) -> Result<u64, FrameTooLarge> {
         let request_id = self.first_id + self.unanswered.len() as u64;
-        let frame = ClientFrame { request_id, command: Some(command) };
+        let frame = ClientFrame { request_id, command: Some(command), ..Default::default() };
         let too_large = frame.encoded_len() > self.frame_bytes_max;
         if too_large || frame.encode_length_delimited(&mut self.output).is_err() {
             return Err(FrameTooLarge);

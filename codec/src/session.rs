@@ -20,7 +20,7 @@ use crate::rate::Bucket;
 pub use answers::{Told, sync_hint};
 use bytes::Bytes;
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode, client_frame::Command, server_frame};
-use im_proto::{DeviceId, Epoch, Generation, InboxVersion, LogId, UserId};
+use im_proto::{DeviceId, Epoch, Generation, InboxVersion, LogId, TraceId, UserId};
 use prost::Message as _;
 use std::fmt;
 use std::sync::Arc;
@@ -29,8 +29,10 @@ use std::sync::Arc;
 pub enum Action {
     /// Ask the logic who this is.
     SignIn(client::SignIn),
-    /// Put the command into the queue. `frame` is the client's frame as received.
-    Forward { log: LogId, request_id: u64, frame: Bytes },
+    /// Put the command into the queue. `frame` is the client's frame as received, `trace` what it asks to be traced by.
+    Forward { log: LogId, request_id: u64, frame: Bytes, trace: Option<TraceId> },
+    /// Write this error, as [`Write`](Self::Write) does: the command goes no further, or had no answer in time.
+    Refuse { request_id: u64, code: ErrorCode, trace: Option<TraceId>, frame: Bytes },
     /// Ask the logic.
     Ask { request_id: u64, frame: Bytes },
     /// Ask the logic for the user's inbox version.
@@ -50,7 +52,10 @@ impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SignIn(sign_in) => write!(f, "SignIn({})", sign_in.device_id),
-            Self::Forward { log, request_id, frame } => write!(f, "Forward({request_id}, {log}, {} B)", frame.len()),
+            Self::Refuse { request_id, code, .. } => write!(f, "Refuse({request_id}, {})", code.as_str_name()),
+            Self::Forward { log, request_id, frame, .. } => {
+                write!(f, "Forward({request_id}, {log}, {} B)", frame.len())
+            }
             Self::Ask { request_id, frame } => write!(f, "Ask({request_id}, {} B)", frame.len()),
             Self::Heartbeat => f.write_str("Heartbeat"),
             Self::Write(frame) => write!(f, "Write({} B)", frame.len()),
@@ -117,6 +122,13 @@ struct SignedIn {
     heartbeat_deadline_ms: u64,
     /// A command that found its table full.
     stalled: Option<Box<Decoded>>,
+}
+
+/// What is kept of a command once its route is known.
+struct Known {
+    request_id: u64,
+    trace: Option<TraceId>,
+    bytes: Bytes,
 }
 
 struct Decoded {
@@ -312,11 +324,13 @@ impl Session {
             return;
         }
         let (rate, burst) = (self.limits.command_rate_per_s, self.limits.command_burst);
+        let trace = TraceId::from_bytes(&decoded.frame.trace_id);
         if let Err(retry_after_ms) = signed_in.commands.take(rate, burst, now_ms) {
             let busy = error(ErrorClass::Busy, ErrorCode::RateLimited, retry_after_ms, "too many commands");
-            return out.push(Action::Write(answer(request_id, server_frame::Body::Error(busy))));
+            return out.push(refuse(request_id, trace, busy));
         }
-        signed_in.go(request_id, routed, decoded.bytes, now_ms, out);
+        let Decoded { bytes, .. } = decoded;
+        signed_in.go(Known { request_id, trace, bytes }, routed, now_ms, out);
     }
 
     fn protocol_error(&mut self, detail: impl Into<String>, out: &mut Vec<Action>) {
@@ -325,14 +339,8 @@ impl Session {
 }
 
 impl SignedIn {
-    fn go(
-        &mut self,
-        request_id: u64,
-        routed: Result<Route, Refused>,
-        frame: Bytes,
-        now_ms: u64,
-        out: &mut Vec<Action>,
-    ) {
+    fn go(&mut self, command: Known, routed: Result<Route, Refused>, now_ms: u64, out: &mut Vec<Action>) {
+        let Known { request_id, trace, bytes: frame } = command;
         let body = match routed {
             // The late answer of the timed-out request could be taken for the answer of this one.
             Ok(_) if self.pending.is_timed_out(request_id) => {
@@ -340,7 +348,7 @@ impl SignedIn {
             }
             Ok(Route::Write(log)) => {
                 self.pending.open(request_id, Kind::Write, now_ms);
-                return out.push(Action::Forward { log, request_id, frame });
+                return out.push(Action::Forward { log, request_id, frame, trace });
             }
             Ok(Route::Read) => {
                 self.pending.open(request_id, Kind::Read, now_ms);
@@ -348,8 +356,13 @@ impl SignedIn {
             }
             Err(refused) => error(ErrorClass::Final, refused.code, 0, refused.detail),
         };
-        out.push(Action::Write(answer(request_id, server_frame::Body::Error(body))));
+        out.push(refuse(request_id, trace, body));
     }
+}
+
+fn refuse(request_id: u64, trace: Option<TraceId>, error: client::Error) -> Action {
+    let code = error.code();
+    Action::Refuse { request_id, code, trace, frame: answer(request_id, server_frame::Body::Error(error)) }
 }
 
 fn error(class: ErrorClass, code: ErrorCode, retry_after_ms: u32, detail: &str) -> client::Error {

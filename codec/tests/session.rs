@@ -144,7 +144,8 @@ fn a_stalled_session_goes_on_when_a_request_times_out() {
 fn a_refused_command_is_answered_and_the_session_goes_on() {
     let mut driven = Driven::signed_in();
     assert_eq!(errors(&driven.frame(2, send("no id"))), [(ErrorClass::Final, ErrorCode::InvalidArgument)]);
-    let unknown = im_codec::encode_delimited(&client::ClientFrame { request_id: 2, command: None });
+    let unknown =
+        im_codec::encode_delimited(&client::ClientFrame { request_id: 2, command: None, ..Default::default() });
     assert_eq!(errors(&driven.bytes(&unknown)), [(ErrorClass::Final, ErrorCode::UnknownCommand)]);
     // A command of a later version: field 99.
     assert_eq!(errors(&driven.bytes(&[5, 8, 2, 0x9a, 6, 0])), [(ErrorClass::Final, ErrorCode::UnknownCommand)]);

@@ -7,6 +7,7 @@
 use crate::admission::Permit;
 use crate::core::{Core, must_yield, yield_now};
 use crate::faults;
+use crate::forward::Command;
 use crate::planted::{Bug, planted};
 use crate::ports::{HeldLogin, Question};
 use crate::send::Output;
@@ -175,9 +176,13 @@ impl Connection {
                 self.output.borrow_mut().push_answer(frame, core.now_ms());
                 core.mark_dirty(self);
             }
-            Action::Forward { log, request_id, frame } => {
+            Action::Forward { log, request_id, frame, trace } => {
                 core.metrics().commands.add(1);
-                self.forward(core, log, request_id, frame);
+                self.forward(core, log, Command { request_id, frame, trace });
+            }
+            Action::Refuse { request_id, code, trace, frame } => {
+                self.log_refused(core, request_id, code, trace);
+                self.act(core, Action::Write(frame));
             }
             Action::Ask { request_id, frame } => {
                 core.metrics().commands.add(1);

@@ -18,11 +18,15 @@ use crate::sweep::Sweep;
 use crate::timer::{Due, Wheel};
 use bytes::{Bytes, BytesMut};
 use im_codec::{Action, Login};
-use im_proto::ConnectionId;
+use im_observe::LineLimit;
+use im_proto::{ConnectionId, TraceId};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Lines about refused commands a second, of one core; how many more there were stands on the next line.
+const REFUSED_LINES_PER_S_MAX: u32 = 100;
 
 pub struct Core {
     pub index: u16,
@@ -31,6 +35,7 @@ pub struct Core {
     pub dice: Dice,
     pub connections: RefCell<ConnectionMap<Rc<Connection>>>,
     pub backlog: RefCell<Backlog>,
+    pub refused_lines: LineLimit,
     pub sweeps: RefCell<Vec<Sweep>>,
     pub large: RefCell<Large>,
     /// Where all connections read to; what is left of a frame is copied out of it.
@@ -63,6 +68,7 @@ impl Core {
             dice: Dice::new(shared.config.faults.drop_pushes, index),
             connections: RefCell::default(),
             backlog: RefCell::default(),
+            refused_lines: LineLimit::new(REFUSED_LINES_PER_S_MAX),
             sweeps: RefCell::default(),
             large: RefCell::default(),
             read_buffer: RefCell::default(),
@@ -94,6 +100,13 @@ impl Core {
     pub fn next_connection_id(&self) -> ConnectionId {
         let counter = &self.shared.connection_counters[usize::from(self.index)];
         ConnectionId::new(self.index, counter.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// For a command whose client made none. The first half is the gateway's run, the second never comes twice in it; mixed,
+    /// because tools take a share of traces by their last bytes.
+    pub fn next_trace(&self) -> Option<TraceId> {
+        let count = self.shared.trace_counters[usize::from(self.index)].fetch_add(1, Ordering::Relaxed);
+        TraceId::from_halves(self.shared.boot, mix(u64::from(self.index) << 48 | count))
     }
 
     pub fn connection(&self, id: ConnectionId) -> Option<Rc<Connection>> {
@@ -179,6 +192,13 @@ impl Core {
             turn.dirty = dirty;
         }
     }
+}
+
+/// Splitmix64's last step: no two numbers give the same.
+const fn mix(mut number: u64) -> u64 {
+    number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// Lets every other task that is ready run first. (A task that wakes itself is put at the front of monoio's queue.)

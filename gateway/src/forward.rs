@@ -2,7 +2,8 @@
 //!
 //! In: one command at a time. Out: the turn's records as one batch to [`Forward`](crate::Forward). Always: records leave in
 //! the order they came; what the queue does not take is kept up to a bound and tried again, and the connections that wait
-//! in it are not read; beyond the bound a command is answered BUSY.
+//! in it are not read; beyond the bound a command is answered BUSY; what has waited until its sender was told UNKNOWN is not
+//! forwarded any more.
 
 use crate::connection::Connection;
 use crate::core::Core;
@@ -10,41 +11,63 @@ use crate::ports::Upstream;
 use bytes::Bytes;
 use im_codec::encode_delimited;
 use im_codec::session::Told;
+use im_observe::{REFUSED, TRACE};
 use im_proto::client::{self, ErrorClass, ErrorCode, server_frame};
-use im_proto::{ConnectionId, LogId, internal};
+use im_proto::{ConnectionId, LogId, TraceId, internal};
 use prost::Message as _;
 use std::rc::Rc;
 use std::time::Duration;
+use tracing::field::display;
 
 /// Records that the queue has not taken yet, of one core.
 const BACKLOG_RECORDS_MAX: usize = 8192;
 /// Records gathered in a turn before they are forwarded without waiting for its end.
 const BATCH_RECORDS_MAX: usize = 1024;
 const RETRY_MS: u64 = 3;
+/// Its sender was told UNKNOWN by then, and may by now have sent other things.
+const RECORD_AGE_MAX_MS: u64 = 10_000;
 /// What a client is told to wait when the backlog is full.
 const BUSY_MS: u32 = 200;
 
 #[derive(Default)]
 pub struct Backlog {
     records: Vec<Upstream>,
-    /// Whose they are, one for one.
-    owners: Vec<ConnectionId>,
+    /// Whose they are and since when, one for one.
+    owners: Vec<Owner>,
     /// The queue was full, and a task tries again.
     is_blocked: bool,
 }
 
+struct Owner {
+    connection: ConnectionId,
+    since_ms: u64,
+}
+
+/// A command that writes.
+pub struct Command {
+    pub request_id: u64,
+    /// The client's frame as received.
+    pub frame: Bytes,
+    /// What the client asks it to be traced by.
+    pub trace: Option<TraceId>,
+}
+
 impl Connection {
-    /// Puts the client's `frame` into the turn's batch.
-    pub fn forward(self: &Rc<Self>, core: &Rc<Core>, log: LogId, request_id: u64, frame: Bytes) {
-        let Some(record) = self.record(core, &log, request_id, frame) else { return };
+    /// Puts the client's command into the turn's batch.
+    pub fn forward(self: &Rc<Self>, core: &Rc<Core>, log: LogId, command: Command) {
+        let Command { request_id, frame, trace } = command;
+        let trace = trace.or_else(|| core.next_trace());
+        let (connection, shown) = (self.id.0, trace.map(display));
+        tracing::debug!(target: TRACE, hop = "forward", trace = shown, %log, connection, request = request_id);
+        let Some(record) = self.record(core, &log, request_id, frame, trace) else { return };
         let mut backlog = core.backlog.borrow_mut();
         if backlog.records.len() >= BACKLOG_RECORDS_MAX {
             drop(backlog);
             core.metrics().forward_refused.add(1);
-            return self.refuse(core, request_id);
+            return self.refuse(core, request_id, trace);
         }
-        backlog.records.push(Upstream { log, record });
-        backlog.owners.push(self.id);
+        backlog.records.push(Upstream { log, record, trace });
+        backlog.owners.push(Owner { connection: self.id, since_ms: core.now_ms() });
         if backlog.is_blocked {
             self.is_forward_blocked.set(true);
         } else if backlog.records.len() >= BATCH_RECORDS_MAX {
@@ -56,7 +79,7 @@ impl Connection {
         }
     }
 
-    fn record(&self, core: &Core, log: &LogId, request_id: u64, frame: Bytes) -> Option<Bytes> {
+    fn record(&self, core: &Core, log: &LogId, request_id: u64, frame: Bytes, trace: Option<TraceId>) -> Option<Bytes> {
         let session = self.session.borrow();
         let login = session.login()?;
         let upstream = internal::Upstream {
@@ -68,13 +91,28 @@ impl Connection {
                 connection_id: self.id.0,
                 request_id,
             }),
-            received_at_ms: core.unix_ms(),
             frame,
+            trace: trace.map(TraceId::to_wire),
         };
         Some(Bytes::from(upstream.encode_to_vec()))
     }
 
-    fn refuse(self: &Rc<Self>, core: &Rc<Core>, request_id: u64) {
+    /// One line, unless too many come at once; those are counted on the next.
+    pub fn log_refused(&self, core: &Core, request: u64, code: ErrorCode, trace: Option<TraceId>) {
+        core.metrics().commands_refused.add(1);
+        if !tracing::enabled!(target: REFUSED, tracing::Level::INFO) {
+            return;
+        }
+        if let Some(left_out) = core.refused_lines.line() {
+            let session = self.session.borrow();
+            let user = session.login().map(|login| display(&login.user));
+            let (connection, trace, code) = (self.id.0, trace.map(display), code.as_str_name());
+            tracing::info!(target: REFUSED, trace, user, connection, request, code, left_out, "refused");
+        }
+    }
+
+    fn refuse(self: &Rc<Self>, core: &Rc<Core>, request_id: u64, trace: Option<TraceId>) {
+        self.log_refused(core, request_id, ErrorCode::Overload, trace);
         let busy = client::Error {
             class: ErrorClass::Busy as i32,
             code: ErrorCode::Overload as i32,
@@ -104,6 +142,7 @@ impl Core {
     async fn forward_rest(self: Rc<Self>) {
         while !self.is_stopping.get() {
             monoio::time::sleep(Duration::from_millis(RETRY_MS)).await;
+            self.give_up_old();
             if self.try_forward() {
                 self.backlog.borrow_mut().is_blocked = false;
                 return self.unblock_owners();
@@ -125,11 +164,25 @@ impl Core {
         left == 0
     }
 
+    /// What lies in front has waited longest.
+    fn give_up_old(&self) {
+        let now_ms = self.now_ms();
+        let mut backlog = self.backlog.borrow_mut();
+        let is_old = |owner: &Owner| now_ms.saturating_sub(owner.since_ms) > RECORD_AGE_MAX_MS;
+        let old = backlog.owners.iter().take_while(|owner| is_old(owner)).count();
+        if old > 0 {
+            backlog.owners.drain(..old);
+            backlog.records.drain(..old);
+            self.metrics().forward_given_up.add(old as u64);
+            tracing::warn!(commands = old, "the queue took nothing for too long; their senders were told UNKNOWN");
+        }
+    }
+
     fn block_owners(&self) {
         let backlog = self.backlog.borrow();
         let connections = self.connections.borrow();
         for owner in &backlog.owners {
-            if let Some(connection) = connections.get(owner) {
+            if let Some(connection) = connections.get(&owner.connection) {
                 connection.is_forward_blocked.set(true);
             }
         }

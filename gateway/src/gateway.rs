@@ -11,11 +11,11 @@ use crate::driver::{self, Chosen};
 use crate::lane::{Command, CoreLane, LaneEvent};
 use crate::large::Record;
 use crate::listen::{self, Addresses, Listening};
-use crate::metrics::{CoreMetrics, Counter, Snapshot};
+use crate::metrics::{CoreMetrics, CoreSnapshot, Counter, Snapshot};
 use crate::ports::{AskLogic, Forward};
 use crate::supervise;
 use im_codec::SessionLimits;
-use im_proto::{ConnectionId, internal};
+use im_proto::{ConnectionId, TraceId, internal};
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
@@ -38,6 +38,7 @@ pub struct Shared {
     pub metrics: Vec<CoreMetrics>,
     /// Outlive a core's restart.
     pub connection_counters: Vec<AtomicU64>,
+    pub trace_counters: Vec<AtomicU64>,
     pub admission: Arc<Admission>,
     pub forward: Arc<dyn Forward>,
     pub logic: Arc<dyn AskLogic>,
@@ -76,6 +77,7 @@ impl Gateway {
             lanes: (0..cores).map(|_| CoreLane::new()).collect(),
             metrics: (0..cores).map(|_| CoreMetrics::default()).collect(),
             connection_counters: (0..cores).map(|_| AtomicU64::new(1)).collect(),
+            trace_counters: (0..cores).map(|_| AtomicU64::new(1)).collect(),
             admission: Admission::new(&config),
             forward,
             logic,
@@ -138,15 +140,16 @@ impl GatewayHandle {
     pub fn deliver(&self, deliveries: Vec<internal::Delivery>) {
         let mut touched = 0u64;
         for delivery in deliveries {
+            let trace = TraceId::from_wire(delivery.trace);
             match delivery.kind {
                 Some(internal::delivery::Kind::Answer(answer)) => {
-                    self.push(ConnectionId(answer.connection_id), LaneEvent::Answer(answer), &mut touched);
+                    self.push(ConnectionId(answer.connection_id), LaneEvent::Answer { answer, trace }, &mut touched);
                 }
                 Some(internal::delivery::Kind::Kick(kick)) => {
                     self.push(ConnectionId(kick.connection_id), LaneEvent::Kick(kick), &mut touched);
                 }
-                Some(internal::delivery::Kind::Push(push)) => self.push_split(push, &mut touched),
-                Some(internal::delivery::Kind::LargePush(push)) => self.push_large(push, &mut touched),
+                Some(internal::delivery::Kind::Push(push)) => self.push_split(push, trace, &mut touched),
+                Some(internal::delivery::Kind::LargePush(push)) => self.push_large(push, trace, &mut touched),
                 None => {}
             }
         }
@@ -199,7 +202,7 @@ impl GatewayHandle {
     pub fn metrics(&self) -> Snapshot {
         Snapshot {
             driver: self.driver(),
-            cores: self.0.shared.metrics.iter().map(CoreMetrics::snapshot).collect(),
+            cores: self.0.shared.metrics.iter().zip(&self.0.shared.lanes).map(snapshot).collect(),
             delivery_breaks: self.workers().breaks.get(),
         }
     }
@@ -225,12 +228,12 @@ impl GatewayHandle {
         if core < self.0.shared.lanes.len() { core } else { 0 }
     }
 
-    fn push_split(&self, push: internal::Push, touched: &mut u64) {
+    fn push_split(&self, push: internal::Push, trace: Option<TraceId>, touched: &mut u64) {
         let internal::Push { frame, targets } = push;
         let Some(first) = targets.first().map(|t| ConnectionId(t.connection_id)) else { return };
         let core = self.core_of(first.0);
         if targets.iter().all(|t| self.core_of(t.connection_id) == core) {
-            return self.push(first, LaneEvent::Push { frame, targets }, touched);
+            return self.push(first, LaneEvent::Push { frame, targets, trace }, touched);
         }
         let mut by_core: Vec<Vec<internal::Target>> = vec![Vec::new(); self.0.shared.lanes.len()];
         for target in targets {
@@ -238,14 +241,14 @@ impl GatewayHandle {
         }
         for targets in by_core {
             if let Some(first) = targets.first().map(|t| ConnectionId(t.connection_id)) {
-                self.push(first, LaneEvent::Push { frame: frame.clone(), targets }, touched);
+                self.push(first, LaneEvent::Push { frame: frame.clone(), targets, trace }, touched);
             }
         }
     }
 
     /// Any core may have members of it.
-    fn push_large(&self, push: internal::LargePush, touched: &mut u64) {
-        let Some(record) = Record::parse(push).map(Arc::new) else {
+    fn push_large(&self, push: internal::LargePush, trace: Option<TraceId>, touched: &mut u64) {
+        let Some(record) = Record::parse(push, trace).map(Arc::new) else {
             tracing::error!("a worker sent an entry of a large conversation with an id that is none");
             return;
         };
@@ -276,6 +279,11 @@ impl GatewayHandle {
     fn workers(&self) -> std::sync::MutexGuard<'_, Workers> {
         self.0.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn snapshot((metrics, lane): (&CoreMetrics, &CoreLane)) -> CoreSnapshot {
+    let (lane_depth, lane_dropped) = (lane.depth(), lane.dropped());
+    CoreSnapshot { lane_depth, lane_dropped, ..metrics.snapshot() }
 }
 
 /// A `RandomState` has random keys of the operating system's.

@@ -8,7 +8,7 @@ use crate::large::Record;
 use crate::ports::LogicAnswer;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
-use im_proto::internal;
+use im_proto::{TraceId, internal};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,10 +21,14 @@ pub const LANE_TARGETS_MAX: usize = 1 << 18;
 
 #[derive(Debug)]
 pub enum LaneEvent {
-    Answer(internal::Answer),
+    Answer {
+        answer: internal::Answer,
+        trace: Option<TraceId>,
+    },
     Push {
         frame: Bytes,
         targets: Vec<internal::Target>,
+        trace: Option<TraceId>,
     },
     /// For all its readers on this core, which knows them.
     Large(Arc<Record>),
@@ -116,6 +120,11 @@ impl CoreLane {
     /// Deliveries that found the lane full, so far.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Events that wait for the core.
+    pub(crate) fn depth(&self) -> u64 {
+        self.0.events.len() as u64
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -237,7 +246,8 @@ mod tests {
     #[test]
     fn the_targets_of_pushes_are_bounded_too() {
         let lane = CoreLane::new();
-        let push = |count| LaneEvent::Push { frame: Bytes::new(), targets: vec![internal::Target::default(); count] };
+        let targets = |count| vec![internal::Target::default(); count];
+        let push = |count| LaneEvent::Push { frame: Bytes::new(), targets: targets(count), trace: None };
         lane.push(push(LANE_TARGETS_MAX));
         lane.push(push(1));
         assert_eq!(lane.dropped(), 1);

@@ -13,11 +13,13 @@ use crate::connection_map::ConnectionMap;
 use crate::core::Core;
 use crate::ports::{LargeHead, LargeMembers, LargeMembership, Question};
 use crate::sweep::Sweep;
+use im_observe::TRACE;
 use im_proto::{ConnectionId, LogId, Seq, UserId};
 use log::{Came, LargeLog};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use tracing::field::display;
 use users::Users;
 
 pub use log::Record;
@@ -180,6 +182,7 @@ impl Core {
 
     pub fn large_record(self: &Rc<Self>, record: &Arc<Record>) {
         self.metrics().large_records.add(1);
+        tracing::debug!(target: TRACE, hop = "receive", trace = record.trace.map(display), log = %record.log);
         let came = self.large.borrow_mut().came(record);
         match came {
             Came::Goes(readers) => self.push_large(record, &readers),
@@ -230,6 +233,8 @@ impl Core {
                 lost.push(*id);
             }
         }
+        let (trace, targets, dropped) = (record.trace.map(display), readers.len(), lost.len());
+        tracing::debug!(target: TRACE, hop = "send", trace, log = %record.log, targets, dropped);
         if let (false, Some(log)) = (lost.is_empty(), self.large.borrow_mut().logs.get_mut(&record.log)) {
             lost.iter().for_each(|connection| log.lost(*connection, record.seq));
         }

@@ -104,6 +104,10 @@ counters!(
     forwarded,
     /// Gauge: records the queue has not taken yet.
     forward_backlog,
+    /// Records the queue did not take before their senders were told UNKNOWN.
+    forward_given_up,
+    /// Commands refused here, without the logic: badly formed, too fast, no room, no answer in time.
+    commands_refused,
     /// Commands answered BUSY because the backlog was full.
     forward_refused,
     frames_out,
@@ -127,6 +131,8 @@ counters!(
     /// Sync hints sent.
     hints,
     kicks,
+    /// Gauge: deliveries and answers of the logic that wait for the core.
+    lane_depth,
     /// Deliveries that found the core's lane full.
     lane_dropped,
     /// Connections that their client ended.

@@ -5,7 +5,7 @@
 
 use crate::lane::CoreLane;
 use bytes::Bytes;
-use im_proto::{ConnectionId, DeviceId, Generation, InboxVersion, LogId, Seq, UserId, client};
+use im_proto::{ConnectionId, DeviceId, Generation, InboxVersion, LogId, Seq, TraceId, UserId, client};
 
 /// A command that writes, on its way to the queue.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Upstream {
     pub log: LogId,
     /// An encoded `im.internal.v1.Upstream`.
     pub record: Bytes,
+    /// That of the record, for a queue that shows it to other tools.
+    pub trace: Option<TraceId>,
 }
 
 pub trait Forward: Send + Sync + 'static {

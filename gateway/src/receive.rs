@@ -15,10 +15,12 @@ use bytes::Bytes;
 use im_codec::given::Move;
 use im_codec::session::Told;
 use im_codec::{CloseReason, Login};
+use im_observe::TRACE;
 use im_proto::client::kicked::Reason;
-use im_proto::{ConnectionId, Generation, InboxVersion, internal};
+use im_proto::{ConnectionId, Generation, InboxVersion, TraceId, internal};
 use std::future::poll_fn;
 use std::rc::Rc;
+use tracing::field::display;
 
 /// Events taken before the sockets are written and other tasks run.
 const EVENTS_PER_TURN_MAX: usize = 1024;
@@ -37,7 +39,6 @@ pub async fn receive(core: Rc<Core>) {
             let Some(event) = core.lane.pop() else { break };
             core.deliver(event);
         }
-        core.metrics().lane_dropped.set(core.lane.dropped());
         yield_now().await;
     }
 }
@@ -64,8 +65,8 @@ impl Core {
 
     fn deliver(self: &Rc<Self>, event: LaneEvent) {
         match event {
-            LaneEvent::Answer(answer) => self.answer(answer),
-            LaneEvent::Push { frame, targets } => self.push(&frame, &targets),
+            LaneEvent::Answer { answer, trace } => self.answer(answer, trace),
+            LaneEvent::Push { frame, targets, trace } => self.push(&frame, &targets, trace),
             LaneEvent::Large(record) => self.large_record(&record),
             LaneEvent::Kick(kick) => self.kick(kick),
             LaneEvent::Logic(LogicAnswer::SignedIn { connection, outcome }) => self.signed_in(connection, outcome),
@@ -97,9 +98,12 @@ impl Core {
         connection
     }
 
-    fn answer(self: &Rc<Self>, answer: internal::Answer) {
+    fn answer(self: &Rc<Self>, answer: internal::Answer, trace: Option<TraceId>) {
+        let (connection, request, trace) = (answer.connection_id, answer.request_id, trace.map(display));
+        tracing::debug!(target: TRACE, hop = "receive", trace, connection, request);
         let told = answer.inbox.as_ref().map_or(Told::Nothing, |inbox| Told::Move(step(inbox)));
-        self.answered(ConnectionId(answer.connection_id), answer.request_id, answer.frame, told);
+        let waited = self.answered(ConnectionId(connection), request, answer.frame, told);
+        tracing::debug!(target: TRACE, hop = "send", trace, connection, request, waited);
     }
 
     /// False: nobody waited for the answer.
@@ -117,7 +121,10 @@ impl Core {
         waited
     }
 
-    fn push(self: &Rc<Self>, frame: &Bytes, targets: &[internal::Target]) {
+    fn push(self: &Rc<Self>, frame: &Bytes, targets: &[internal::Target], trace: Option<TraceId>) {
+        let trace = trace.map(display);
+        tracing::debug!(target: TRACE, hop = "receive", trace, targets = targets.len());
+        let dropped = self.metrics().pushes_dropped.get();
         if faults::holds(frame, self.shared.config.faults.core_panic_needle.as_ref()) {
             panic!("a fault asked for by a test");
         }
@@ -132,6 +139,8 @@ impl Core {
             }
             self.push_to(&connection, frame, target.inbox.as_ref());
         }
+        let dropped = self.metrics().pushes_dropped.get() - dropped;
+        tracing::debug!(target: TRACE, hop = "send", trace, targets = targets.len(), dropped);
     }
 
     /// False: dropped, since the client reads too slowly.

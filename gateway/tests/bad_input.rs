@@ -79,7 +79,7 @@ fn a_frame_that_is_no_message_is_refused(on: On) {
 fn an_unknown_command_is_answered_and_the_connection_goes_on(on: On) {
     let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
-    alice.write(&encode_delimited(&client::ClientFrame { request_id: 9, command: None }));
+    alice.write(&encode_delimited(&client::ClientFrame { request_id: 9, command: None, ..Default::default() }));
     let (request_id, error) = alice.expect_error();
     assert_eq!((request_id, error.class(), error.code()), (9, ErrorClass::Final, ErrorCode::UnknownCommand));
     alice.heartbeat();
@@ -124,7 +124,7 @@ fn a_frame_in_single_bytes_is_read_once(on: On) {
     let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     let command = Some(send_to("bob", "m1", b"x"));
-    for byte in encode_delimited(&client::ClientFrame { request_id: 2, command }).iter() {
+    for byte in encode_delimited(&client::ClientFrame { request_id: 2, command, ..Default::default() }).iter() {
         alice.write(&[*byte]);
     }
     alice.expect_ack(2);

@@ -55,7 +55,9 @@ fn deliver(server: &Server, entry: &Entry<'_>) {
         answered_connection_id: entry.answered,
         frame: numbered_push(entry.seq, 0),
     };
-    server.handle.deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::LargePush(push)) }]);
+    server
+        .handle
+        .deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::LargePush(push)), trace: None }]);
 }
 
 fn message(server: &Server, seq: u64, members_seq: u64) {

@@ -38,7 +38,7 @@ websocket_on_both_drivers!(
 );
 
 fn frame(request_id: u64, command: client::client_frame::Command) -> Bytes {
-    encode_delimited(&client::ClientFrame { request_id, command: Some(command) })
+    encode_delimited(&client::ClientFrame { request_id, command: Some(command), ..Default::default() })
 }
 
 /// What the server answers to a request, when it then ends the connection.
@@ -336,7 +336,7 @@ fn frames_that_wait_together_are_one_message(on: On) {
             .map(|frame| {
                 let target = im_proto::internal::Target { connection_id, inbox: None };
                 let push = im_proto::internal::Push { frame: frame.clone(), targets: vec![target] };
-                im_proto::internal::Delivery { kind: Some(im_proto::internal::delivery::Kind::Push(push)) }
+                im_proto::internal::Delivery { kind: Some(im_proto::internal::delivery::Kind::Push(push)), trace: None }
             })
             .collect(),
     );

@@ -1,19 +1,19 @@
 //! Step 5, first half: which records become work.
 //!
-//! In: records of one batch. Out: commands, each in the lane of its log, and answers to those turned away. Always: a
-//! command that waited longer than its sender would is turned away, not stored; an undecodable record is counted and
-//! logged with its ids, never passed over in silence.
+//! In: records of one batch. Out: commands, each in the lane of its log, answers to those turned away, and records that no
+//! attempt can work off. Always: a command that waited longer than its sender would is turned away, not stored; nothing is
+//! passed over in silence.
 
 use crate::decide::ReadTarget;
-use crate::metrics::add;
+use crate::log_state::QueuePlace;
 use crate::refusal::Refusal;
-use crate::worker::{Shared, Told};
+use crate::worker::{Refused, Shared, Told};
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
-use im_proto::{ConnectionId, LogId, UserId, internal};
-use im_storage::ports::{GatewayBoot, Offset, Record};
+use im_proto::{ConnectionId, LogId, TraceId, UserId, internal};
+use im_storage::ports::{DeadLetter, DeadReason, GatewayBoot, Partition, Queued, Record};
 use prost::Message as _;
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where an answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub(crate) struct Origin {
     pub gateway: GatewayBoot,
     pub connection: ConnectionId,
     pub request_id: u64,
+    pub trace: Option<TraceId>,
 }
 
 /// A command to be decided.
@@ -33,6 +34,9 @@ pub(crate) struct Work {
     pub command: Command,
     /// For a moved read cursor: filled in by `prefetch`.
     pub read: Option<ReadTarget>,
+    /// As it came, should it have to be set aside.
+    pub queued: Queued,
+    pub place: QueuePlace,
 }
 
 pub(crate) struct Admitted {
@@ -40,31 +44,46 @@ pub(crate) struct Admitted {
     /// The logs of the work, each once, in the order of their first command.
     pub logs: Vec<LogId>,
     pub told: Vec<Told>,
+    pub dead: Vec<Dead>,
 }
 
-pub(crate) fn admit(shared: &Shared, records: Vec<(Offset, Record)>, now_ms: i64) -> Admitted {
+/// A record that no attempt can work off.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    pub letter: DeadLetter,
+    /// Who is told, where the record still says it.
+    pub origin: Option<Origin>,
+}
+
+pub(crate) fn admit(shared: &Shared, partition: Partition, records: Vec<Queued>) -> Admitted {
     let now = Instant::now();
     let mut lanes: HashMap<LogId, usize> = HashMap::new();
-    let mut admitted = Admitted { work: Vec::with_capacity(records.len()), logs: Vec::new(), told: Vec::new() };
-    for (offset, record) in records {
-        let Some(arrival) = decode(&record) else {
-            add(&shared.metrics.undecodable, 1);
-            tracing::error!(log = %record.log, offset = offset.0, bytes = record.upstream.len(), "undecodable record skipped");
+    let work = Vec::with_capacity(records.len());
+    let mut admitted = Admitted { work, logs: Vec::new(), told: Vec::new(), dead: Vec::new() };
+    for queued in records {
+        let record = &queued.record;
+        let Some(arrival) = decode(record) else {
+            let origin = origin_of(record);
+            let letter = DeadLetter { partition, queued, reason: DeadReason::Undecodable };
+            admitted.dead.push(Dead { letter, origin });
             continue;
         };
-        match turn_away(shared, &arrival, now_ms, now) {
+        match turn_away(shared, &arrival, now.saturating_duration_since(queued.since), now) {
             Some(refusal) => {
-                shared.metrics.count_refusal(refusal.code);
+                let Arrival { origin, sender, .. } = &arrival;
+                let written = Some((*origin, &record.log));
+                shared.refused(&refusal, &Refused { user: sender, request_id: origin.request_id, written });
                 admitted.told.push(Told { origin: arrival.origin, body: Body::Error(refusal.to_wire()) });
             }
             None => {
                 let next = lanes.len();
                 let lane = *lanes.entry(record.log.clone()).or_insert(next);
                 if lane == next {
-                    admitted.logs.push(record.log);
+                    admitted.logs.push(record.log.clone());
                 }
-                let Arrival { origin, sender, command, .. } = arrival;
-                admitted.work.push(Work { lane, origin, sender, command, read: None });
+                let Arrival { origin, sender, command } = arrival;
+                let place = QueuePlace { partition, offset: queued.offset };
+                admitted.work.push(Work { lane, origin, sender, command, read: None, queued, place });
             }
         }
     }
@@ -74,7 +93,6 @@ pub(crate) fn admit(shared: &Shared, records: Vec<(Offset, Record)>, now_ms: i64
 struct Arrival {
     origin: Origin,
     sender: UserId,
-    received_at_ms: i64,
     command: Command,
 }
 
@@ -87,17 +105,31 @@ fn decode(record: &Record) -> Option<Arrival> {
     let origin = upstream.origin?;
     let sender = UserId::parse(&origin.user_id).ok()?;
     let command = client::ClientFrame::decode(upstream.frame).ok()?.command?;
-    let origin = Origin {
-        gateway: GatewayBoot(origin.gateway_boot),
-        connection: ConnectionId(origin.connection_id),
-        request_id: origin.request_id,
-    };
-    Some(Arrival { origin, sender, received_at_ms: upstream.received_at_ms, command })
+    let trace = TraceId::from_wire(upstream.trace).or(record.trace);
+    Some(Arrival { origin: Origin::new(&origin, trace), sender, command })
 }
 
-fn turn_away(shared: &Shared, arrival: &Arrival, now_ms: i64, now: Instant) -> Option<Refusal> {
+impl Origin {
+    fn new(origin: &internal::Origin, trace: Option<TraceId>) -> Self {
+        Self {
+            gateway: GatewayBoot(origin.gateway_boot),
+            connection: ConnectionId(origin.connection_id),
+            request_id: origin.request_id,
+            trace,
+        }
+    }
+}
+
+/// Of a record that is otherwise not what a gateway writes.
+fn origin_of(record: &Record) -> Option<Origin> {
+    let upstream = internal::Upstream::decode(record.upstream.clone()).ok()?;
+    let trace = TraceId::from_wire(upstream.trace).or(record.trace);
+    upstream.origin.filter(|origin| origin.request_id != 0).map(|origin| Origin::new(&origin, trace))
+}
+
+fn turn_away(shared: &Shared, arrival: &Arrival, waited: Duration, now: Instant) -> Option<Refusal> {
     // A ghost: its sender was told UNKNOWN long ago and may by now have sent other things instead.
-    if now_ms.saturating_sub(arrival.received_at_ms) > i64::from(shared.config.upstream_age_max_ms) {
+    if waited > Duration::from_millis(shared.config.upstream_age_max_ms.into()) {
         return Some(Refusal::TOO_OLD);
     }
     shared.send_rate.take(&arrival.sender, now).err().map(Refusal::rate_limited)

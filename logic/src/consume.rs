@@ -74,18 +74,23 @@ impl Worker {
 
     async fn process(&mut self, consumer: &mut dyn Consumer, batch: Batch) -> Result<(), Stopped> {
         let Batch { partition, records } = batch;
-        let Some(last) = records.last().map(|(offset, _)| *offset) else { return Ok(()) };
+        let Some(last) = records.last().map(|last| last.offset) else { return Ok(()) };
         if planted("commit_before_persist") {
             self.commit(consumer, partition, last).await;
         }
         add(&self.shared.metrics.batches, 1);
         add(&self.shared.metrics.records, records.len());
-        let Admitted { mut work, logs, told } = admit(&self.shared, records, (self.shared.config.wall_clock_ms)());
+        self.shared.metrics.batch_records.note(records.len());
+        let Admitted { mut work, logs, told, mut dead } = admit(&self.shared, partition, records);
         let mut lanes = self.prefetch_logs(logs).await?;
         let unread = self.prefetch_reads(&mut work).await;
         let mut outcome = self.persist(&mut lanes, &work).await?;
         outcome.told.extend(told.into_iter().chain(unread));
+        dead.extend(outcome.too_large.drain(..).map(|too_large| too_large.dead(partition)));
+        let started = Instant::now();
         self.deliver(&lanes, outcome).await?;
+        self.shared.metrics.deliver_time.note(started.elapsed());
+        self.set_aside(dead).await?;
         self.remember(lanes);
         self.commit(consumer, partition, last).await;
         Ok(())

@@ -8,16 +8,18 @@ mod large;
 mod outbox;
 mod plan;
 
+use crate::admit::Origin;
 use crate::frame;
 use crate::log_state::Lane;
 use crate::metrics::add;
 use crate::persist::{Outcome, Stored};
 use crate::planted::planted;
 use crate::prefetch::LOADS_AT_ONCE_MAX;
+use crate::traced;
 use crate::worker::{Stopped, Told, Worker};
 use futures_util::{StreamExt as _, stream};
-use im_proto::UserId;
 use im_proto::client::{self, server_frame::Body};
+use im_proto::{TraceId, UserId};
 use im_storage::ports::{Login, MembershipChange, Moved, ReadCursor, StoreError};
 use outbox::{Outbox, inbox_move};
 use plan::{Audience, Plan, Run, RunKind};
@@ -42,7 +44,7 @@ struct Moves {
 
 impl Worker {
     pub(crate) async fn deliver(&mut self, lanes: &[Lane], outcome: Outcome) -> Result<(), Stopped> {
-        let Outcome { mut stored, told } = outcome;
+        let Outcome { mut stored, told, .. } = outcome;
         // A large conversation lets the small ones go first. Stable: within a log the entries keep their order.
         let members_of = |lane: usize| lanes[lane].state.stored.members.present.len();
         stored.sort_by_key(|entry| (members_of(entry.lane), entry.lane));
@@ -52,6 +54,7 @@ impl Worker {
             self.deliver_part(lanes, part).await?;
         }
         // Last: the answer to a resend may rest on an entry of this very batch, whose sender may sync at once.
+        traced::answered(&told);
         self.answer_all(told);
         Ok(())
     }
@@ -63,6 +66,7 @@ impl Worker {
             self.inbox_behind = !planted("missed_moves_forgotten");
             let answers = stored.iter().filter_map(|entry| entry.answer.clone());
             self.answer_all(answers.map(|(origin, body)| Told { origin, body }).collect());
+            traced::delivered(stored, lanes);
             return Ok(());
         };
         let gateways = if plan.has_large() { self.gateways().await } else { Vec::new() };
@@ -78,6 +82,7 @@ impl Worker {
             }
         }
         self.hand_on(outbox);
+        traced::delivered(stored, lanes);
         Ok(())
     }
 
@@ -172,6 +177,7 @@ impl Worker {
             return None;
         }
         let (moves, users) = plan.moves();
+        add(&self.shared.metrics.bumps, 1);
         add(&self.shared.metrics.moves, moves.len());
         let moved = match tokio::time::timeout(INBOX_PATIENCE, self.shared.ports.inbox.bump(moves)).await {
             Ok(Ok(moved)) => moved,
@@ -213,7 +219,7 @@ impl Worker {
                     outbox.address(logins, origin, inbox_of(recipient, at));
                 }
             }
-            outbox.push(|| frame::entry_pushed(run.log, self.epoch, &entry.bytes));
+            outbox.push(trace_of(origin), || frame::entry_pushed(run.log, self.epoch, &entry.bytes));
             if let Some((origin, body)) = &entry.answer {
                 let sender = recipients.binary_search(&entry.sender).ok();
                 let inbox = sender.and_then(|sender| inbox_of(sender, at));
@@ -242,7 +248,7 @@ impl Worker {
             let inbox = if is_last { inbox_move(&moves.moved[own.clone()]) } else { None };
             let origin = entry.answer.as_ref().map(|(origin, _)| *origin);
             outbox.address(&moves.logins[head], origin, inbox);
-            outbox.push(|| frame::entry_pushed(run.log, self.epoch, &entry.bytes));
+            outbox.push(trace_of(origin), || frame::entry_pushed(run.log, self.epoch, &entry.bytes));
             if let Some((origin, body)) = &entry.answer {
                 outbox.answer(Told { origin: *origin, body: body.clone() }, inbox);
             }
@@ -254,7 +260,7 @@ impl Worker {
             for of_user in receipts.moves.clone() {
                 outbox.address(&moves.logins[of_user], None, inbox_move(&moves.moved[of_user..=of_user]));
             }
-            outbox.push(|| {
+            outbox.push(trace_of(entry.answer.as_ref().map(|(origin, _)| *origin)), || {
                 let receipt = client::ReceiptMoved {
                     conversation_id: conversation.into(),
                     user_id: (&entry.sender).into(),
@@ -264,4 +270,8 @@ impl Worker {
             });
         }
     }
+}
+
+fn trace_of(origin: Option<Origin>) -> Option<TraceId> {
+    origin.and_then(|origin| origin.trace)
 }

@@ -3,9 +3,10 @@
 //! In: an entry and the hash of the command that wrote it, or a row of the entry log. Out: the other. Always: the entry's
 //! bytes are made once and kept; a row that does not decode is damage, named by its place.
 
+use crate::log_state::{Position, QueuePlace};
 use bytes::Bytes;
 use im_proto::{LogId, Seq, client, internal};
-use im_storage::ports::{EntryRow, StoreError};
+use im_storage::ports::{EntryRow, Offset, Partition, StoreError};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
@@ -39,6 +40,8 @@ pub(crate) struct ReadEntry {
     pub bytes: Bytes,
     pub content_hash: ContentHash,
     pub members_seq: Seq,
+    /// The record that made it.
+    pub record: Option<QueuePlace>,
 }
 
 pub(crate) fn read(log: &LogId, row: &EntryRow) -> Result<ReadEntry, StoreError> {
@@ -50,7 +53,10 @@ pub(crate) fn read(log: &LogId, row: &EntryRow) -> Result<ReadEntry, StoreError>
     }
     let content_hash =
         ContentHash::stored(&stored.content_hash).ok_or_else(|| damaged(log, row.seq, "the content hash"))?;
-    Ok(ReadEntry { entry, bytes: stored.entry, content_hash, members_seq: Seq(stored.members_seq) })
+    let (bytes, members_seq) = (stored.entry, Seq(stored.members_seq));
+    let offset = stored.offset_after.checked_sub(1);
+    let record = offset.map(|at| QueuePlace { partition: Partition(stored.partition), offset: Offset(at) });
+    Ok(ReadEntry { entry, bytes, content_hash, members_seq, record })
 }
 
 /// The last entry, up to and including this one, that changed the log's members.
@@ -74,13 +80,15 @@ pub(crate) fn bytes(log: &LogId, row: EntryRow) -> Result<Bytes, StoreError> {
     Ok(stored.entry)
 }
 
-/// The encoded `StoredEntry`.
-pub(crate) fn stored(entry: &Bytes, content_hash: ContentHash, members_seq: Seq, members: usize) -> Bytes {
+/// The encoded `StoredEntry`; `position` is the log's behind it.
+pub(crate) fn stored(entry: &Bytes, content_hash: ContentHash, position: &Position) -> Bytes {
     let stored = internal::StoredEntry {
         entry: entry.clone(),
         content_hash: Bytes::copy_from_slice(&content_hash.0),
-        members_seq: members_seq.0,
-        members: members as u32,
+        members_seq: position.members_seq.0,
+        members: position.members.present.len() as u32,
+        partition: position.decided.map_or(0, |record| record.partition.0),
+        offset_after: position.decided.map_or(0, |record| record.offset.0 + 1),
     };
     stored.encode_to_vec().into()
 }
@@ -109,8 +117,11 @@ mod tests {
         let entry = client::Entry { seq: 4, ordinal: 2, ..Default::default() };
         let bytes = Bytes::from(entry.encode_to_vec());
         let hash = ContentHash::of("send", []);
-        let row = |seq| EntryRow { seq: Seq(seq), stored: stored(&bytes, hash, Seq(1), 2) };
+        let decided = Some(QueuePlace { partition: Partition(3), offset: Offset(0) });
+        let position = Position { members_seq: Seq(1), decided, ..Position::default() };
+        let row = |seq| EntryRow { seq: Seq(seq), stored: stored(&bytes, hash, &position) };
         let read_back = read(&log, &row(4)).unwrap();
+        assert_eq!(read_back.record, decided);
         assert_eq!((read_back.entry, read_back.content_hash, read_back.members_seq), (entry, hash, Seq(1)));
         assert!(matches!(read(&log, &row(5)), Err(StoreError::Damaged(_))));
     }

@@ -7,6 +7,7 @@
 //! | step | file | in → out |
 //! |---|---|---|
 //! | 5 | `consume.rs`, `admit.rs`, `prefetch.rs` | a batch → commands in the lanes of their logs |
+//! | – | `set_aside.rs` | records that no attempt can work off → the dead letters |
 //! | 6 | `decide.rs`, `decide/` | a command on the place of its log → a decision; pure |
 //! | 7 | `persist.rs` | decisions → one ordered append; what was not stored is decided again |
 //! | 8 | `deliver.rs` | stored entries → directory, inbox, answers and pushes; then the offset moves |
@@ -35,7 +36,9 @@ mod rate;
 mod read_marks;
 mod refusal;
 mod requests;
+mod set_aside;
 pub mod token;
+mod traced;
 mod worker;
 
 pub use config::{Limits, LogicConfig};
@@ -45,11 +48,12 @@ pub use requests::{
 };
 pub use worker::{Ports, WorkerHandle};
 
+use im_observe::LineLimit;
 use im_storage::ports::Consumer;
 use rate::SendRate;
 use std::sync::Arc;
 use tokio::sync::watch;
-use worker::{Shared, Worker};
+use worker::{REFUSED_LINES_PER_S_MAX, Shared, Worker};
 
 /// The logic of one process.
 #[derive(Clone)]
@@ -61,7 +65,14 @@ impl Logic {
     pub fn new(ports: Ports, config: LogicConfig) -> Self {
         let send_rate = SendRate::new(config.send_rate_per_user_per_s, config.send_burst_per_user);
         let metrics = Arc::new(LogicMetrics::default());
-        Self { shared: Shared { ports, config: Arc::new(config), metrics, send_rate: Arc::new(send_rate) } }
+        let shared = Shared {
+            ports,
+            config: Arc::new(config),
+            metrics,
+            send_rate: Arc::new(send_rate),
+            refused_lines: Arc::new(LineLimit::new(REFUSED_LINES_PER_S_MAX)),
+        };
+        Self { shared }
     }
 
     pub fn metrics(&self) -> Arc<LogicMetrics> {

@@ -5,8 +5,15 @@
 
 use crate::membership::Members;
 use im_proto::{LogId, Ordinal, Seq, client};
-use im_storage::ports::{MembershipChange, ReadCursor};
+use im_storage::ports::{MembershipChange, Offset, Partition, ReadCursor};
 use std::sync::Arc;
+
+/// Where in the queue a record lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QueuePlace {
+    pub partition: Partition,
+    pub offset: Offset,
+}
 
 /// A place in a log.
 #[derive(Debug, Clone, Default)]
@@ -20,17 +27,25 @@ pub(crate) struct Position {
     pub members_seq_before: Seq,
     /// Shared with what waits to be delivered, so that a message costs no copy of the member list.
     pub members: Arc<Members>,
+    /// The record that made the last entry. Those of this log that lie before it were decided before it was.
+    pub decided: Option<QueuePlace>,
 }
 
 impl Position {
+    /// The record, or one behind it, has made an entry: it was decided already, whether it was stored or refused.
+    pub fn was_decided(&self, record: QueuePlace) -> bool {
+        self.decided.is_some_and(|last| last.partition == record.partition && record.offset <= last.offset)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.head == Seq(0)
     }
 
-    /// The place behind `entry`, which is the next one.
-    pub fn behind(&self, entry: &client::Entry, change: Option<&MembershipChange>) -> Self {
+    /// The place behind `entry`, which is the next one and was made by `record`.
+    pub fn behind(&self, entry: &client::Entry, change: Option<&MembershipChange>, record: Option<QueuePlace>) -> Self {
         debug_assert_eq!(entry.seq, self.head.next().0);
-        let place = Self { head: Seq(entry.seq), ordinal: Ordinal(entry.ordinal), ..self.clone() };
+        let decided = record.or(self.decided);
+        let place = Self { head: Seq(entry.seq), ordinal: Ordinal(entry.ordinal), decided, ..self.clone() };
         match change {
             Some(change) => Self {
                 members_seq: change.seq,

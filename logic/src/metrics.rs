@@ -3,7 +3,9 @@
 //! In: one call per event or batch. Out: plain counters that the composition root prints. Always: counters only rise; one
 //! value is shared by all workers and requests of the process.
 
+use im_observe::{Durations, Sizes};
 use im_proto::client::ErrorCode;
+use im_storage::ports::DeadReason;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One more than the highest `ErrorCode`.
@@ -13,8 +15,8 @@ const CODES: usize = 12;
 pub struct LogicMetrics {
     /// Records taken from the queue.
     pub records: AtomicU64,
-    /// Records that could not be decoded and were skipped.
-    pub undecodable: AtomicU64,
+    /// Records that no attempt could work off, by reason.
+    dead_letters: [AtomicU64; DeadReason::ALL.len()],
     /// Entries stored.
     pub appended: AtomicU64,
     /// Commands that were stored before and got the same answer again.
@@ -23,10 +25,14 @@ pub struct LogicMetrics {
     pub batches: AtomicU64,
     /// Calls of the entry log's append; more than batches when keys were taken.
     pub appends: AtomicU64,
+    /// Appends that stored less than they held; what was left was decided and appended again.
+    pub append_retries: AtomicU64,
     /// Appends that met a taken key.
     pub appends_taken: AtomicU64,
     /// Entries found behind a known head: another owner wrote them.
     pub foreign_entries: AtomicU64,
+    /// Calls that moved inboxes.
+    pub bumps: AtomicU64,
     /// Rows moved in inboxes.
     pub moves: AtomicU64,
     /// Deliveries to single connections: answers and push targets.
@@ -47,11 +53,27 @@ pub struct LogicMetrics {
     pub sign_ins: AtomicU64,
     pub sign_ins_refused: AtomicU64,
     refused: [AtomicU64; CODES],
+    /// Records of a batch.
+    pub batch_records: Sizes,
+    /// To decide what is left of a batch; what had to be asked of the store included.
+    pub decide_time: Durations,
+    /// One call of the entry log's append.
+    pub append_time: Durations,
+    /// From stored to handed on: projections moved, routes looked up, deliveries with their streams.
+    pub deliver_time: Durations,
 }
 
 impl LogicMetrics {
     pub(crate) fn count_refusal(&self, code: ErrorCode) {
         add(&self.refused[code as usize % CODES], 1);
+    }
+
+    pub(crate) fn dead_letters(&self, reason: DeadReason) -> &AtomicU64 {
+        &self.dead_letters[reason as usize]
+    }
+
+    pub fn set_aside(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        DeadReason::ALL.into_iter().map(|reason| (reason.name(), self.dead_letters(reason).load(Ordering::Relaxed)))
     }
 
     /// Refusals by code, those that happened.

@@ -7,7 +7,7 @@
 
 mod round;
 
-use crate::admit::{Origin, Work};
+use crate::admit::{Dead, Origin, Work};
 use crate::entry;
 use crate::log_state::{Lane, Position};
 use crate::membership::change_of;
@@ -16,12 +16,16 @@ use crate::metrics::add;
 use crate::planted::planted;
 use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use crate::refusal::Refusal;
-use crate::worker::{Stopped, Told, Worker};
+use crate::traced;
+use crate::worker::{Refused, Stopped, Told, Worker};
 use bytes::Bytes;
 use im_proto::client::{self, entry::Content, server_frame::Body};
 use im_proto::{ClientId, LogId, Ordinal, Seq, UserId};
-use im_storage::ports::{MembershipChange, NewEntry, ReadCursor, Stop, StoreError};
+use im_storage::ports::{
+    DeadLetter, DeadReason, MembershipChange, NewEntry, Partition, Queued, ReadCursor, Stop, StoreError,
+};
 use round::{Round, Step};
+use std::time::Instant;
 
 /// How often one command may meet a taken key before its sender is told to try again. Each time another owner has written
 /// in between; with one owner it happens once.
@@ -49,6 +53,21 @@ pub(crate) struct Stored {
 pub(crate) struct Outcome {
     pub stored: Vec<Stored>,
     pub told: Vec<Told>,
+    /// Commands whose entries no store takes. Their senders are told like any that is refused.
+    pub too_large: Vec<TooLarge>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TooLarge {
+    queued: Queued,
+    origin: Origin,
+}
+
+impl TooLarge {
+    pub fn dead(self, partition: Partition) -> Dead {
+        let Self { queued, origin } = self;
+        Dead { letter: DeadLetter { partition, queued, reason: DeadReason::TooLarge }, origin: Some(origin) }
+    }
 }
 
 impl Worker {
@@ -61,7 +80,10 @@ impl Worker {
         let mut careful = false;
         while from < work.len() {
             let mut round = Round::default();
-            if let Err(error) = self.decide_round(lanes, &work[from..], careful, &mut round, &mut outcome).await {
+            let started = Instant::now();
+            let decided = self.decide_round(lanes, &work[from..], careful, &mut round, &mut outcome).await;
+            self.shared.metrics.decide_time.note(started.elapsed());
+            if let Err(error) = decided {
                 self.undo(lanes, round.steps);
                 patience.wait(&error).await?;
                 continue;
@@ -112,14 +134,17 @@ impl Worker {
         let (mut stored, mut stop) = (0, None);
         if whole > 0 {
             add(&self.shared.metrics.appends, 1);
+            let started = Instant::now();
             let appended = self.shared.ports.log.append(entries).await;
+            self.shared.metrics.append_time.note(started.elapsed());
+            add(&self.shared.metrics.append_retries, usize::from(appended.stored < whole));
             (stored, stop) = (appended.stored, appended.stop);
         }
         add(&self.shared.metrics.appended, stored);
         if stored < whole && stop.is_none() {
             stop = Some(Stop::Unknown(StoreError::Unavailable("an append stopped without a reason".into())));
         }
-        let mut steps = round.steps.into_iter();
+        let (mut steps, is_traced) = (round.steps.into_iter(), traced::is_on());
         let (mut settled, mut confirmed) = (0, 0);
         // What follows the first entry that is not stored was decided on it: it is decided again, refusals too.
         while let Some(step) = steps.as_slice().first() {
@@ -131,6 +156,9 @@ impl Worker {
                 Some(Step::Write(entry)) => {
                     confirmed += 1;
                     lanes[entry.lane].state.confirm(&entry.position);
+                    if is_traced {
+                        traced::persisted(&entry, &lanes[entry.lane]);
+                    }
                     outcome.stored.push(entry);
                 }
                 Some(Step::Tell(told)) => outcome.told.push(told),
@@ -210,8 +238,20 @@ impl Worker {
     }
 
     pub(crate) fn refused(&self, work: &Work, refusal: &Refusal) -> Told {
-        self.shared.metrics.count_refusal(refusal.code);
+        let written = Some((work.origin, &work.queued.record.log));
+        let of = Refused { user: &work.sender, request_id: work.origin.request_id, written };
+        self.shared.refused(refusal, &of);
         Told { origin: work.origin, body: Body::Error(refusal.to_wire()) }
+    }
+}
+
+impl Outcome {
+    /// A command may be decided more than once.
+    fn too_large(&mut self, work: &Work) {
+        let is_known = self.too_large.iter().any(|known| known.queued.offset == work.queued.offset);
+        if !is_known {
+            self.too_large.push(TooLarge { queued: work.queued.clone(), origin: work.origin });
+        }
     }
 }
 
@@ -242,7 +282,7 @@ fn foreign(lane: &Lane, at: usize, read: &entry::ReadEntry) -> Result<Stored, St
         lane: at,
         sender: UserId::parse(&read.entry.sender_user_id).map_err(id)?,
         client_id: ClientId::parse(&read.entry.client_id).map_err(id)?,
-        position: lane.state.stored.behind(&read.entry, change.as_ref()),
+        position: lane.state.stored.behind(&read.entry, change.as_ref(), read.record),
         bytes: read.bytes.clone(),
         change,
         read_moved: read_moved(&lane.log, &read.entry)?,
@@ -273,11 +313,6 @@ fn new_entry(log: &LogId, entry: &Stored, content_hash: entry::ContentHash) -> N
         seq: entry.position.head,
         sender: entry.sender.clone(),
         client_id,
-        stored: entry::stored(
-            &entry.bytes,
-            content_hash,
-            entry.position.members_seq,
-            entry.position.members.present.len(),
-        ),
+        stored: entry::stored(&entry.bytes, content_hash, &entry.position),
     }
 }

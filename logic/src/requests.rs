@@ -19,7 +19,7 @@ use crate::frame;
 use crate::metrics::add;
 use crate::refusal::{Failure, Refusal};
 use crate::token::KeyRing;
-use crate::worker::Shared;
+use crate::worker::{Refused, Shared};
 use bytes::Bytes;
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId};
@@ -70,18 +70,18 @@ impl Requests {
     pub async fn read(&self, user: &UserId, frame: Bytes) -> ReadAnswer {
         add(&self.shared.metrics.reads, 1);
         let Ok(asked) = client::ClientFrame::decode(frame) else {
-            return self.refuse(0, &Refusal::invalid("no frame"));
+            return self.refuse(user, 0, &Refusal::invalid("no frame"));
         };
         let Ok(_permit) = self.reads.try_acquire() else {
-            return self.refuse(asked.request_id, &Refusal::OVERLOAD);
+            return self.refuse(user, asked.request_id, &Refusal::OVERLOAD);
         };
         match self.answer(user, asked.request_id, asked.command).await {
             Ok(answer) => answer,
-            Err(Failure::Refused(refusal)) => self.refuse(asked.request_id, &refusal),
+            Err(Failure::Refused(refusal)) => self.refuse(user, asked.request_id, &refusal),
             Err(Failure::Store(error)) => {
                 add(&self.shared.metrics.store_errors, 1);
                 tracing::warn!(%user, %error, "a read got no answer from a store");
-                self.refuse(asked.request_id, &Refusal::UNAVAILABLE)
+                self.refuse(user, asked.request_id, &Refusal::UNAVAILABLE)
             }
         }
     }
@@ -95,8 +95,8 @@ impl Requests {
         }
     }
 
-    fn refuse(&self, request_id: u64, refusal: &Refusal) -> ReadAnswer {
-        self.shared.metrics.count_refusal(refusal.code);
+    fn refuse(&self, user: &UserId, request_id: u64, refusal: &Refusal) -> ReadAnswer {
+        self.shared.refused(refusal, &Refused { user, request_id, written: None });
         ReadAnswer::of(frame::of(request_id, Body::Error(refusal.to_wire())))
     }
 

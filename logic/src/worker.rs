@@ -10,8 +10,10 @@ use crate::memory::CommandMemory;
 use crate::metrics::{LogicMetrics, add};
 use crate::rate::SendRate;
 use crate::read_marks::ReadMarks;
+use crate::refusal::Refusal;
+use im_observe::{LineLimit, REFUSED};
 use im_proto::client::server_frame::Body;
-use im_proto::{Epoch, LogId};
+use im_proto::{Epoch, LogId, UserId};
 use im_storage::ports::{
     Claim, Covered, Cursor, Delivery, Directory, EntryLog, Inbox, Partition, Queue, Routes, Shard, StoreError,
 };
@@ -23,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
+use tracing::field::display;
 
 /// Everything the logic reaches the outside by.
 #[derive(Clone)]
@@ -42,7 +45,19 @@ pub(crate) struct Shared {
     pub config: Arc<LogicConfig>,
     pub metrics: Arc<LogicMetrics>,
     pub send_rate: Arc<SendRate>,
+    pub refused_lines: Arc<LineLimit>,
 }
+
+/// A command that is refused.
+pub(crate) struct Refused<'a> {
+    pub user: &'a UserId,
+    pub request_id: u64,
+    /// Where it came from and which log it would have written; a request that only reads is not told its connection.
+    pub written: Option<(Origin, &'a LogId)>,
+}
+
+/// Lines about refused commands a second; how many more there were stands on the next line.
+pub(crate) const REFUSED_LINES_PER_S_MAX: u32 = 100;
 
 /// A partition, and the right to say how far the projections show it.
 pub(crate) struct Owned {
@@ -56,6 +71,21 @@ pub(crate) struct Owned {
 }
 
 impl Shared {
+    /// Counts a refused command, and logs it.
+    pub fn refused(&self, refusal: &Refusal, of: &Refused<'_>) {
+        self.metrics.count_refusal(refusal.code);
+        if !tracing::enabled!(target: REFUSED, tracing::Level::INFO) {
+            return;
+        }
+        if let Some(left_out) = self.refused_lines.line() {
+            let Refused { user, request_id: request, written } = *of;
+            let (log, connection) = (written.map(|(_, log)| display(log)), written.map(|(of, _)| of.connection.0));
+            let trace = written.and_then(|(origin, _)| origin.trace).map(display);
+            let code = refusal.code.as_str_name();
+            tracing::info!(target: REFUSED, trace, %user, log, connection, request, code, left_out, "refused");
+        }
+    }
+
     /// Both projections show everything of the partition before `end`: makes that durable, each for itself; then the log
     /// need not keep the order of it. Died in between: the next owner repeats from where either of them stands.
     pub async fn cover(&self, owned: &mut Owned, end: &Cursor) -> Result<Covered, StoreError> {

@@ -25,11 +25,13 @@ pub mod services;
 
 mod ids;
 mod redacted;
+mod trace;
 
 pub use ids::{
     ClientId, ConnectionId, DeviceId, Epoch, Generation, ID_BYTES_MAX, InboxVersion, InvalidId, LogId, LogKind,
     Ordinal, Seq, UserId,
 };
+pub use trace::TraceId;
 
 /// The protocol version this server and its clients speak.
 pub const PROTOCOL_VERSION: u32 = 1;

@@ -32,13 +32,13 @@ redacted!(client::SignIn { protocol_version, device_id, platform; token });
 redacted!(client::Send { to, client_message_id, after; body });
 redacted!(client::MessageBody { content_type; text, data });
 redacted!(client::Message { to_user_id; body });
-redacted!(internal::Upstream { log_id, origin, received_at_ms; frame });
+redacted!(internal::Upstream { log_id, origin, trace; frame });
 redacted!(internal::Answer { connection_id, request_id, inbox; frame });
 redacted!(internal::Push { targets; frame });
 redacted!(internal::LargePush { log_id, seq, members_seq, members_seq_before, joined, left, answered_connection_id; frame });
 redacted!(services::ReadCall { user_id; frame });
 redacted!(services::ReadAnswer { inbox_version, large_heads; frame });
-redacted!(internal::StoredEntry { members_seq, members; entry, content_hash });
+redacted!(internal::StoredEntry { members_seq, members, partition, offset_after; entry, content_hash });
 
 #[cfg(test)]
 mod tests {
@@ -50,7 +50,7 @@ mod tests {
         let sign_in = client::SignIn { token: "canary-token".into(), device_id: "d".into(), ..Default::default() };
         let send = client::Send { body: "canary-body".into(), client_message_id: "m".into(), ..Default::default() };
         for command in [Command::SignIn(sign_in), Command::Send(send)] {
-            let printed = format!("{:?}", ClientFrame { request_id: 1, command: Some(command) });
+            let printed = format!("{:?}", ClientFrame { request_id: 1, command: Some(command), ..Default::default() });
             assert!(!printed.contains("canary") && printed.contains("bytes"), "{printed}");
         }
     }

@@ -64,6 +64,14 @@ impl DeliveryStreams {
         &self.counts
     }
 
+    /// What waits in the lanes of all gateways: (batches, bytes).
+    pub fn waiting(&self) -> (usize, usize) {
+        let lanes = self.lanes();
+        let of_lane =
+            |lane: &Lane| (lane.batches.max_capacity() - lane.batches.capacity(), lane.bytes.load(Ordering::Relaxed));
+        lanes.values().map(of_lane).fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1))
+    }
+
     /// Returns when a gateway is wanted whose address was not told yet.
     pub async fn unknown_gateway(&self) {
         self.wanted.notified().await;

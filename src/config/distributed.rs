@@ -42,6 +42,7 @@ pub struct RpcTls {
 pub struct Kafka {
     pub brokers: String,
     pub topic: String,
+    pub dead_letter_topic: String,
     pub group: String,
     #[schemars(range(min = 1, max = 4096))]
     pub partitions: u16,
@@ -133,9 +134,11 @@ mod options {
             Ok(KafkaOptions {
                 brokers: self.brokers.clone(),
                 topic: self.topic.clone(),
+                dead_letter_topic: self.dead_letter_topic.clone(),
                 group: self.group.clone(),
                 settings: self.settings.iter().map(setting).collect::<Result<_, Failure>>()?,
                 in_flight_max: self.in_flight_max,
+                wall_clock_ms: crate::clock::now_ms,
                 allow: self.allow.clone(),
             })
         }

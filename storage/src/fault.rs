@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Every call that has a point on both sides.
-const CALLS: [&str; 36] = [
+const CALLS: [&str; 37] = [
     "entry_log.append",
     "entry_log.head",
     "entry_log.range",
@@ -53,6 +53,7 @@ const CALLS: [&str; 36] = [
     "routes.gateways",
     "queue.produce",
     "queue.produce_and_wait",
+    "queue.set_aside",
     "delivery.deliver",
 ];
 /// The consumer's, apart because a consumer has one owner.
@@ -339,6 +340,10 @@ impl<P: Queue + ?Sized> Queue for Faulty<P> {
 
     async fn produce_and_wait(&self, records: Vec<Record>) -> Result<(), StoreError> {
         self.points.around("queue.produce_and_wait", self.inner.produce_and_wait(records)).await
+    }
+
+    async fn set_aside(&self, letters: Vec<DeadLetter>) -> Result<(), StoreError> {
+        self.points.around("queue.set_aside", self.inner.set_aside(letters)).await
     }
 
     fn partitions(&self) -> u32 {

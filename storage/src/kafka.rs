@@ -1,4 +1,4 @@
-//! The queue on Kafka: one topic, partitioned by shard.
+//! The queue on Kafka: one topic, partitioned by shard, and one for records that no worker can work off.
 //!
 //! In: brokers and topic names. Out: the [`Queue`](crate::ports::Queue) for gateways and the
 //! [`Consumer`](crate::ports::Consumer) for workers. Always: a record goes to the partition of its log's shard and nowhere
@@ -15,9 +15,9 @@ mod inbound;
 mod producer;
 mod topics;
 
-pub use consumer::KafkaConsumer;
+pub use consumer::{KafkaConsumer, KafkaLag};
 pub use producer::{KafkaQueue, ProducerCounts};
-pub use topics::{check, create_topic};
+pub use topics::{check, create_topics};
 
 use crate::finding::Finding;
 use rdkafka::ClientConfig;
@@ -32,12 +32,16 @@ pub struct KafkaOptions {
     /// `host:port`, comma separated.
     pub brokers: String,
     pub topic: String,
+    /// Where records go that no worker can work off.
+    pub dead_letter_topic: String,
     /// Workers of one deployment share it.
     pub group: String,
     /// Further settings of librdkafka, as `security.protocol`; those that the contract rests on cannot be set here.
     pub settings: Vec<(String, String)>,
     /// Messages on their way to the brokers; one more is left with its caller.
     pub in_flight_max: u32,
+    /// Milliseconds since 1970, by the one clock of the process.
+    pub wall_clock_ms: fn() -> i64,
     /// Names of [`Finding`]s that are no reason to refuse: for a test cluster of one broker.
     pub allow: Vec<String>,
 }
@@ -58,7 +62,9 @@ const FIXED: [&str; 8] = [
 pub enum KafkaError {
     #[error("kafka: {0}")]
     Client(#[from] rdkafka::error::KafkaError),
-    #[error("kafka: topic {0} does not exist; create it with as many partitions as it shall ever have")]
+    #[error(
+        "kafka: topic {0} does not exist; `im-server migrate up` creates it, with as many partitions as it shall ever have"
+    )]
     NoTopic(String),
     #[error("kafka: topic {topic} has {partitions} partitions; at most {most} make sense")]
     TooManyPartitions { topic: String, partitions: usize, most: u16 },

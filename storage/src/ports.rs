@@ -24,10 +24,10 @@ pub use directory::{
     Conversation, Created, Device, Directory, Header, MEMBERSHIPS_MAX, MemberRow, Membership, MembershipChange,
     ReadMark,
 };
-pub use entry_log::{Appended, Cursor, EntryLog, EntryRow, NewEntry, Shard, Stop, Tail};
+pub use entry_log::{Appended, Cursor, ENTRY_BYTES_MAX, EntryLog, EntryRow, NewEntry, Shard, Stop, Tail};
 pub use inbox::{Inbox, InboxPage, InboxRow, Move, Moved, ReadCursor};
 pub use projection::{Claim, Covered, Projection};
-pub use queue::{Batch, Consumed, Consumer, Offset, Partition, Queue, Record};
+pub use queue::{Batch, Consumed, Consumer, DeadLetter, DeadReason, Offset, Partition, Queue, Queued, Record};
 pub use routes::{Gateway, Login, Registered, Routes};
 
 /// Why a store did not answer. What the caller does differs, so there are two.

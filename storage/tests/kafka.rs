@@ -2,11 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use im_proto::LogId;
+use im_proto::{LogId, TraceId};
 use im_storage::conformance;
-use im_storage::kafka::{KafkaConsumer, KafkaError, KafkaOptions, KafkaQueue, check, create_topic};
-use im_storage::ports::{Batch, Consumed, Consumer as _, Offset, Partition, Queue as _, Record, Shard};
+use im_storage::kafka::{KafkaConsumer, KafkaError, KafkaOptions, KafkaQueue, check, create_topics};
+use im_storage::ports::{
+    Batch, Consumed, Consumer as _, DeadLetter, DeadReason, Offset, Partition, Queue as _, Record, Shard,
+};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const PARTITIONS: u16 = 4;
 
@@ -15,9 +22,17 @@ async fn options() -> KafkaOptions {
     let name = format!("im-test-{:016x}", rand::random::<u64>());
     let brokers = std::env::var("IM_TEST_KAFKA").expect("IM_TEST_KAFKA names the brokers; see scripts/services env");
     let allow = ["kafka.replicas", "kafka.in_sync_replicas"].map(str::to_owned).into();
-    let options =
-        KafkaOptions { brokers, topic: name.clone(), group: name, settings: Vec::new(), in_flight_max: 10_000, allow };
-    create_topic(&options, PARTITIONS, 1).await.unwrap();
+    let options = KafkaOptions {
+        brokers,
+        topic: name.clone(),
+        dead_letter_topic: format!("{name}-dead"),
+        group: name,
+        settings: Vec::new(),
+        in_flight_max: 10_000,
+        wall_clock_ms: now_ms,
+        allow,
+    };
+    create_topics(&options, PARTITIONS, 1).await.unwrap();
     options
 }
 
@@ -27,8 +42,12 @@ async fn open() -> (Arc<KafkaQueue>, Vec<KafkaConsumer>) {
     (KafkaQueue::open(&options).await.unwrap(), vec![consumer])
 }
 
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
 fn record(of: &str, number: usize) -> Record {
-    Record { log: LogId::parse(of).unwrap(), upstream: number.to_string().into() }
+    Record { log: LogId::parse(of).unwrap(), upstream: number.to_string().into(), trace: None }
 }
 
 fn partition(of: &str) -> Partition {
@@ -50,7 +69,7 @@ async fn batch(consumer: &mut KafkaConsumer) -> Batch {
 }
 
 fn numbers(batch: &Batch) -> Vec<String> {
-    batch.records.iter().map(|(_, record)| String::from_utf8(record.upstream.to_vec()).unwrap()).collect()
+    batch.records.iter().map(|queued| String::from_utf8(queued.record.upstream.to_vec()).unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,14 +84,14 @@ async fn what_was_not_committed_comes_again_to_the_next_owner() {
     queue.produce_and_wait((0..3).map(|n| record("a", n)).collect()).await.unwrap();
     let mut first = KafkaConsumer::open(&options).unwrap();
     let taken = batch(&mut first).await;
-    let (offset, _) = taken.records[0];
+    let offset = taken.records[0].offset;
     // Of the first batch only the first record is handed on.
     first.commit(taken.partition, offset).await.unwrap();
     drop(first);
     let mut second = KafkaConsumer::open(&options).unwrap();
     let again = batch(&mut second).await;
     assert_eq!((again.partition, numbers(&again)), (partition("a"), vec!["1".to_owned(), "2".to_owned()]));
-    assert_eq!(again.records[0].0, Offset(offset.0 + 1));
+    assert_eq!(again.records[0].offset, Offset(offset.0 + 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +126,7 @@ async fn partitions_move_to_a_worker_that_joins_and_back_when_it_leaves() {
         for _ in own {
             let batch = batch(consumer).await;
             assert!(own.contains(&batch.partition), "{:?} is not its own", batch.partition);
-            consumer.commit(batch.partition, batch.records[0].0).await.unwrap();
+            consumer.commit(batch.partition, batch.records[0].offset).await.unwrap();
         }
     }
     old.commit(*moved.first().unwrap(), Offset(99)).await.unwrap();
@@ -127,7 +146,7 @@ async fn a_weak_topic_is_refused_by_name_and_a_missing_one_too() {
     let names: Vec<_> = findings.iter().map(|finding| finding.name).collect();
     assert_eq!(
         (partitions, names.as_slice()),
-        (u32::from(PARTITIONS), &["kafka.replicas", "kafka.in_sync_replicas"][..])
+        (u32::from(PARTITIONS), &["kafka.replicas", "kafka.in_sync_replicas", "kafka.dead_letter_replicas"][..])
     );
     options.allow.clear();
     assert!(
@@ -156,9 +175,93 @@ async fn a_full_buffer_leaves_records_with_their_caller_and_none_overtakes() {
     while seen.len() < COUNT {
         let batch = batch(&mut consumer).await;
         seen.extend(numbers(&batch));
-        let (last, _) = batch.records.last().unwrap();
-        consumer.commit(batch.partition, *last).await.unwrap();
+        let last = batch.records.last().unwrap().offset;
+        consumer.commit(batch.partition, last).await.unwrap();
     }
     assert!(seen.iter().enumerate().all(|(at, number)| *number == at.to_string()), "lost, doubled or overtaken");
     assert_eq!(queue.counts().lost.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_lies_in_its_topic_with_where_it_came_from_and_why() {
+    let options = options().await;
+    // As somebody else may write it: the key is no id.
+    let mut config = rdkafka::ClientConfig::new();
+    let foreign: FutureProducer = config.set("bootstrap.servers", &options.brokers).create().unwrap();
+    let trace = TraceId::from_halves(3, 4).unwrap();
+    let header = Header { key: "traceparent", value: Some(&trace.traceparent()) };
+    let garbage = FutureRecord::to(&options.topic)
+        .partition(2)
+        .key(&b"no \xff id"[..])
+        .payload(&b"garbage"[..])
+        .headers(OwnedHeaders::new().insert(header));
+    foreign.send(garbage, Duration::from_secs(10)).await.unwrap();
+
+    let queue = KafkaQueue::open(&options).await.unwrap();
+    let mut consumer = KafkaConsumer::open(&options).unwrap();
+    let found = batch(&mut consumer).await;
+    assert_eq!((found.partition, found.records.len()), (Partition(2), 1));
+    let queued = found.records[0].clone();
+    assert_eq!(queued.record.trace, Some(trace));
+    let letter = DeadLetter { partition: found.partition, queued, reason: DeadReason::Undecodable };
+    queue.set_aside(vec![letter]).await.unwrap();
+
+    config.set("group.id", "nobody").set("auto.offset.reset", "earliest");
+    let reader: StreamConsumer = config.create().unwrap();
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(&options.dead_letter_topic, 0, rdkafka::Offset::Beginning).unwrap();
+    reader.assign(&place).unwrap();
+    let kept = tokio::time::timeout(Duration::from_secs(20), reader.recv()).await.unwrap().unwrap();
+    assert_eq!((kept.key(), kept.payload()), (Some(&b"no \xff id"[..]), Some(&b"garbage"[..])));
+    let headers = kept.headers().unwrap();
+    let headers: Vec<_> = headers.iter().map(|header| (header.key, header.value.unwrap().to_vec())).collect();
+    let wanted = [
+        ("im-reason", "undecodable".to_owned()),
+        ("im-topic", options.topic.clone()),
+        ("im-partition", "2".to_owned()),
+        ("im-offset", "0".to_owned()),
+        ("traceparent", trace.traceparent()),
+    ];
+    assert_eq!(headers, wanted.map(|(key, value)| (key, value.into_bytes())));
+}
+
+/// F27: a worker whose clock is ten minutes ahead of the brokers'.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_the_worker_keeps_up_is_fresh_whatever_the_clocks_say() {
+    fn ahead_ms() -> i64 {
+        now_ms() + 600_000
+    }
+    let options = KafkaOptions { wall_clock_ms: ahead_ms, ..options().await };
+    let queue = KafkaQueue::open(&options).await.unwrap();
+    queue.produce_and_wait(vec![record("a", 0)]).await.unwrap();
+    let mut consumer = KafkaConsumer::open(&options).unwrap();
+    let mut ages = Vec::new();
+    for number in 1..=3 {
+        let batch = batch(&mut consumer).await;
+        ages.push(batch.records[0].since.elapsed());
+        consumer.commit(batch.partition, batch.records[0].offset).await.unwrap();
+        // The end is reached; what comes next was not there before.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        queue.produce_and_wait(vec![record("a", number)]).await.unwrap();
+    }
+    assert!(ages[0] > Duration::from_secs(500), "of a backlog only the clocks tell the age: {ages:?}");
+    assert!(ages[1..].iter().all(|age| *age < Duration::from_secs(60)), "{ages:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lag_is_what_was_not_committed() {
+    let options = options().await;
+    let queue = KafkaQueue::open(&options).await.unwrap();
+    queue.produce_and_wait((0..10).map(|n| record("a", n)).collect()).await.unwrap();
+    let mut consumer = KafkaConsumer::open(&options).unwrap();
+    let lag = consumer.lag();
+    let taken = batch(&mut consumer).await;
+    consumer.commit(taken.partition, taken.records[3].offset).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !lag.by_partition().contains(&(partition("a"), 6)) {
+        assert!(Instant::now() < deadline, "{:?}", lag.by_partition());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let counts = queue.counts();
+    assert_eq!(counts.taken.load(std::sync::atomic::Ordering::Relaxed), 10);
 }

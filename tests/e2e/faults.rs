@@ -21,7 +21,7 @@ async fn f36_no_byte_is_lost_to_a_timer_that_fires_while_bytes_arrive() {
     let mut ann = Raw::device(&server, "ann", "phone").await;
     for number in 1..=12_u64 {
         let command = Command::Send(send_to_user("bob", &format!("m{number}"), &"x".repeat(64)));
-        let frame = ClientFrame { request_id: 1000 + number, command: Some(command) };
+        let frame = ClientFrame { request_id: 1000 + number, command: Some(command), ..Default::default() };
         let bytes = ann.encode(&[frame.encode_length_delimited_to_vec(), vec![0]].concat());
         let pieces = bytes.len().div_ceil(7);
         for (index, piece) in bytes.chunks(7).enumerate() {

@@ -30,3 +30,4 @@ mod large_conversations;
 mod page;
 mod process;
 mod restore;
+mod traces;

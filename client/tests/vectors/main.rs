@@ -31,7 +31,7 @@ pub struct Vector {
 
 impl Vector {
     fn from_client(name: &'static str, request_id: u64, command: im_proto::client::client_frame::Command) -> Self {
-        let frame = ClientFrame { request_id, command: Some(command) };
+        let frame = ClientFrame { request_id, command: Some(command), ..Default::default() };
         Self { name, direction: "client", bytes: frame.encode_length_delimited_to_vec() }
     }
 

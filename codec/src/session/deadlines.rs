@@ -3,10 +3,10 @@
 //! In: the time. Out: answers UNKNOWN, late heartbeats, closes. Always: whatever a session waits for has a deadline, and
 //! [`Session::deadline_ms`] is never later than the first of them; silence does not count while nobody reads.
 
-use super::{Action, Session, State, answer, error};
+use super::{Action, Session, State, error, refuse};
 use crate::error::CloseReason;
 use im_proto::InboxVersion;
-use im_proto::client::{CloseCode, ErrorClass, ErrorCode, server_frame};
+use im_proto::client::{CloseCode, ErrorClass, ErrorCode};
 
 impl Session {
     /// When [`on_time`](Self::on_time) is to be called at the latest. `None`: nothing is waited for.
@@ -68,7 +68,7 @@ impl Session {
         while let Some(request_id) = signed_in.pending.time_out(now_ms) {
             any_timed_out = true;
             let unknown = error(ErrorClass::Unknown, ErrorCode::TimedOut, 0, "no answer in time");
-            out.push(Action::Write(answer(request_id, server_frame::Body::Error(unknown))));
+            out.push(refuse(request_id, None, unknown));
         }
         if any_timed_out {
             self.go_on(now_ms, out);

@@ -98,7 +98,7 @@ pub fn login() -> Login {
 }
 
 pub fn frame(request_id: u64, command: Command) -> Vec<u8> {
-    client::ClientFrame { request_id, command: Some(command) }.encode_length_delimited_to_vec()
+    client::ClientFrame { request_id, command: Some(command), ..Default::default() }.encode_length_delimited_to_vec()
 }
 
 pub fn sign_in() -> Command {
@@ -127,7 +127,7 @@ pub fn sync() -> Command {
 pub fn bodies(actions: &[Action]) -> Vec<Body> {
     let mut bodies = Vec::new();
     for action in actions {
-        let Action::Write(bytes) = action else { continue };
+        let (Action::Write(bytes) | Action::Refuse { frame: bytes, .. }) = action else { continue };
         let mut input = bytes.clone();
         while let Some(incoming) = Deframer::default().next(&mut input, 1 << 20).unwrap() {
             if let Incoming::Frame(bytes) = incoming {

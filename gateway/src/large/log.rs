@@ -9,7 +9,7 @@ use crate::connection_map::ConnectionMap;
 use crate::planted::{Bug, planted};
 use crate::ports::LargeMembers;
 use bytes::Bytes;
-use im_proto::{ConnectionId, LogId, Seq, UserId, internal};
+use im_proto::{ConnectionId, LogId, Seq, TraceId, UserId, internal};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -30,11 +30,12 @@ pub struct Record {
     /// It has the entry by its answer.
     pub answered: ConnectionId,
     pub frame: Bytes,
+    pub trace: Option<TraceId>,
 }
 
 impl Record {
     /// `None`: an id in it is none.
-    pub fn parse(push: internal::LargePush) -> Option<Self> {
+    pub fn parse(push: internal::LargePush, trace: Option<TraceId>) -> Option<Self> {
         let users = |ids: &[String]| ids.iter().map(|id| UserId::parse(id).ok()).collect::<Option<Vec<_>>>();
         Some(Self {
             log: LogId::parse(&push.log_id).ok()?,
@@ -45,6 +46,7 @@ impl Record {
             left: users(&push.left)?,
             answered: ConnectionId(push.answered_connection_id),
             frame: push.frame,
+            trace,
         })
     }
 

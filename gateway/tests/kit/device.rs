@@ -142,7 +142,11 @@ impl Client {
     }
 
     pub fn send(&mut self, request_id: u64, command: Command) {
-        self.write(&encode_delimited(&client::ClientFrame { request_id, command: Some(command) }));
+        self.write(&encode_delimited(&client::ClientFrame {
+            request_id,
+            command: Some(command),
+            ..Default::default()
+        }));
     }
 
     pub fn send_sign_in(&mut self, user: &str) {

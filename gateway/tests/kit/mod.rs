@@ -256,7 +256,7 @@ impl Server {
             })
             .collect();
         let push = internal::Push { frame: frame.clone(), targets };
-        self.handle.deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::Push(push)) }]);
+        self.handle.deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::Push(push)), trace: None }]);
     }
 
     /// Acks what the queue has kept, oldest first, up to `count`.
@@ -268,7 +268,7 @@ impl Server {
     pub fn kick(&self, connection: ConnectionId, generation: u64) {
         let reason = client::kicked::Reason::Replaced as u32;
         let kick = internal::Kick { connection_id: connection.0, generation, reason };
-        self.handle.deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)) }]);
+        self.handle.deliver(vec![internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)), trace: None }]);
     }
 
     /// Waits until the metrics are as wanted: they follow the events by a moment.
@@ -340,7 +340,7 @@ impl Logic {
         let frame = server_frame(origin.request_id, Body::SendAck(ack));
         let answer =
             internal::Answer { connection_id: origin.connection_id, request_id: origin.request_id, frame, inbox: None };
-        internal::Delivery { kind: Some(internal::delivery::Kind::Answer(answer)) }
+        internal::Delivery { kind: Some(internal::delivery::Kind::Answer(answer)), trace: None }
     }
 }
 

@@ -53,7 +53,7 @@ impl Worker {
             let inbox = of_sender.and_then(|of_sender| inbox_move(&moves.moved[of_sender..=of_sender]));
             if let (Some(of_sender), Some(_)) = (of_sender, inbox) {
                 outbox.address(&moves.logins[of_sender], origin, inbox);
-                outbox.push(bytes::Bytes::new);
+                outbox.push(origin.and_then(|origin| origin.trace), bytes::Bytes::new);
             }
             if let Some((origin, body)) = &entry.answer {
                 outbox.answer(Told { origin: *origin, body: body.clone() }, inbox);

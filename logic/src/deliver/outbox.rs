@@ -8,6 +8,7 @@ use crate::admit::Origin;
 use crate::frame;
 use crate::worker::Told;
 use bytes::Bytes;
+use im_proto::TraceId;
 use im_proto::internal::{self, InboxMove, Target, delivery::Kind};
 use im_storage::ports::{GatewayBoot, Login, Moved};
 
@@ -40,7 +41,7 @@ impl Outbox {
     }
 
     /// The frame itself, made only if it was addressed to somebody.
-    pub fn push(&mut self, frame: impl FnOnce() -> Bytes) {
+    pub fn push(&mut self, trace: Option<TraceId>, frame: impl FnOnce() -> Bytes) {
         let mut addressed = self.gateways.iter_mut().filter(|gateway| !gateway.targets.is_empty()).peekable();
         if addressed.peek().is_none() {
             return;
@@ -48,7 +49,8 @@ impl Outbox {
         let frame = frame();
         for gateway in addressed {
             let push = internal::Push { frame: frame.clone(), targets: std::mem::take(&mut gateway.targets) };
-            gateway.deliveries.push(internal::Delivery { kind: Some(Kind::Push(push)) });
+            let trace = trace.map(TraceId::to_wire);
+            gateway.deliveries.push(internal::Delivery { kind: Some(Kind::Push(push)), trace });
         }
     }
 
@@ -63,11 +65,12 @@ impl Outbox {
             return;
         }
         let push = push();
+        let trace = answered.and_then(|origin| origin.trace).map(TraceId::to_wire);
         for boot in gateways {
             let answered = answered.filter(|origin| origin.gateway == *boot);
             let answered_connection_id = answered.map_or(0, |origin| origin.connection.0);
             let push = internal::LargePush { answered_connection_id, ..push.clone() };
-            self.gateway(*boot).deliveries.push(internal::Delivery { kind: Some(Kind::LargePush(push)) });
+            self.gateway(*boot).deliveries.push(internal::Delivery { kind: Some(Kind::LargePush(push)), trace });
             self.large_pushes += 1;
         }
     }
@@ -80,7 +83,8 @@ impl Outbox {
             frame: frame::of(origin.request_id, body),
             inbox,
         };
-        self.gateway(origin.gateway).deliveries.push(internal::Delivery { kind: Some(Kind::Answer(answer)) });
+        let trace = origin.trace.map(TraceId::to_wire);
+        self.gateway(origin.gateway).deliveries.push(internal::Delivery { kind: Some(Kind::Answer(answer)), trace });
         self.answers += 1;
     }
 

@@ -11,11 +11,13 @@ use crate::log_state::Lane;
 use crate::membership::change_of;
 use crate::memory::{CommandKey, Written};
 use crate::metrics::add;
+use crate::planted::planted;
 use crate::refusal::Refusal;
+use crate::traced;
 use crate::worker::{Told, Worker};
 use im_proto::ClientId;
 use im_proto::client::{client_frame::Command, server_frame::Body};
-use im_storage::ports::{NewEntry, StoreError};
+use im_storage::ports::{ENTRY_BYTES_MAX, NewEntry, StoreError};
 use prost::Message as _;
 
 #[derive(Debug, Default)]
@@ -34,6 +36,13 @@ pub(super) enum Step {
 }
 
 impl Step {
+    pub fn seq(&self) -> Option<u64> {
+        match self {
+            Self::Write(entry) => Some(entry.position.head.0),
+            Self::Tell(_) => None,
+        }
+    }
+
     /// For a planted fault alone: what is said only when the entry is stored.
     pub fn take_answer(&mut self) -> Option<Told> {
         match self {
@@ -59,7 +68,7 @@ impl Worker {
         round: &mut Round,
         outcome: &mut Outcome,
     ) -> Result<(), StoreError> {
-        let now_ms = (self.shared.config.wall_clock_ms)();
+        let (now_ms, is_traced) = ((self.shared.config.wall_clock_ms)(), traced::is_on());
         for work in work {
             match self.decide_one(&mut lanes[work.lane], work, careful, now_ms, round, outcome).await {
                 Ok(()) => {}
@@ -68,6 +77,10 @@ impl Worker {
                     self.refuse(work, &Refusal::UNAVAILABLE, round);
                 }
                 Err(error) => return Err(error),
+            }
+            if is_traced {
+                let seq = round.steps.last().and_then(Step::seq).unwrap_or_default();
+                traced::decided(work, &lanes[work.lane], seq);
             }
         }
         Ok(())
@@ -90,13 +103,22 @@ impl Worker {
             }
             match self.decide_on(lane, work, now_ms) {
                 Decision::Append(append) => {
-                    if careful && !asked.itself {
+                    // A doubt alone costs a look-up; with a place that says the same it is certain. A topic that was made anew
+                    // counts from 0 again, so the place alone would turn away what is new.
+                    let in_doubt = careful || work.queued.may_repeat;
+                    let came_before =
+                        in_doubt && lane.state.tip.was_decided(work.place) && !planted("refused_is_forgotten");
+                    if (careful || came_before) && !asked.itself {
                         asked.itself = true;
                         if self.is_stored(lane, work, &append.client_id, outcome).await? {
                             continue;
                         }
                     }
-                    return self.write(lane, work, append, round);
+                    if came_before {
+                        self.refuse(work, &Refusal::DECIDED_BEFORE, round);
+                        return Ok(());
+                    }
+                    return self.write(lane, work, append, round, outcome);
                 }
                 Decision::Repeat(body) => {
                     add(&self.shared.metrics.duplicates, 1);
@@ -153,14 +175,26 @@ impl Worker {
     }
 
     /// Puts the entry on the lane's tip and into the batch.
-    fn write(&mut self, lane: &mut Lane, work: &Work, append: Append, round: &mut Round) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        lane: &mut Lane,
+        work: &Work,
+        append: Append,
+        round: &mut Round,
+        outcome: &mut Outcome,
+    ) -> Result<(), StoreError> {
         let Append { client_id, content_hash, entry, answer } = append;
+        if entry.encoded_len() > ENTRY_BYTES_MAX {
+            outcome.too_large(work);
+            self.refuse(work, &Refusal::too_large("no store takes an entry of that size"), round);
+            return Ok(());
+        }
         let change = change_of(&lane.log, &entry)?;
         let stored = Stored {
             lane: work.lane,
             sender: work.sender.clone(),
             client_id,
-            position: lane.state.tip.behind(&entry, change.as_ref()),
+            position: lane.state.tip.behind(&entry, change.as_ref(), Some(work.place)),
             bytes: entry.encode_to_vec().into(),
             change,
             read_moved: read_moved(&lane.log, &entry)?,

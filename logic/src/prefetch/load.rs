@@ -30,6 +30,7 @@ pub(crate) async fn load(ports: &Ports, log: &LogId) -> Result<Position, StoreEr
         members_seq: head.members_seq,
         members_seq_before: Seq(0),
         members: Arc::new(members),
+        decided: head.record,
     })
 }
 

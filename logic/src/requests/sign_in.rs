@@ -136,7 +136,7 @@ impl Requests {
     pub(super) fn kick(&self, login: &Login, reason: Reason) {
         let kick =
             internal::Kick { connection_id: login.connection.0, generation: login.generation.0, reason: reason as u32 };
-        let delivery = internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)) };
+        let delivery = internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)), trace: None };
         self.shared.ports.delivery.deliver(login.gateway, vec![delivery]);
     }
 }

@@ -3,13 +3,13 @@
 use crate::harness::{GATEWAY, Phone, Told, World, user};
 use bytes::Bytes;
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
-use im_proto::{ClientId, LogId, UserId, internal};
+use im_proto::{ClientId, LogId, TraceId, UserId, internal};
 use im_storage::ports::{EntryLog as _, Record};
 use prost::Message as _;
 
-pub fn record(phone: &Phone, request_id: u64, command: Command, received_at_ms: i64) -> Record {
+pub fn record(phone: &Phone, request_id: u64, command: Command) -> Record {
     let log = log_of(&phone.user, &command);
-    let frame = client::ClientFrame { request_id, command: Some(command) }.encode_to_vec();
+    let frame = client::ClientFrame { request_id, command: Some(command), ..Default::default() }.encode_to_vec();
     let origin = internal::Origin {
         user_id: phone.user.as_str().into(),
         device_id: phone.device.as_str().into(),
@@ -17,9 +17,14 @@ pub fn record(phone: &Phone, request_id: u64, command: Command, received_at_ms: 
         connection_id: phone.connection.0,
         request_id,
     };
-    let upstream =
-        internal::Upstream { log_id: log.as_str().into(), origin: Some(origin), received_at_ms, frame: frame.into() };
-    Record { log, upstream: upstream.encode_to_vec().into() }
+    let trace = TraceId::from_halves(GATEWAY.0, request_id);
+    let upstream = internal::Upstream {
+        log_id: log.as_str().into(),
+        origin: Some(origin),
+        frame: frame.into(),
+        trace: trace.map(TraceId::to_wire),
+    };
+    Record { log, upstream: upstream.encode_to_vec().into(), trace }
 }
 
 /// As the gateway computes it.
@@ -55,6 +60,11 @@ pub fn text_of(entry: &client::Entry) -> Option<String> {
 /// A message to a user, whose id is its text.
 pub fn to_user(to: &str, id: &str) -> Command {
     to_user_after(to, id, "")
+}
+
+pub fn send_text(to: &str, id: &str, text: &str) -> Command {
+    let to = Some(client::send::To::UserId(to.into()));
+    Command::Send(client::Send { to, client_message_id: id.into(), after: String::new(), body: body_of(text) })
 }
 
 pub fn to_user_after(to: &str, id: &str, after: &str) -> Command {

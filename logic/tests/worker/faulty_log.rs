@@ -78,6 +78,8 @@ fn zombie(entry: &NewEntry) -> NewEntry {
     inner.client_id = client_id.clone();
     stored.entry = inner.encode_to_vec().into();
     stored.content_hash = Bytes::from_static(&[1; 16]);
+    // Of a record that came another way.
+    stored.offset_after = 0;
     NewEntry { client_id: ClientId::parse(&client_id).unwrap(), stored: stored.encode_to_vec().into(), ..entry.clone() }
 }
 

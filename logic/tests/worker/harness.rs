@@ -4,6 +4,7 @@
 //! semantics; a fault only adds what another owner or a bad network would do.
 
 pub use crate::commands::*;
+pub use crate::dead_letters::Letters;
 pub use crate::faulty_log::{Fault, FaultyLog};
 pub use crate::flushed_inbox::FlushedInbox;
 use bytes::Bytes;
@@ -104,6 +105,7 @@ pub struct World {
     pub heard: Arc<Listening>,
     pub worker: Option<WorkerHandle>,
     queue: Arc<EmbeddedQueue>,
+    pub letters: Arc<Letters>,
     consumer: Option<Box<dyn Consumer>>,
     routes: Arc<EmbeddedRoutes>,
     next_request: AtomicU64,
@@ -159,8 +161,9 @@ impl World {
         routes.renew_lease(&gateway, 3_600_000).await.unwrap();
         let inbox = FlushedInbox::over(store.inbox());
         let (queue, mut consumers) = EmbeddedQueue::new(1, 100_000);
+        let letters = Letters::over(queue.clone());
         let ports = Ports {
-            queue: queue.clone(),
+            queue: letters.clone(),
             log: log.clone(),
             directory: store.directory(),
             inbox: inbox.clone(),
@@ -183,6 +186,7 @@ impl World {
             heard,
             worker: None,
             queue,
+            letters,
             consumer: consumers.pop().map(|consumer| Box::new(consumer) as Box<dyn Consumer>),
             routes,
             next_request: AtomicU64::new(1),
@@ -232,16 +236,12 @@ impl World {
 
     /// Puts commands into the queue, all at once. Answers their request ids.
     pub fn produce(&self, commands: Vec<(&Phone, Command)>) -> Vec<u64> {
-        self.produce_at(commands, now_ms())
-    }
-
-    pub fn produce_at(&self, commands: Vec<(&Phone, Command)>, received_at_ms: i64) -> Vec<u64> {
         let mut ids = Vec::new();
         let mut records = Vec::new();
         for (phone, command) in commands {
             let request_id = self.next_request.fetch_add(1, Ordering::Relaxed);
             ids.push(request_id);
-            records.push(record(phone, request_id, command, received_at_ms));
+            records.push(record(phone, request_id, command));
         }
         self.queue.produce(&mut records);
         assert!(records.is_empty());
@@ -333,7 +333,7 @@ impl World {
     }
 
     pub async fn read(&self, phone: &Phone, command: Command) -> (Body, Option<im_proto::InboxVersion>) {
-        let frame = client::ClientFrame { request_id: 5, command: Some(command) }.encode_to_vec();
+        let frame = client::ClientFrame { request_id: 5, command: Some(command), ..Default::default() }.encode_to_vec();
         let answer = self.requests.read(&phone.user, frame.into()).await;
         let frame = client::ServerFrame::decode_length_delimited(answer.frame).unwrap();
         assert_eq!(frame.request_id, 5);

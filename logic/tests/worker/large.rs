@@ -125,7 +125,7 @@ async fn a_head_behind_a_removal_that_is_not_projected_is_not_told() {
         let content = Some(content);
         let entry = client::Entry { seq, ordinal: 1, sender_user_id: "a".into(), content, ..Default::default() };
         let (entry, content_hash) = (entry.encode_to_vec().into(), vec![0; 16].into());
-        let stored = internal::StoredEntry { entry, content_hash, members_seq: 2, members: 3 };
+        let stored = internal::StoredEntry { entry, content_hash, members_seq: 2, members: 3, ..Default::default() };
         NewEntry {
             log: group(),
             seq: Seq(seq),

@@ -4,12 +4,14 @@
 
 mod catching_up;
 mod commands;
+mod dead_letters;
 mod faulty_log;
 mod flushed_inbox;
 mod groups;
 mod harness;
 mod large;
 mod reading;
+mod repeated;
 mod sending;
 mod signing_in;
 mod syncing;

@@ -155,7 +155,8 @@ async fn a_member_whose_removal_is_stored_but_not_projected_reads_nothing_behind
     let message = content(Content::Message(client::Message { body: body_of("secret"), ..Default::default() }));
     let entries = [removed, message].into_iter().zip(2..).map(|(entry, seq)| {
         let entry = client::Entry { seq, ..entry }.encode_to_vec().into();
-        let stored = internal::StoredEntry { entry, content_hash: vec![0; 16].into(), members_seq: 2, members: 1 };
+        let content_hash = vec![0; 16].into();
+        let stored = internal::StoredEntry { entry, content_hash, members_seq: 2, members: 1, ..Default::default() };
         NewEntry {
             log: group.clone(),
             seq: Seq(seq),

@@ -158,7 +158,7 @@ async fn a_refusal_is_checked_against_what_another_owner_wrote() {
     let (queue, mut consumers) = im_storage::embedded::EmbeddedQueue::new(1, 10);
     let mut worker = other.spawn_worker(Box::new(consumers.pop().unwrap()));
     assert!(worker.ready().await);
-    let mut records = vec![record(&a, 77_001, add(&group, "add", &["b"]), now_ms())];
+    let mut records = vec![record(&a, 77_001, add(&group, "add", &["b"]))];
     im_storage::ports::Queue::produce(&*queue, &mut records);
     assert_eq!(acked(&world.answer(&a, 77_001).await.body), 2);
     assert_eq!(acked(&world.ask(&b, to_log(&group, "m")).await), 3);

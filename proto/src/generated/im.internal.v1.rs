@@ -8,12 +8,21 @@ pub struct Upstream {
     pub log_id: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub origin: ::core::option::Option<Origin>,
-    /// the gateway's clock; a record older than the worker's limit is refused, not stored
-    #[prost(int64, tag = "3")]
-    pub received_at_ms: i64,
     /// the ClientFrame as received
     #[prost(bytes = "bytes", tag = "4")]
     pub frame: ::prost::bytes::Bytes,
+    /// the client's, or made by the gateway
+    #[prost(message, optional, tag = "5")]
+    pub trace: ::core::option::Option<Trace>,
+}
+/// Follows one command through all hops, in records, deliveries and log lines. Never both zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trace {
+    /// made by a gateway: its boot
+    #[prost(fixed64, tag = "1")]
+    pub high: u64,
+    #[prost(fixed64, tag = "2")]
+    pub low: u64,
 }
 /// Who sent it and where the answer goes. Set by the gateway from the session; nothing in it is the client's word.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -46,6 +55,9 @@ pub struct DeliveryBatch {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Delivery {
+    /// of the command that it comes from, if it comes from one
+    #[prost(message, optional, tag = "15")]
+    pub trace: ::core::option::Option<Trace>,
     #[prost(oneof = "delivery::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<delivery::Kind>,
 }
@@ -160,6 +172,12 @@ pub struct StoredEntry {
     /// how many members the log has behind this entry; 0 in users' own logs
     #[prost(uint32, tag = "4")]
     pub members: u32,
+    /// of the record that made it
+    #[prost(uint32, tag = "5")]
+    pub partition: u32,
+    /// that record's offset and 1; 0: not told. What lies before it in the partition was decided before
+    #[prost(uint64, tag = "6")]
+    pub offset_after: u64,
 }
 /// The inside of Synced.token.
 #[derive(Clone, PartialEq, ::prost::Message)]

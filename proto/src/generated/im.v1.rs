@@ -5,6 +5,10 @@ pub struct ClientFrame {
     /// Chosen by the client, never 0, unique among its unanswered requests of this connection. The answer carries it back.
     #[prost(uint64, tag = "1")]
     pub request_id: u64,
+    /// 16 bytes by which the server's logs name this command, for a client that traces; anything else counts as absent, and
+    /// the server makes one. Of commands that write.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub trace_id: ::prost::bytes::Bytes,
     #[prost(oneof = "client_frame::Command", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub command: ::core::option::Option<client_frame::Command>,
 }

@@ -61,7 +61,7 @@ async fn gateway(sink: &Arc<Sink>, address: &str) -> Served {
 }
 
 fn one_answer() -> Vec<Delivery> {
-    vec![Delivery { kind: Some(Kind::Answer(Answer { connection_id: 3, ..Default::default() })) }]
+    vec![Delivery { kind: Some(Kind::Answer(Answer { connection_id: 3, ..Default::default() })), trace: None }]
 }
 
 #[tokio::test]

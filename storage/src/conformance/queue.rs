@@ -1,15 +1,19 @@
 //! The promises of the queue.
 
 use super::{log, ok};
-use crate::ports::{Batch, Consumed, Consumer, Offset, Partition, Queue, Record, Shard};
+use crate::ports::{
+    Batch, Consumed, Consumer, DeadLetter, DeadReason, Offset, Partition, Queue, Queued, Record, Shard,
+};
+use im_proto::TraceId;
 use std::{
     future::{Future, poll_fn},
     sync::Arc,
     task::Poll,
+    time::{Duration, Instant},
 };
 
 fn record(of: &str, number: usize) -> Record {
-    Record { log: log(of), upstream: number.to_string().into() }
+    Record { log: log(of), upstream: number.to_string().into(), trace: TraceId::from_halves(7, number as u64) }
 }
 
 fn partition(queue: &dyn Queue, of: &str) -> Partition {
@@ -19,9 +23,9 @@ fn partition(queue: &dyn Queue, of: &str) -> Partition {
 /// (log, number) of a batch; its offsets rise by one.
 fn contents(batch: &Batch) -> Vec<(String, usize)> {
     for pair in batch.records.windows(2) {
-        assert_eq!(pair[1].0, Offset(pair[0].0.0 + 1));
+        assert_eq!(pair[1].offset, Offset(pair[0].offset.0 + 1));
     }
-    let content = |(_, record): &(Offset, Record)| {
+    let content = |Queued { record, .. }: &Queued| {
         let text = String::from_utf8_lossy(&record.upstream);
         (record.log.as_str().to_owned(), text.parse().unwrap_or(usize::MAX))
     };
@@ -39,8 +43,8 @@ async fn next<C: Consumer>(consumer: &mut C, records_max: usize) -> Batch {
 }
 
 async fn commit<C: Consumer>(consumer: &mut C, batch: &Batch) {
-    if let Some((offset, _)) = batch.records.last() {
-        ok(consumer.commit(batch.partition, *offset).await);
+    if let Some(last) = batch.records.last() {
+        ok(consumer.commit(batch.partition, last.offset).await);
     }
 }
 
@@ -54,6 +58,8 @@ async fn is_pending<T>(future: impl Future<Output = T>) -> bool {
 pub async fn queue<Q: Queue, C: Consumer>(make: impl AsyncFn() -> (Arc<Q>, Vec<C>)) {
     a_log_keeps_its_order(make().await).await;
     a_partition_waits_for_its_commit(make().await).await;
+    a_record_tells_its_trace_and_when_it_came(make().await).await;
+    what_is_set_aside_holds_up_nobody(make().await).await;
 }
 
 /// What a queue in memory promises besides: a partition holds at most `records_max` records, and `close` lets the consumers
@@ -130,6 +136,34 @@ async fn a_partition_waits_for_its_commit<Q: Queue, C: Consumer>((queue, consume
     commit(&mut consumer, &batch).await;
     // A dropped call took nothing.
     assert_eq!(contents(&next(&mut consumer, 10).await), [("a".to_owned(), 1)]);
+}
+
+async fn a_record_tells_its_trace_and_when_it_came<Q: Queue, C: Consumer>((queue, consumers): (Arc<Q>, Vec<C>)) {
+    let mut consumer = owner(&*queue, consumers, "a").await;
+    let before = Instant::now();
+    ok(queue.produce_and_wait(vec![record("a", 3)]).await);
+    let batch = next(&mut consumer, 10).await;
+    assert_eq!(batch.records[0].record.trace, TraceId::from_halves(7, 3));
+    // Brokers tell whole milliseconds, by a clock of their own.
+    let (since, leeway) = (batch.records[0].since, Duration::from_secs(1));
+    assert!(since + leeway >= before && since <= Instant::now(), "{since:?} is not behind {before:?}");
+}
+
+async fn what_is_set_aside_holds_up_nobody<Q: Queue, C: Consumer>((queue, consumers): (Arc<Q>, Vec<C>)) {
+    let mut consumer = owner(&*queue, consumers, "a").await;
+    ok(queue.produce_and_wait(vec![record("a", 0), record("a", 1)]).await);
+    let batch = next(&mut consumer, 1).await;
+    let letter = |queued: &Queued| DeadLetter {
+        partition: batch.partition,
+        queued: queued.clone(),
+        reason: DeadReason::Undecodable,
+    };
+    // Twice, as after an answer that was lost.
+    for _ in 0..2 {
+        ok(queue.set_aside(batch.records.iter().map(letter).collect()).await);
+    }
+    commit(&mut consumer, &batch).await;
+    assert_eq!(contents(&next(&mut consumer, 10).await), [("a".to_owned(), 1)], "it does not come again");
 }
 
 async fn follow_ups_have_room_when_clients_have_none<Q: Queue, C: Consumer>(

@@ -5,13 +5,13 @@
 
 use crate::{
     planted::planted,
-    ports::{Batch, Consumed, Consumer, Offset, Partition, Queue, Record, Shard, StoreError},
+    ports::{Batch, Consumed, Consumer, DeadLetter, Offset, Partition, Queue, Queued, Record, Shard, StoreError},
 };
 use async_trait::async_trait;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::Notify;
 
@@ -36,7 +36,8 @@ struct Lane {
 
 #[derive(Default)]
 struct State {
-    records: VecDeque<Record>,
+    /// Each with when it came.
+    records: VecDeque<(Instant, Record)>,
     /// Nothing more comes from clients.
     closed: bool,
     /// The consumer has seen the end; nobody would read what came now.
@@ -58,7 +59,7 @@ impl Lane {
         }
         let room = state.records.len() < max;
         if room {
-            state.records.push_back(record.clone());
+            state.records.push_back((Instant::now(), record.clone()));
             self.filled.notify_one();
         }
         Some(room)
@@ -93,6 +94,12 @@ impl EmbeddedQueue {
         self.lanes.iter().map(|lane| lane.state().records.len()).sum()
     }
 
+    /// The same by partition.
+    pub fn lag(&self) -> Vec<(Partition, u64)> {
+        let waiting = self.lanes.iter().map(|lane| lane.state().records.len() as u64);
+        (0..).map(Partition).zip(waiting).collect()
+    }
+
     fn lane(&self, record: &Record) -> usize {
         Partition::of(Shard::of(&record.log), self.lanes.len() as u32).0 as usize
     }
@@ -101,6 +108,7 @@ impl EmbeddedQueue {
 #[async_trait]
 impl Queue for EmbeddedQueue {
     fn produce(&self, records: &mut Vec<Record>) {
+        let now = Instant::now();
         let mut filled = [false; Shard::COUNT as usize];
         let mut full = [false; Shard::COUNT as usize];
         records.retain(|record| {
@@ -110,7 +118,7 @@ impl Queue for EmbeddedQueue {
             }
             let mut state = self.lanes[number].state();
             if state.records.len() < self.records_max && !state.closed {
-                state.records.push_back(record.clone());
+                state.records.push_back((now, record.clone()));
                 filled[number] = true;
                 return false;
             }
@@ -138,6 +146,12 @@ impl Queue for EmbeddedQueue {
             Ok(())
         };
         tokio::time::timeout(FOLLOW_UP_WAIT_MAX, hand_on).await.unwrap_or_else(|_| Err(unavailable("stayed full")))
+    }
+
+    /// There is no place for them: a queue that forgets everything at its end keeps nothing aside either. Who wrote them is
+    /// this very process, so what its worker logs of them is what there is to be found.
+    async fn set_aside(&self, _letters: Vec<DeadLetter>) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn partitions(&self) -> u32 {
@@ -177,7 +191,17 @@ impl Consumer for EmbeddedConsumer {
                     let first = state.offset;
                     state.offset += count as u64;
                     self.uncommitted = Some(state.offset - 1);
-                    let records = (first..).map(Offset).zip(state.records.drain(..count)).collect();
+                    let taken = (first..).map(Offset).zip(state.records.drain(..count));
+                    let records = taken
+                        .map(|(offset, (since, record))| Queued {
+                            offset,
+                            record,
+                            since,
+                            // What a crash took from the queue does not come again.
+                            may_repeat: false,
+                            odd_key: None,
+                        })
+                        .collect();
                     drop(state);
                     self.lane.drained.notify_waiters();
                     return Ok(Some(Consumed::Records(Batch { partition: self.partition, records })));

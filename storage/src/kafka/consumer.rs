@@ -4,16 +4,19 @@
 //! worker does, so a slow store never looks like a dead worker; offsets move only by [`Consumer::commit`]; of a partition
 //! that is taken away, what was handed on is committed first.
 
-use super::inbound::Inbound;
+use super::inbound::{Arrival, Inbound};
+use super::producer::TRACEPARENT;
 use super::{KafkaError, KafkaOptions};
 use crate::ports::{Consumed, Consumer, Offset, Partition, Record, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
-use im_proto::LogId;
+use im_proto::{LogId, TraceId};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError as ClientError;
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,6 +32,9 @@ const MESSAGES_PER_TURN_MAX: usize = 1_024;
 /// The least that brokers allow by default: after a death, senders wait as long.
 const SESSION_TIMEOUT_MS: &str = "6000";
 
+/// How often the lag is told anew.
+const LAG_INTERVAL_MS: &str = "2000";
+
 /// Stands for a key that is no id: no log has it, so the worker turns the record away.
 const UNREADABLE: &str = "unreadable";
 
@@ -37,6 +43,8 @@ struct Shared {
     inbound: Mutex<Inbound>,
     /// Something came, or the consumer is closed.
     changed: Notify,
+    wall_clock_ms: fn() -> i64,
+    lag: Mutex<BTreeMap<Partition, u64>>,
 }
 
 impl Shared {
@@ -70,7 +78,19 @@ impl Shared {
 /// Hears of assignments, on the polling thread.
 struct Context(Arc<Shared>);
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.0.topic) else { return };
+        let inbound = self.0.inbound();
+        let lag = topic.partitions.iter().filter_map(|(number, known)| {
+            let partition = Partition(u32::try_from(*number).ok()?);
+            // What nobody has committed yet is counted from where the fetching stands.
+            let behind = if known.consumer_lag >= 0 { known.consumer_lag } else { known.hi_offset - known.next_offset };
+            inbound.owns(partition).then_some((partition, behind.max(0) as u64))
+        });
+        *self.0.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag.collect();
+    }
+}
 
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -103,6 +123,18 @@ fn partitions(list: &TopicPartitionList) -> impl Iterator<Item = Partition> {
     numbers.into_iter().filter_map(|number| u32::try_from(number).ok().map(Partition))
 }
 
+/// How far a consumer is behind.
+#[derive(Clone)]
+pub struct KafkaLag(Arc<Shared>);
+
+impl KafkaLag {
+    /// Of each partition that it owns: the records between what it has committed and the end; some seconds old.
+    pub fn by_partition(&self) -> Vec<(Partition, u64)> {
+        let lag = self.0.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        lag.iter().map(|(partition, records)| (*partition, *records)).collect()
+    }
+}
+
 pub struct KafkaConsumer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -118,18 +150,30 @@ impl KafkaConsumer {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("queued.max.messages.kbytes", "16384");
+            .set("queued.max.messages.kbytes", "16384")
+            .set("enable.partition.eof", "true")
+            .set("statistics.interval.ms", LAG_INTERVAL_MS);
         if config.get("session.timeout.ms").is_none() {
             config.set("session.timeout.ms", SESSION_TIMEOUT_MS);
         }
-        let shared =
-            Arc::new(Shared { topic: options.topic.clone(), inbound: Mutex::default(), changed: Notify::new() });
+        let shared = Arc::new(Shared {
+            topic: options.topic.clone(),
+            inbound: Mutex::default(),
+            changed: Notify::new(),
+            wall_clock_ms: options.wall_clock_ms,
+            lag: Mutex::default(),
+        });
         let consumer: BaseConsumer<Context> = config.create_with_context(Context(shared.clone()))?;
         consumer.subscribe(&[&options.topic])?;
         let of_thread = shared.clone();
         let thread = std::thread::Builder::new().name("im-kafka".to_owned());
         let thread = thread.spawn(move || poll(&consumer, &of_thread))?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// For the metrics of whoever gives the consumer away.
+    pub fn lag(&self) -> KafkaLag {
+        KafkaLag(self.shared.clone())
     }
 }
 
@@ -154,6 +198,11 @@ fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
                 Some(Ok(message)) => {
                     take_up(consumer, shared, &message);
                     came = true;
+                }
+                Some(Err(ClientError::PartitionEOF(number))) => {
+                    if let Ok(number) = u32::try_from(number) {
+                        shared.inbound().at_end(Partition(number));
+                    }
                 }
                 Some(Err(error)) => tracing::warn!(%error, "kafka"),
                 None => break,
@@ -187,16 +236,28 @@ fn take_up(consumer: &BaseConsumer<Context>, shared: &Shared, message: &Borrowed
     let (Ok(partition), Ok(offset)) = (u32::try_from(message.partition()), u64::try_from(message.offset())) else {
         return;
     };
-    let key = message.key().and_then(|key| std::str::from_utf8(key).ok());
-    // A key that is no log's makes an empty record, which the worker turns away and counts: its offset must move too.
-    let log = key.and_then(|key| LogId::parse(key).ok());
-    let Some(log) = log.or_else(|| LogId::parse(UNREADABLE).ok()) else { return };
+    let key = message.key().unwrap_or_default();
+    let named = std::str::from_utf8(key).ok().and_then(|key| LogId::parse(key).ok());
+    let odd_key = named.is_none().then(|| Bytes::copy_from_slice(key));
+    let Some(log) = named.or_else(|| LogId::parse(UNREADABLE).ok()) else { return };
     let upstream = Bytes::copy_from_slice(message.payload().unwrap_or_default());
-    if shared.inbound().arrived(Partition(partition), Offset(offset), Record { log, upstream })
+    let age_ms = message.timestamp().to_millis().map(|at_ms| (shared.wall_clock_ms)().saturating_sub(at_ms));
+    let arrival = Arrival {
+        offset: Offset(offset),
+        record: Record { log, upstream, trace: trace(message) },
+        odd_key,
+        age_by_clocks: age_ms.map(|age_ms| Duration::from_millis(age_ms.max(0) as u64)),
+    };
+    if shared.inbound().arrived(Partition(partition), arrival, Instant::now())
         && let Err(error) = consumer.pause(&shared.list([Partition(partition)]))
     {
         tracing::debug!(%error, "a partition went away before it was paused");
     }
+}
+
+fn trace(message: &BorrowedMessage<'_>) -> Option<TraceId> {
+    let header = message.headers()?.iter().find(|header| header.key == TRACEPARENT)?;
+    TraceId::from_traceparent(header.value?)
 }
 
 #[async_trait]

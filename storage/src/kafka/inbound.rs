@@ -4,8 +4,10 @@
 //! Always: pure; a partition that was lost leaves nothing behind; a partition has at most one
 //! batch under way; what waits of a partition is bounded, and a full one is told to pause.
 
-use crate::ports::{Batch, Consumed, Offset, Partition, Record};
+use crate::ports::{Batch, Consumed, Offset, Partition, Queued, Record};
+use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 /// Records of one partition that wait for the worker. At the bound the partition is paused, at half of it resumed.
 pub const WAITING_MAX: usize = 4_096;
@@ -22,12 +24,25 @@ pub struct Inbound {
 
 #[derive(Default)]
 struct Waiting {
-    records: VecDeque<(Offset, Record)>,
+    records: VecDeque<Queued>,
     /// The last offset of the batch under way.
     under_way: Option<Offset>,
     /// Behind everything that was handed on, if Kafka has not been told yet.
     commit: Option<Offset>,
     is_paused: bool,
+    /// The end was reached, and nothing came since: what comes next is fresh.
+    is_at_end: bool,
+    /// When we last knew that everything in the partition was here.
+    caught_up_at: Option<Instant>,
+}
+
+/// A message as it came.
+pub struct Arrival {
+    pub offset: Offset,
+    pub record: Record,
+    pub odd_key: Option<Bytes>,
+    /// Between its timestamp and our wall clock; two clocks, which may differ.
+    pub age_by_clocks: Option<Duration>,
 }
 
 impl Inbound {
@@ -43,13 +58,27 @@ impl Inbound {
     }
 
     /// True: it is full and must be paused.
-    pub fn arrived(&mut self, partition: Partition, offset: Offset, record: Record) -> bool {
+    pub fn arrived(&mut self, partition: Partition, arrival: Arrival, now: Instant) -> bool {
         // Of a partition that was just lost nothing is wanted.
         let Some(waiting) = self.partitions.get_mut(&partition) else { return false };
-        waiting.records.push_back((offset, record));
+        let Arrival { offset, record, odd_key, age_by_clocks } = arrival;
+        let since = waiting.since(now, age_by_clocks);
+        let may_repeat = waiting.caught_up_at.is_none();
+        waiting.records.push_back(Queued { offset, record, since, may_repeat, odd_key });
         let is_full = waiting.records.len() >= WAITING_MAX && !waiting.is_paused;
         waiting.is_paused |= is_full;
         is_full
+    }
+
+    pub fn owns(&self, partition: Partition) -> bool {
+        self.partitions.contains_key(&partition)
+    }
+
+    /// Kafka has nothing more of it for now.
+    pub fn at_end(&mut self, partition: Partition) {
+        if let Some(waiting) = self.partitions.get_mut(&partition) {
+            waiting.is_at_end = true;
+        }
     }
 
     /// Paused partitions that have room again.
@@ -76,7 +105,7 @@ impl Inbound {
         let waiting = self.partitions.get_mut(&partition)?;
         let count = waiting.records.len().min(records_max.max(1));
         let records: Vec<_> = waiting.records.drain(..count).collect();
-        waiting.under_way = records.last().map(|(offset, _)| *offset);
+        waiting.under_way = records.last().map(|last: &Queued| last.offset);
         Some(Consumed::Records(Batch { partition, records }))
     }
 
@@ -95,18 +124,38 @@ impl Inbound {
     }
 }
 
+impl Waiting {
+    /// When Kafka took the record. It is never earlier than the moment when we had everything, so while the worker keeps up, no
+    /// clock but our own matters; only in a backlog do timestamps count, and what they can do wrong ends with it.
+    fn since(&mut self, now: Instant, age_by_clocks: Option<Duration>) -> Instant {
+        if std::mem::take(&mut self.is_at_end) {
+            self.caught_up_at = Some(now);
+        }
+        let by_clocks = age_by_clocks.and_then(|age| now.checked_sub(age));
+        by_clocks.max(self.caught_up_at).unwrap_or(now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use im_proto::LogId;
 
     fn record(number: u64) -> Record {
-        Record { log: LogId::parse("x").unwrap(), upstream: number.to_string().into() }
+        Record { log: LogId::parse("x").unwrap(), upstream: number.to_string().into(), trace: None }
+    }
+
+    fn arrival(number: u64) -> Arrival {
+        Arrival { offset: Offset(number), record: record(number), odd_key: None, age_by_clocks: None }
+    }
+
+    fn arrived(inbound: &mut Inbound, partition: u32, number: u64) -> bool {
+        inbound.arrived(Partition(partition), arrival(number), Instant::now())
     }
 
     fn offsets(consumed: Option<Consumed>) -> (u32, Vec<u64>) {
         let Some(Consumed::Records(batch)) = consumed else { panic!("{consumed:?} is no batch") };
-        (batch.partition.0, batch.records.iter().map(|(offset, _)| offset.0).collect())
+        (batch.partition.0, batch.records.iter().map(|queued| queued.offset.0).collect())
     }
 
     fn with_partitions(numbers: &[u32]) -> Inbound {
@@ -122,7 +171,7 @@ mod tests {
     fn a_partition_has_one_batch_under_way_and_others_go_on() {
         let mut inbound = with_partitions(&[0, 1]);
         for (partition, offset) in [(0, 5), (0, 6), (1, 9)] {
-            inbound.arrived(Partition(partition), Offset(offset), record(offset));
+            arrived(&mut inbound, partition, offset);
         }
         assert_eq!(offsets(inbound.next(1)), (0, vec![5]));
         assert_eq!(offsets(inbound.next(1)), (1, vec![9]));
@@ -138,17 +187,17 @@ mod tests {
     #[test]
     fn a_lost_partition_leaves_nothing_behind() {
         let mut inbound = with_partitions(&[0]);
-        inbound.arrived(Partition(0), Offset(1), record(1));
+        arrived(&mut inbound, 0, 1);
         inbound.lost(Partition(0));
         inbound.lost(Partition(0));
         inbound.commit(Partition(0), Offset(1));
-        assert!(!inbound.arrived(Partition(0), Offset(2), record(2)));
+        assert!(!arrived(&mut inbound, 0, 2));
         assert!(matches!(inbound.next(9), Some(Consumed::Lost(Partition(0)))));
         assert!(inbound.next(9).is_none());
         assert_eq!(inbound.take_commits(None), []);
         // Gained again, it begins anew.
         inbound.gained(Partition(0));
-        inbound.arrived(Partition(0), Offset(1), record(1));
+        arrived(&mut inbound, 0, 1);
         assert!(matches!(inbound.next(9), Some(Consumed::Gained(_))));
         assert_eq!(offsets(inbound.next(9)), (0, vec![1]));
     }
@@ -156,12 +205,42 @@ mod tests {
     #[test]
     fn a_full_partition_pauses_once_and_resumes_at_half() {
         let mut inbound = with_partitions(&[0]);
-        let pauses = (0..WAITING_MAX as u64 + 5).filter(|n| inbound.arrived(Partition(0), Offset(*n), record(*n)));
+        let pauses = (0..WAITING_MAX as u64 + 5).filter(|n| arrived(&mut inbound, 0, *n));
         assert_eq!(pauses.count(), 1);
         assert_eq!(inbound.take_resumed(), []);
         let (_, taken) = offsets(inbound.next(WAITING_MAX / 2 + 5));
         assert_eq!(taken.len(), WAITING_MAX / 2 + 5);
         assert_eq!(inbound.take_resumed(), [Partition(0)]);
         assert_eq!(inbound.take_resumed(), []);
+    }
+
+    /// F27: the clocks of broker and worker are ten minutes apart.
+    #[test]
+    fn a_record_is_never_older_than_the_moment_when_we_had_everything() {
+        const SKEW: Duration = Duration::from_secs(600);
+        let mut inbound = with_partitions(&[0]);
+        let start = Instant::now() + SKEW * 2;
+        let since = |inbound: &mut Inbound, at: Instant, age_by_clocks| {
+            inbound.arrived(Partition(0), Arrival { age_by_clocks, ..arrival(1) }, at);
+            let Some(Consumed::Records(batch)) = inbound.next(9) else { panic!("nothing arrived") };
+            inbound.commit(Partition(0), Offset(1));
+            batch.records[0].since
+        };
+        // A backlog that was there before us: the clocks are all we have.
+        assert_eq!(since(&mut inbound, start, Some(SKEW)), start - SKEW);
+        assert_eq!(since(&mut inbound, start, None), start);
+        // We stood at the end, so what comes now is fresh, and what comes behind it is no older.
+        inbound.at_end(Partition(0));
+        let (later, last) = (start + SKEW / 2, start + SKEW / 2 + Duration::from_secs(3));
+        assert_eq!(since(&mut inbound, later, Some(SKEW)), later);
+        assert_eq!(since(&mut inbound, last, Some(SKEW)), later);
+        // The clocks say less: they may be right.
+        assert_eq!(since(&mut inbound, last, Some(Duration::from_secs(1))), last - Duration::from_secs(1));
+        // Gained again: others may have left a backlog.
+        inbound.lost(Partition(0));
+        inbound.gained(Partition(0));
+        inbound.next(1);
+        inbound.next(1);
+        assert_eq!(since(&mut inbound, last, Some(SKEW)), last - SKEW);
     }
 }

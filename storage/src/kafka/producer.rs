@@ -1,22 +1,25 @@
 //! Records into the topic.
 //!
-//! In: records of gateway cores, follow-ups of workers. Out: messages, each in the partition of its log's shard. Always: a
+//! In: records of gateway cores; follow-ups and dead letters of workers. Out: messages, each in the partition of its log's
+//! shard, dead letters in their own topic. Always: a
 //! call never waits for a broker; a full buffer leaves records with their caller, in order; a message that the brokers did
 //! not take in time is dropped and counted: its sender has no ack and sends again.
 
 use super::{CALL_TIMEOUT, KafkaError, KafkaOptions, topics};
 use crate::finding::refuse_unsafe;
 use crate::planted::planted;
-use crate::ports::{Partition, Queue, Record, Shard, StoreError};
+use crate::ports::{DeadLetter, Partition, Queue, Record, Shard, StoreError};
 use async_trait::async_trait;
+use im_observe::Durations;
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use tracing::field::display;
 
 /// Their bytes, likewise.
 const IN_FLIGHT_KIB_MAX: &str = "262144";
@@ -25,40 +28,61 @@ const MESSAGE_TIMEOUT_MS: &str = "10000";
 /// A message is sent at once; others join it while the one before is on its way.
 const LINGER_MS: &str = "0";
 
+/// The header of a record's trace id, in the form of W3C.
+pub(super) const TRACEPARENT: &str = "traceparent";
+
 /// What became of the messages.
 #[derive(Debug, Default)]
 pub struct ProducerCounts {
     pub taken: AtomicU64,
     /// Given up: no broker took them in time.
     pub lost: AtomicU64,
+    /// Calls of `produce` that put something in.
+    pub batches: AtomicU64,
+    /// From such a call to the brokers' word for its last record.
+    pub acks: Durations,
 }
 
-/// Who waits for a message to be taken, if anybody does.
-type Waiting = Box<Option<oneshot::Sender<bool>>>;
+/// What is remembered of a message on its way.
+#[derive(Default)]
+struct InFlight {
+    /// When its batch was put in; of a batch's last message only.
+    since: Option<Instant>,
+    /// Who waits for it to be taken, if anybody does.
+    waiting: Option<oneshot::Sender<bool>>,
+}
 
 struct Deliveries(Arc<ProducerCounts>);
 
 impl ClientContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Waiting;
+    type DeliveryOpaque = Box<InFlight>;
 
-    fn delivery(&self, outcome: &DeliveryResult<'_>, waiting: Waiting) {
+    fn delivery(&self, outcome: &DeliveryResult<'_>, in_flight: Box<InFlight>) {
         let counter = if outcome.is_ok() { &self.0.taken } else { &self.0.lost };
         counter.fetch_add(1, Ordering::Relaxed);
-        if let Err((error, _)) = outcome {
-            tracing::warn!(%error, "kafka did not take a record; its sender has no ack");
+        let InFlight { since, waiting } = *in_flight;
+        match outcome {
+            Ok(_) => since.into_iter().for_each(|since| self.0.acks.note(since.elapsed())),
+            Err((error, message)) => {
+                let (partition, bytes) = (message.partition(), message.payload_len());
+                tracing::warn!(%error, partition, bytes, "kafka did not take a record; its sender has no ack");
+            }
         }
-        if let Some(waiting) = *waiting {
+        if let Some(waiting) = waiting {
             // Whoever waited may have given up.
             let _ = waiting.send(outcome.is_ok());
         }
     }
 }
 
+type Message<'a> = BaseRecord<'a, [u8], [u8], Box<InFlight>>;
+
 pub struct KafkaQueue {
     producer: ThreadedProducer<Deliveries>,
     topic: String,
+    dead_letter_topic: String,
     partitions: u32,
     counts: Arc<ProducerCounts>,
 }
@@ -78,11 +102,12 @@ impl KafkaQueue {
             .set("queue.buffering.max.kbytes", IN_FLIGHT_KIB_MAX);
         let counts = Arc::new(ProducerCounts::default());
         let producer = config.create_with_context(Deliveries(counts.clone()))?;
-        Ok(Arc::new(Self { producer, topic: options.topic.clone(), partitions, counts }))
+        let (topic, dead_letter_topic) = (options.topic.clone(), options.dead_letter_topic.clone());
+        Ok(Arc::new(Self { producer, topic, dead_letter_topic, partitions, counts }))
     }
 
-    pub fn counts(&self) -> &ProducerCounts {
-        &self.counts
+    pub fn counts(&self) -> Arc<ProducerCounts> {
+        self.counts.clone()
     }
 
     /// Waits until the brokers have what was produced so far, or gave it up. Blocks.
@@ -94,52 +119,65 @@ impl KafkaQueue {
         Partition::of(Shard::of(&record.log), self.partitions)
     }
 
-    /// False: there is no room.
-    fn send(&self, record: &Record, partition: Partition, waiting: Waiting) -> Result<bool, ClientError> {
-        let message = BaseRecord::with_opaque_to(&self.topic, waiting)
-            .partition(partition.0 as i32)
-            .key(record.log.as_str())
+    fn message<'a>(&'a self, record: &'a Record, in_flight: InFlight) -> Message<'a> {
+        let message = Message::with_opaque_to(&self.topic, Box::new(in_flight))
+            .partition(self.partition(record).0 as i32)
+            .key(record.log.as_str().as_bytes())
             .payload(&record.upstream[..]);
+        match record.trace {
+            Some(trace) => {
+                let header = Header { key: TRACEPARENT, value: Some(&trace.traceparent()) };
+                message.headers(OwnedHeaders::new_with_capacity(1).insert(header))
+            }
+            None => message,
+        }
+    }
+
+    /// With its key and value as they came, and where from.
+    fn letter<'a>(&'a self, letter: &'a DeadLetter, in_flight: InFlight) -> Message<'a> {
+        let DeadLetter { partition, queued, reason } = letter;
+        let text = |key, value: &str| Header { key, value: Some(value.to_owned()) };
+        let mut headers = OwnedHeaders::new();
+        for Header { key, value } in [
+            text("im-reason", reason.name()),
+            text("im-topic", &self.topic),
+            text("im-partition", &partition.0.to_string()),
+            text("im-offset", &queued.offset.0.to_string()),
+        ] {
+            headers = headers.insert(Header { key, value: value.as_ref() });
+        }
+        if let Some(trace) = queued.record.trace {
+            headers = headers.insert(Header { key: TRACEPARENT, value: Some(&trace.traceparent()) });
+        }
+        let key = queued.odd_key.as_deref().unwrap_or(queued.record.log.as_str().as_bytes());
+        Message::with_opaque_to(&self.dead_letter_topic, Box::new(in_flight))
+            .key(key)
+            .payload(&queued.record.upstream[..])
+            .headers(headers)
+    }
+
+    /// False: there is no room.
+    fn send(&self, message: Message<'_>) -> Result<bool, ClientError> {
         match self.producer.send(message) {
             Ok(()) => Ok(true),
             Err((ClientError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
             Err((error, _)) => Err(error),
         }
     }
-}
 
-#[async_trait]
-impl Queue for KafkaQueue {
-    fn produce(&self, records: &mut Vec<Record>) {
-        // One buffer for all partitions: once it is full, all that follows waits.
-        let mut full = false;
-        records.retain(|record| {
-            if full {
-                return true;
-            }
-            match self.send(record, self.partition(record), Box::new(None)) {
-                Ok(taken) => {
-                    full = !taken && !planted("queue_drops_when_full");
-                    full
-                }
-                Err(error) => {
-                    // No room will help it. Its sender has no ack, and is told so at its deadline.
-                    tracing::error!(%error, log = %record.log, bytes = record.upstream.len(), "a record kafka cannot take");
-                    self.counts.lost.fetch_add(1, Ordering::Relaxed);
-                    false
-                }
-            }
-        });
-    }
-
-    async fn produce_and_wait(&self, records: Vec<Record>) -> Result<(), StoreError> {
+    /// Returns when the brokers have them all.
+    async fn send_and_wait<T>(
+        &self,
+        records: &[T],
+        message: impl for<'a> Fn(&'a Self, &'a T, InFlight) -> Message<'a>,
+    ) -> Result<(), StoreError> {
         let away = |what: &str| StoreError::Unavailable(format!("kafka {what}"));
         let hand_on = async {
             let mut taken = Vec::with_capacity(records.len());
-            for record in &records {
+            for record in records {
                 loop {
                     let (told, outcome) = oneshot::channel();
-                    let sent = self.send(record, self.partition(record), Box::new(Some(told)));
+                    let sent = self.send(message(self, record, InFlight { since: None, waiting: Some(told) }));
                     if sent.map_err(|error| StoreError::Unavailable(error.to_string()))? {
                         taken.push(outcome);
                         break;
@@ -149,12 +187,50 @@ impl Queue for KafkaQueue {
             }
             for outcome in taken {
                 if !matches!(outcome.await, Ok(true)) {
-                    return Err(away("did not take a follow-up record"));
+                    return Err(away("did not take a record"));
                 }
             }
             Ok(())
         };
         tokio::time::timeout(CALL_TIMEOUT, hand_on).await.unwrap_or_else(|_| Err(away("took too long")))
+    }
+}
+
+#[async_trait]
+impl Queue for KafkaQueue {
+    fn produce(&self, records: &mut Vec<Record>) {
+        let since = Instant::now();
+        let (whole, mut at, mut full) = (records.len(), 0, false);
+        // One buffer for all partitions: once it is full, all that follows waits.
+        records.retain(|record| {
+            at += 1;
+            if full {
+                return true;
+            }
+            let since = (at == whole).then_some(since);
+            match self.send(self.message(record, InFlight { since, waiting: None })) {
+                Ok(taken) => {
+                    full = !taken && !planted("queue_drops_when_full");
+                    full
+                }
+                Err(error) => {
+                    // No room will help it. Its sender has no ack, and is told so at its deadline.
+                    let (log, bytes, trace) = (&record.log, record.upstream.len(), record.trace.map(display));
+                    tracing::error!(%error, %log, bytes, trace, "a record kafka cannot take");
+                    self.counts.lost.fetch_add(1, Ordering::Relaxed);
+                    false
+                }
+            }
+        });
+        self.counts.batches.fetch_add(u64::from(records.len() < whole), Ordering::Relaxed);
+    }
+
+    async fn produce_and_wait(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        self.send_and_wait(&records, Self::message).await
+    }
+
+    async fn set_aside(&self, letters: Vec<DeadLetter>) -> Result<(), StoreError> {
+        self.send_and_wait(&letters, Self::letter).await
     }
 
     fn partitions(&self) -> u32 {
@@ -162,5 +238,5 @@ impl Queue for KafkaQueue {
     }
 }
 
-/// Between attempts to hand on a follow-up record while the buffer is full.
+/// Between attempts to hand on a record that is waited for while the buffer is full.
 const ROOM_POLL: Duration = Duration::from_millis(5);

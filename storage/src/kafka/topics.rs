@@ -15,48 +15,70 @@ const IN_SYNC_WANTED: u32 = 2;
 /// A record that waits longer than this for a worker is too old to be stored anyway.
 const RETENTION_MS_WANTED: i64 = 3_600_000;
 
-/// How many partitions the topic has, and what is weak about it.
+/// Dead letters wait for a person.
+const DEAD_LETTER_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
+
+/// How many partitions the topic has, and what is weak about it and that of the dead letters.
 pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaError> {
     let admin: AdminClient<DefaultClientContext> = options.client()?.create()?;
-    let mut findings = Vec::new();
-    let topic = options.topic.clone();
-    let (admin, partitions, replicas) = tokio::task::spawn_blocking(move || {
+    let (admin, kept) = replicas(admin, options.topic.clone()).await?;
+    let partitions = kept.len();
+    if partitions > usize::from(Shard::COUNT) {
+        let topic = options.topic.clone();
+        return Err(KafkaError::TooManyPartitions { topic, partitions, most: Shard::COUNT });
+    }
+    let mut findings: Vec<Finding> = few_replicas(&options.topic, &kept).into_iter().collect();
+    for (name, value) in settings(&admin, &options.topic).await? {
+        findings.extend(weak(&options.topic, &name, &value));
+    }
+    // A dead letter that is lost is no message that is lost; so only that there is a place for them is insisted on.
+    let (_, kept) = replicas(admin, options.dead_letter_topic.clone()).await?;
+    findings.extend(few_replicas(&options.dead_letter_topic, &kept).map(|finding| Finding {
+        name: "kafka.dead_letter_replicas",
+        severity: Severity::Note,
+        ..finding
+    }));
+    Ok((partitions as u32, findings))
+}
+
+type Admin = AdminClient<DefaultClientContext>;
+
+/// How many brokers keep each partition of the topic.
+async fn replicas(admin: Admin, topic: String) -> Result<(Admin, Vec<usize>), KafkaError> {
+    let ask = move || {
         let metadata = admin.inner().fetch_metadata(Some(&topic), CALL_TIMEOUT)?;
         let known = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none());
         let partitions = known.map(|known| known.partitions()).filter(|partitions| !partitions.is_empty());
         let partitions = partitions.ok_or(KafkaError::NoTopic(topic.clone()))?;
-        let replicas = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
-        let count = partitions.len();
-        if count > usize::from(Shard::COUNT) {
-            return Err(KafkaError::TooManyPartitions { topic, partitions: count, most: Shard::COUNT });
-        }
-        Ok((admin, count, replicas))
-    })
-    .await
-    .map_err(std::io::Error::other)??;
-    if replicas < REPLICAS_WANTED {
-        findings.push(Finding::new(
-            "kafka.replicas",
-            Severity::Unsafe,
-            format!("the topic keeps {replicas} of each record"),
-            format!("give it a replication factor of {REPLICAS_WANTED}"),
-        ));
-    }
-    for entry in settings(&admin, &options.topic).await? {
-        findings.extend(weak(&entry.0, &entry.1));
-    }
-    Ok((partitions as u32, findings))
+        let replicas = partitions.iter().map(|partition| partition.replicas().len()).collect();
+        Ok((admin, replicas))
+    };
+    tokio::task::spawn_blocking(ask).await.map_err(std::io::Error::other)?
 }
 
-async fn settings(admin: &AdminClient<DefaultClientContext>, topic: &str) -> Result<Vec<(String, String)>, KafkaError> {
+fn few_replicas(topic: &str, replicas: &[usize]) -> Option<Finding> {
+    let least = replicas.iter().min().copied().unwrap_or(0);
+    (least < REPLICAS_WANTED).then(|| {
+        Finding::new(
+            "kafka.replicas",
+            Severity::Unsafe,
+            format!("the topic {topic} keeps {least} of each record"),
+            format!("give it a replication factor of {REPLICAS_WANTED}"),
+        )
+    })
+}
+
+async fn settings(admin: &Admin, topic: &str) -> Result<Vec<(String, String)>, KafkaError> {
     let asked = [ResourceSpecifier::Topic(topic)];
     let answered = admin.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(CALL_TIMEOUT))).await?;
     let entries = answered.into_iter().flatten().flat_map(|resource| resource.entries);
     Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
 }
 
-fn weak(name: &str, value: &str) -> Option<Finding> {
-    let finding = |name, mend: &str| Some(Finding::new(name, Severity::Unsafe, format!("the topic has {value}"), mend));
+fn weak(topic: &str, name: &str, value: &str) -> Option<Finding> {
+    let found =
+        |name, severity, mend: &str| Some(Finding::new(name, severity, format!("the topic {topic} has {value}"), mend));
+    let finding = |name, mend: &str| found(name, Severity::Unsafe, mend);
     match name {
         "min.insync.replicas" if value.parse::<u32>().ok()? < IN_SYNC_WANTED => {
             finding("kafka.in_sync_replicas", "set min.insync.replicas to 2")
@@ -68,19 +90,31 @@ fn weak(name: &str, value: &str) -> Option<Finding> {
         "retention.ms" if (0..RETENTION_MS_WANTED).contains(&value.parse::<i64>().ok()?) => {
             finding("kafka.retention", "set retention.ms to an hour or more")
         }
+        "message.timestamp.type" if value != "LogAppendTime" => found(
+            "kafka.timestamps",
+            Severity::Risk,
+            "set message.timestamp.type to LogAppendTime, so that gateways' clocks do not matter",
+        ),
         _ => None,
     }
 }
 
-/// Makes the topic, if there is none.
-pub async fn create_topic(options: &KafkaOptions, partitions: u16, replicas: u8) -> Result<(), KafkaError> {
-    let admin: AdminClient<DefaultClientContext> = options.client()?.create()?;
+/// Makes the topic and that of the dead letters, where there is none.
+pub async fn create_topics(options: &KafkaOptions, partitions: u16, replicas: u8) -> Result<(), KafkaError> {
+    let admin: Admin = options.client()?.create()?;
     let in_sync = replicas.saturating_sub(1).clamp(1, IN_SYNC_WANTED as u8).to_string();
-    let topic = NewTopic::new(&options.topic, i32::from(partitions), TopicReplication::Fixed(i32::from(replicas)))
-        .set("min.insync.replicas", &in_sync)
-        .set("cleanup.policy", "delete");
+    let retention = DEAD_LETTER_RETENTION_MS.to_string();
+    let topic = |name, partitions| {
+        NewTopic::new(name, partitions, TopicReplication::Fixed(i32::from(replicas)))
+            .set("min.insync.replicas", &in_sync)
+            .set("cleanup.policy", "delete")
+    };
+    let topics = [
+        topic(&options.topic, i32::from(partitions)).set("message.timestamp.type", "LogAppendTime"),
+        topic(&options.dead_letter_topic, 1).set("retention.ms", &retention),
+    ];
     let timeout = AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT));
-    for outcome in admin.create_topics(&[topic], &timeout).await? {
+    for outcome in admin.create_topics(&topics, &timeout).await? {
         match outcome {
             Ok(_) | Err((_, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((_, code)) => return Err(rdkafka::error::KafkaError::AdminOp(code).into()),

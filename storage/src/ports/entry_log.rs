@@ -9,6 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use im_proto::{ClientId, Epoch, LogId, Seq, UserId};
 
+/// The largest encoded entry that every log takes: what a server frame may have. A client frame is smaller, so only a gateway
+/// with other limits makes a larger one.
+pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
+
 #[async_trait]
 pub trait EntryLog: Send + Sync + 'static {
     /// Names the history of this store. Constant while the store is open; a restored backup has another.

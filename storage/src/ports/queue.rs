@@ -7,7 +7,8 @@
 use super::{Shard, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
-use im_proto::LogId;
+use im_proto::{LogId, TraceId};
+use std::time::Instant;
 
 /// One command for one log.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub struct Record {
     pub log: LogId,
     /// An encoded `Upstream`.
     pub upstream: Bytes,
+    /// That of the `Upstream`, told beside it for a queue that shows it to other tools, and for a record that cannot be decoded.
+    pub trace: Option<TraceId>,
 }
 
 /// A number below the queue's partition count.
@@ -38,6 +41,11 @@ pub trait Queue: Send + Sync + 'static {
     /// Like [`produce`](Queue::produce), but returns only when the queue holds the records as safely as it ever will
     /// (Kafka: all in-sync replicas). For the follow-up records that one log sends to another, before the offset moves.
     async fn produce_and_wait(&self, records: Vec<Record>) -> Result<(), StoreError>;
+
+    /// Keeps records that no attempt can work off where an operator finds them. Returns when they are kept as safely as the
+    /// queue keeps anything; before that the offset must not move past them. Repeated after an error, one may be kept twice.
+    /// A queue that keeps nothing itself has no place for them: there the caller's log line is all that stays.
+    async fn set_aside(&self, letters: Vec<DeadLetter>) -> Result<(), StoreError>;
 
     /// How many partitions there are; at most [`Shard::COUNT`].
     fn partitions(&self) -> u32;
@@ -71,7 +79,50 @@ pub enum Consumed {
 #[derive(Debug)]
 pub struct Batch {
     pub partition: Partition,
-    pub records: Vec<(Offset, Record)>,
+    pub records: Vec<Queued>,
+}
+
+/// A record on its way out.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    pub offset: Offset,
+    pub record: Record,
+    /// When the queue took it, by the clock of this process that never jumps. A queue in other processes cannot know it to the
+    /// moment; then it is no earlier than when this consumer had last seen the partition empty.
+    pub since: Instant,
+    /// It may have come before, to this consumer or to another: it waited when the partition was gained.
+    pub may_repeat: bool,
+    /// The key that it came with, where that names no log; the record's log is then one that nothing has.
+    pub odd_key: Option<Bytes>,
+}
+
+/// A record that no attempt can work off.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    pub partition: Partition,
+    pub queued: Queued,
+    pub reason: DeadReason,
+}
+
+/// Deterministic: the same record meets the same end every time. A store that is away is no reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadReason {
+    /// It is not what a gateway writes.
+    Undecodable,
+    /// No store takes its entry: it has more than [`ENTRY_BYTES_MAX`](super::ENTRY_BYTES_MAX).
+    TooLarge,
+}
+
+impl DeadReason {
+    pub const ALL: [Self; 2] = [Self::Undecodable, Self::TooLarge];
+
+    /// In headers, metrics and log lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::TooLarge => "too_large",
+        }
+    }
 }
 
 /// The place of a record in its partition.

@@ -9,7 +9,7 @@ use im_proto::client::{CloseCode, ServerFrame};
 /// Whether the connection was closed with `OVERLOADED` rather than left open until `probe` says otherwise.
 async fn is_turned_away(raw: &mut Raw, server: &Server, user: &str) -> bool {
     let request = crate::harness::raw::sign_in(&server.key.token(user), "phone");
-    let frame = im_proto::client::ClientFrame { request_id: 1, command: Some(request) };
+    let frame = im_proto::client::ClientFrame { request_id: 1, command: Some(request), ..Default::default() };
     // The server may have closed already; then the read tells.
     let _ = raw.try_send_bytes(&prost::Message::encode_length_delimited_to_vec(&frame)).await;
     match raw.read().await {

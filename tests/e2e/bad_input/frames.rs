@@ -170,7 +170,7 @@ async fn b6_a_command_of_the_future_is_refused_and_the_connection_kept() {
     future.extend([2, 0x08, 0x01]);
     raw.send_bytes(&delimited(&future)).await;
     assert_final(&raw.answer(9).await, ErrorCode::UnknownCommand);
-    raw.send_frame(&ClientFrame { request_id: 10, command: None }).await;
+    raw.send_frame(&ClientFrame { request_id: 10, command: None, ..Default::default() }).await;
     assert_final(&raw.answer(10).await, ErrorCode::UnknownCommand);
     raw.is_alive().await;
 }
@@ -245,11 +245,12 @@ async fn b9_frames_out_of_their_place_close() {
     within("a second sign-in at once closes", closed).await;
 
     let mut zero = Raw::device(&server, "ann", "phone").await;
-    zero.send_frame(&ClientFrame { request_id: 0, command: Some(send()) }).await;
+    zero.send_frame(&ClientFrame { request_id: 0, command: Some(send()), ..Default::default() }).await;
     zero.closed_with(CloseCode::ProtocolError).await;
 
     let mut reused = Raw::device(&server, "ann", "phone").await;
-    let frame = ClientFrame { request_id: 5, command: Some(send()) }.encode_length_delimited_to_vec();
+    let frame =
+        ClientFrame { request_id: 5, command: Some(send()), ..Default::default() }.encode_length_delimited_to_vec();
     reused.send_bytes(&[frame.clone(), frame].concat()).await;
     reused.closed_with(CloseCode::ProtocolError).await;
     bystanders.are_undisturbed().await;

@@ -34,8 +34,11 @@ async fn b43_bodies_tokens_and_keys_are_in_no_log_at_the_highest_level() {
         );
         stranger.send(sign_in(&refused, "phone")).await;
         stranger.closed_with(CloseCode::BadToken).await;
-        let garbled =
-            client::ClientFrame { request_id: 1, command: Some(Command::Send(send_to_user("bob", "m3", BODY))) };
+        let garbled = client::ClientFrame {
+            request_id: 1,
+            command: Some(Command::Send(send_to_user("bob", "m3", BODY))),
+            ..Default::default()
+        };
         let mut bytes = prost::Message::encode_length_delimited_to_vec(&garbled);
         bytes.truncate(bytes.len() - 1);
         bytes.push(0xff);

@@ -82,7 +82,7 @@ impl Raw {
     pub async fn send(&mut self, command: Command) -> u64 {
         let request_id = self.next_request_id;
         self.next_request_id += 1;
-        self.send_frame(&ClientFrame { request_id, command: Some(command) }).await;
+        self.send_frame(&ClientFrame { request_id, command: Some(command), ..Default::default() }).await;
         request_id
     }
 

@@ -1,0 +1,82 @@
+//! A queue that repeats what was decided: offsets were lost, or a worker died before it committed.
+
+use crate::harness::*;
+use im_proto::LogId;
+use im_proto::client::{ErrorClass, client_frame::Command, server_frame::Body};
+use im_storage::ports::{Batch, Consumed, Consumer, Offset, Partition, Queued, StoreError};
+use std::time::Instant;
+
+const PARTITION: Partition = Partition(0);
+
+/// Gives what it was given, the last first, and then ends.
+struct Given(Vec<Consumed>);
+
+#[async_trait::async_trait]
+impl Consumer for Given {
+    async fn next(&mut self, _records_max: usize) -> Result<Option<Consumed>, StoreError> {
+        Ok(self.0.pop())
+    }
+
+    async fn commit(&mut self, _partition: Partition, _offset: Offset) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+fn batch(from: u64, may_repeat: bool, commands: &[(u64, &Phone, Command)]) -> Consumed {
+    let queued = |(offset, (request_id, phone, command)): (u64, &(u64, &Phone, Command))| {
+        let record = record(phone, *request_id, command.clone());
+        Queued { offset: Offset(offset), record, since: Instant::now(), may_repeat, odd_key: None }
+    };
+    Consumed::Records(Batch { partition: PARTITION, records: (from..).zip(commands).map(queued).collect() })
+}
+
+fn class(body: &Body) -> Option<ErrorClass> {
+    if let Body::Error(error) = body { Some(error.class()) } else { None }
+}
+
+#[tokio::test]
+async fn a_refused_command_that_the_queue_repeats_is_not_stored_when_it_would_be_allowed_now() {
+    let mut world = World::idle(generous()).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    let group = LogId::group(&a.user, &im_proto::ClientId::parse("g").unwrap());
+    let commands = |first: u64| {
+        [
+            (first, &a, create("g", &["c"])),
+            (first + 1, &b, to_log(&group, "m")),
+            (first + 2, &a, add(&group, "j", &["b"])),
+        ]
+    };
+    let (once, again) = (batch(0, false, &commands(100)), batch(0, true, &commands(200)));
+    // Its sender, who may not have heard, sends it again, and others send too.
+    let afresh = batch(3, true, &[(300, &b, to_log(&group, "m")), (301, &a, to_log(&group, "n"))]);
+    let gained = || Consumed::Gained(PARTITION);
+    world.start_on(Box::new(Given(vec![afresh, again, gained(), once, gained()]))).await;
+
+    assert_eq!(class(&world.answer(&b, 101).await.body), Some(ErrorClass::Final));
+    assert_eq!(class(&world.answer(&b, 201).await.body), Some(ErrorClass::Retry));
+    for (first, second) in [(100, 200), (102, 202)] {
+        assert_eq!(world.answer(&a, first).await.body, world.answer(&a, second).await.body);
+    }
+    world.answer(&a, 301).await;
+    assert_eq!(world.texts(&group).await, ["m", "n"]);
+    assert_eq!(world.entries(&group).await.len(), 4);
+}
+
+/// A topic that was made anew counts from 0 again.
+#[tokio::test]
+async fn a_new_command_below_the_offsets_of_old_ones_is_stored() {
+    let mut world = World::idle(generous()).await;
+    let a = world.phone("a", "1").await;
+    let old = batch(1_000, false, &[(1, &a, to_user("b", "1"))]);
+    let new = batch(0, false, &[(2, &a, to_user("b", "2"))]);
+    // It waited already when the partition was gained, so it cannot be told from a repeated one: its sender repeats it.
+    let doubtful = batch(1, true, &[(3, &a, to_user("c", "3")), (4, &a, to_user("b", "4"))]);
+    let resent = batch(3, false, &[(5, &a, to_user("b", "4"))]);
+    let gained = || Consumed::Gained(PARTITION);
+    let older = batch(2_000, false, &[(6, &a, to_user("b", "0"))]);
+    world.start_on(Box::new(Given(vec![resent, doubtful, gained(), older, new, old, gained()]))).await;
+    assert_eq!(class(&world.answer(&a, 4).await.body), Some(ErrorClass::Retry));
+    world.answer(&a, 5).await;
+    assert_eq!(world.texts(&LogId::direct(&user("a"), &user("b"))).await, ["1", "2", "0", "4"]);
+    assert_eq!(world.texts(&LogId::direct(&user("a"), &user("c"))).await, ["3"]);
+}
