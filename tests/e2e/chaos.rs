@@ -2,6 +2,7 @@
 //!
 //! The seed chooses faults, their order and how long they last. Each kind comes up once before any comes up again.
 
+mod away;
 mod fault;
 mod own_services;
 mod proxy;

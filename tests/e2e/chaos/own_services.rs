@@ -53,7 +53,7 @@ impl OwnServices {
     pub fn start(kafka_advertised: u16) -> Self {
         std::fs::create_dir_all(FOLDER).unwrap();
         let lock = File::create(Path::new(FOLDER).join("lock")).unwrap();
-        lock.try_lock().unwrap_or_else(|error| panic!("{FOLDER} is in use: {error}"));
+        lock.lock().unwrap();
         let free = NAMES.map(|name| (name, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()));
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
         let mut variables: Vec<(String, String)> =

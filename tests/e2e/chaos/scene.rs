@@ -47,6 +47,10 @@ impl Scene {
         Self { server, links, services }
     }
 
+    pub fn link(&self, name: &str) -> &Proxy {
+        &self.links.iter().find(|link| link.name == name).unwrap().proxy
+    }
+
     /// A deployment that knows nothing of the one before.
     pub fn renew(&mut self) {
         self.server = block_in_place(|| serve(&self.links, &self.services));

@@ -6,13 +6,14 @@
 
 use super::app::{App, Seen};
 use super::checker::assert_contract_held;
-use super::history::{Event, History};
+use super::history::{Event, History, What};
 use super::read_back::read_back;
 use super::server::Server;
 use im_proto::LogId;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
+use std::collections::HashSet;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -88,7 +89,7 @@ impl Load {
     }
 
     /// Nobody begins anything new; everything begun ends, everybody sees everything, and the contract held. Answers how many
-    /// commands were acked.
+    /// messages were acked.
     pub async fn finish(self, server: &Server) -> usize {
         self.stop.send_replace(true);
         self.reconnect().await;
@@ -97,8 +98,18 @@ impl Load {
             apps.push(user.await.unwrap());
         }
         converge_and_check(server, &apps, &self.history).await;
-        self.history.lock().events.iter().filter(|event| matches!(event, Event::Stored { .. })).count()
+        acked_messages(&self.history.lock().events)
     }
+}
+
+fn acked_messages(events: &[Event]) -> usize {
+    let mut messages = HashSet::new();
+    for event in events {
+        if let Event::Invoked { op, what: What::Message(_), .. } = event {
+            messages.insert(*op);
+        }
+    }
+    events.iter().filter(|event| matches!(event, Event::Stored { op, .. } if messages.contains(op))).count()
 }
 
 /// Waits for all answers and all heads, reads everything back and checks the whole history.
