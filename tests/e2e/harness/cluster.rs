@@ -3,13 +3,14 @@
 //! In: settings, a deployment, where each role listens and looks for the others. Out: a [`Server`] whose processes can also
 //! be killed, stopped, paused and started one by one. Always: every role is ready when it is handed over.
 
-use super::deployment::{Deployment, Services};
+use super::deployment::{Deployment, PARTITIONS, Services};
 use super::endpoint::Endpoint;
-use super::process::{Addresses, Folder, Launch, Process, Role, Settings, Started};
+use super::process::{Addresses, Folder, Launch, POLL, Process, Role, START_DEADLINE, Settings, Started};
 use super::server::Server;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Instant;
 
 /// Where the roles listen, and where they look for each other: something may lie between.
 pub struct Places {
@@ -60,6 +61,7 @@ impl Server {
             launch(Role::Gateway, own).start(places.gateways[number])
         });
         processes.extend(gateways.map(ready));
+        all_partitions_are_owned(&processes);
         let mut server = Self::of(folder, processes);
         server.deployment = Some(deployment);
         server
@@ -110,6 +112,23 @@ fn migrate(launch: &Launch) {
     let output = launch.command(&["migrate", "up"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "migrate up: {}\n{said}", output.status);
+}
+
+/// Workers are ready before Kafka has shared the partitions out; a test's first message should not wait for that.
+fn all_partitions_are_owned(processes: &[Process]) {
+    let deadline = Instant::now() + START_DEADLINE;
+    loop {
+        let log: String = processes.iter().map(Process::log).collect();
+        let gained = log.lines().filter(|line| line.contains("partition gained"));
+        // In both formats of the log the number is behind the name.
+        let number = |line: &str| line.rsplit("partition").next().map(|rest| rest.matches(char::is_numeric).collect());
+        let owned = gained.filter_map(number).collect::<BTreeSet<String>>().len();
+        if owned == PARTITIONS {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{owned} of {PARTITIONS} partitions are owned:\n{log}");
+        std::thread::sleep(POLL);
+    }
 }
 
 fn ready(started: Started) -> Process {

@@ -11,7 +11,7 @@ const SESSION_TIMEOUT_MS: u32 = 3_000;
 const HEARTBEAT_INTERVAL_MS: u32 = 500;
 /// A gateway that was killed is missed after this time.
 const LEASE_MS: u32 = 3_000;
-const PARTITIONS: u32 = 4;
+pub const PARTITIONS: usize = 4;
 
 /// Where the services are.
 #[derive(Debug, Clone)]

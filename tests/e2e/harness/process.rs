@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Starting includes the recovery of a killed store.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const START_DEADLINE: Duration = Duration::from_secs(30);
 const EXIT_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at something that gives no notice (an exit, a port).
-const POLL: Duration = Duration::from_millis(5);
+pub(super) const POLL: Duration = Duration::from_millis(5);
 
 /// The binary under test: this build's, or that of `IM_SERVER_BIN` (a build with a planted bug).
 pub fn binary() -> PathBuf {
