@@ -254,16 +254,16 @@ impl Recorder {
     }
 
     fn read_marked(&self, log: String, seq: u64) {
-        let merge = |seen: &mut Seen| {
+        self.seen.send_if_modified(|seen| {
             let known = seen.reads.entry(log.clone()).or_default();
             let rises = *known < seq;
             *known = seq.max(*known);
+            // Inside: an answer and a push are recorded by different tasks, in the order in which they were merged.
+            if rises {
+                self.history.record(Event::ReadMarked { device: self.device.clone(), log, seq });
+            }
             rises
-        };
-        if !self.seen.send_if_modified(merge) {
-            return;
-        }
-        self.history.record(Event::ReadMarked { device: self.device.clone(), log, seq });
+        });
     }
 
     fn ended(&self, event: Event) {
