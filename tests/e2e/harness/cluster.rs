@@ -60,8 +60,8 @@ impl Server {
             let own = vec![("IM_RPC__LOGIC__ENDPOINTS", endpoints.clone()), ("IM_RPC__ADVERTISE", advertised)];
             launch(Role::Gateway, own).start(places.gateways[number])
         });
+        partitions_are_shared_out(&processes);
         processes.extend(gateways.map(ready));
-        all_partitions_are_owned(&processes);
         let mut server = Self::of(folder, processes);
         server.deployment = Some(deployment);
         server
@@ -115,20 +115,30 @@ fn migrate(launch: &Launch) {
 }
 
 /// Workers are ready before Kafka has shared the partitions out; a test's first message should not wait for that.
-fn all_partitions_are_owned(processes: &[Process]) {
+fn partitions_are_shared_out(workers: &[Process]) {
     let deadline = Instant::now() + START_DEADLINE;
     loop {
-        let log: String = processes.iter().map(Process::log).collect();
-        let gained = log.lines().filter(|line| line.contains("partition gained"));
-        // In both formats of the log the number is behind the name.
-        let number = |line: &str| line.rsplit("partition").next().map(|rest| rest.matches(char::is_numeric).collect());
-        let owned = gained.filter_map(number).collect::<BTreeSet<String>>().len();
-        if owned == PARTITIONS {
+        let owned: Vec<usize> = workers.iter().map(|worker| owned_partitions(&worker.log())).collect();
+        if owned.iter().all(|owned| *owned == PARTITIONS / workers.len()) {
             return;
         }
-        assert!(Instant::now() < deadline, "{owned} of {PARTITIONS} partitions are owned:\n{log}");
+        assert!(Instant::now() < deadline, "of {PARTITIONS} partitions the workers own {owned:?}");
         std::thread::sleep(POLL);
     }
+}
+
+fn owned_partitions(log: &str) -> usize {
+    let mut owned = BTreeSet::new();
+    for line in log.lines() {
+        // In both formats of the log the number is behind the name.
+        let number = || line.rsplit("partition").next().map(|rest| rest.matches(char::is_numeric).collect::<String>());
+        if line.contains("partition gained") {
+            owned.insert(number());
+        } else if line.contains("partition lost") {
+            owned.remove(&number());
+        }
+    }
+    owned.len()
 }
 
 fn ready(started: Started) -> Process {
