@@ -136,6 +136,10 @@ impl Server {
             demo: Demo::new(config, keys, websocket, http),
             metrics: Box::new(move || {
                 let (gateway, waiting) = (snapshot.0.metrics(), snapshot.2.waiting());
+                #[cfg_attr(
+                    not(feature = "distributed"),
+                    expect(clippy::needless_update, reason = "other builds have more")
+                )]
                 metrics::text(&Parts {
                     gateway: Some(&gateway),
                     logic: Some(&snapshot.1),

@@ -12,7 +12,7 @@ use crate::tokens::TokenSource;
 use clap::Args;
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -202,7 +202,10 @@ fn end_with_parent(command: &mut Command) {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, on a loopback address of this process's own: on a shared one the thousands of clients
+/// of a run before may take it in between.
 fn free_address() -> Result<SocketAddr, BenchError> {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).during("a free port")
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(127, high | 1, low, 1);
+    TcpListener::bind((own, 0)).and_then(|listener| listener.local_addr()).during("a free port")
 }

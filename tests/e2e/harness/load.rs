@@ -36,6 +36,7 @@ pub struct Load {
     stop: watch::Sender<bool>,
     users: Vec<JoinHandle<App>>,
     clients: Vec<im_client::tokio_transport::Client>,
+    #[cfg_attr(not(feature = "services"), allow(dead_code, reason = "clusters and chaos need the services"))]
     seen: Vec<watch::Receiver<Seen>>,
 }
 

@@ -38,6 +38,7 @@ fn own_address() -> IpAddr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Standalone,
+    #[cfg_attr(not(feature = "services"), allow(dead_code, reason = "clusters and chaos need the services"))]
     Gateway,
     Logic,
 }
