@@ -59,7 +59,7 @@ impl Run {
                     self.session.answered(id, Bytes::from_static(&[0]), Told::Move(step), self.now_ms, &mut out);
                 }
             }
-            2 => self.session.version(InboxVersion(u64::from(size)), &mut out),
+            2 => self.session.version(InboxVersion(u64::from(size)), size % 2 == 1, &mut out),
             3 if size == 9 => self.session.kick(Generation(1), Reason::Replaced, &mut out),
             3 | 4 => drop(self.session.signed_in(login(), self.now_ms, 0, &mut out)),
             5 => {
@@ -93,7 +93,7 @@ impl Run {
                     self.open.push(request_id);
                 }
                 Action::Close { .. } | Action::Left { .. } | Action::Refused => self.is_closed = true,
-                Action::Write(_) | Action::SignIn(_) | Action::Heartbeat => {}
+                Action::Write(_) | Action::Refuse { .. } | Action::SignIn(_) | Action::Heartbeat => {}
             }
         }
         assert!(self.session.pending_requests() <= PENDING_WRITES_MAX + PENDING_READS_MAX);
