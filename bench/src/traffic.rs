@@ -158,17 +158,14 @@ impl Traffic {
 
     async fn keep_rate(self: Rc<Self>, per_second: f64) {
         let Some(plan) = self.plan.get() else { return };
-        let (start_ns, interval_ns) = (self.clock.now_ns(), 1e9 / per_second);
-        let mut sent = 0_u64;
+        let mut pace = Pace { start_ns: self.clock.now_ns(), interval_ns: 1e9 / per_second, sent: 0 };
         while self.sending.get().is_some() {
-            let due = ((self.clock.now_ns() - start_ns) as f64 / interval_ns) as u64;
-            while sent < due {
-                let due_ns = start_ns + (sent as f64 * interval_ns) as u64;
-                if !self.send(plan, sent as usize % plan.streams.len(), due_ns) {
+            while let Some(due_ns) = pace.due(self.clock.now_ns()) {
+                if !self.send(plan, pace.sent as usize % plan.streams.len(), due_ns) {
                     // The client's outbox is full. The message stays due, and its latency grows.
                     break;
                 }
-                sent += 1;
+                pace.sent += 1;
             }
             monoio::time::sleep(RATE_INTERVAL).await;
         }
@@ -277,6 +274,37 @@ impl Observer for Traffic {
     }
 }
 
+/// Messages at a rate: the first is due at the start.
+struct Pace {
+    start_ns: u64,
+    interval_ns: f64,
+    sent: u64,
+}
+
+impl Pace {
+    /// When the next message was due, if it is.
+    fn due(&self, now_ns: u64) -> Option<u64> {
+        let due_ns = self.start_ns + (self.sent as f64 * self.interval_ns) as u64;
+        (due_ns <= now_ns).then_some(due_ns)
+    }
+}
+
 fn latency(due_ns: u64, now_ns: u64) -> Duration {
     Duration::from_nanos(now_ns.saturating_sub(due_ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_goes_when_it_is_due_and_not_when_the_next_one_is() {
+        let mut pace = Pace { start_ns: 7, interval_ns: 10.0, sent: 0 };
+        for due_ns in [7, 17, 27] {
+            assert_eq!(pace.due(due_ns - 1), None);
+            assert_eq!(pace.due(due_ns), Some(due_ns));
+            assert_eq!(pace.due(due_ns + 1_000), Some(due_ns), "late, and its latency counts from then all the same");
+            pace.sent += 1;
+        }
+    }
 }
