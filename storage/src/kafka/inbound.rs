@@ -14,7 +14,8 @@ pub const WAITING_MAX: usize = 4_096;
 
 #[derive(Default)]
 pub struct Inbound {
-    /// Gained and lost, in the order in which it happened.
+    /// Gained and lost, in the order in which it happened. What was gained and lost again before the worker heard of it is in
+    /// here no more: a worker that is busy with another partition would claim it long after its next owner did.
     assignments: VecDeque<Consumed>,
     partitions: BTreeMap<Partition, Waiting>,
     /// Where the next look for records begins, so that a busy partition starves no other.
@@ -52,8 +53,13 @@ impl Inbound {
     }
 
     pub fn lost(&mut self, partition: Partition) {
-        if self.partitions.remove(&partition).is_some() {
-            self.assignments.push_back(Consumed::Lost(partition));
+        if self.partitions.remove(&partition).is_none() {
+            return;
+        }
+        let is_gain = |told: &Consumed| matches!(told, Consumed::Gained(gained) if *gained == partition);
+        match self.assignments.iter().rposition(is_gain) {
+            Some(untold) => drop(self.assignments.remove(untold)),
+            None => self.assignments.push_back(Consumed::Lost(partition)),
         }
     }
 
@@ -200,6 +206,21 @@ mod tests {
         arrived(&mut inbound, 0, 1);
         assert!(matches!(inbound.next(9), Some(Consumed::Gained(_))));
         assert_eq!(offsets(inbound.next(9)), (0, vec![1]));
+    }
+
+    #[test]
+    fn what_is_lost_before_the_worker_heard_of_it_is_never_claimed() {
+        let mut inbound = with_partitions(&[0]);
+        inbound.lost(Partition(0));
+        for partition in [0, 1, 0, 2] {
+            inbound.gained(Partition(partition));
+            arrived(&mut inbound, partition, 1);
+            inbound.lost(Partition(partition));
+        }
+        inbound.gained(Partition(3));
+        assert!(matches!(inbound.next(9), Some(Consumed::Lost(Partition(0)))), "this one it had");
+        assert!(matches!(inbound.next(9), Some(Consumed::Gained(Partition(3)))));
+        assert!(inbound.next(9).is_none());
     }
 
     #[test]
