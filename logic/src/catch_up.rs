@@ -1,8 +1,10 @@
 //! What the projections lack, repeated from the log: when a partition was gained, and when a projection lost rows.
 //!
-//! In: a partition. Out: its claims, and directory and inbox rows that know every entry of it. Always: claimed first, so
-//! that the owner before us covers nothing any more; idempotent, since rows ignore what they have and cursors only rise;
-//! nobody is answered or pushed to: the inbox versions that move are found by the next heartbeat or sync.
+//! In: partitions. Out: their claims, and directory and inbox rows that know every entry of them. Always: beside the
+//! commands, which wait for none of it: what a decision needs of a log it reads from the log itself; one partition at a time;
+//! claimed first, so that the owner before us covers nothing any more; covered by us only when it is caught up; idempotent,
+//! since rows ignore what they have and cursors only rise; nobody is answered or pushed to: the inbox versions that move are
+//! found by the next heartbeat or sync.
 
 mod rebuild;
 
@@ -13,15 +15,17 @@ use crate::metrics::add;
 use crate::persist::read_moved;
 use crate::planted::planted;
 use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use crate::worker::{Owned, Shared, Stopped, Worker};
+use crate::worker::{Owned, Patience, Shared, Stopped, Worker};
 use im_proto::client;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
 use im_storage::ports::{
     Conversation, Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail,
 };
 use rebuild::{Lost, rebuild};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Names of entries asked for at once.
 const TAIL_ENTRIES_MAX: usize = 4_096;
@@ -32,19 +36,87 @@ const MOVES_MAX: usize = 10_000;
 /// Whether an inbox that was away is back must be known soon: messages wait meanwhile.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Worker {
-    /// Returns when the partition is claimed, caught up and covered. Waits for stores that are away.
-    pub(crate) async fn catch_up(&mut self, partition: Partition) -> Result<(), Stopped> {
-        let shards: Vec<Shard> = Shard::all().filter(|shard| self.partition(*shard) == partition).collect();
-        let mut patience = self.patience("catch up");
-        loop {
-            match catch_up(&self.shared, &shards).await {
-                Ok(owned) => {
-                    self.owned.insert(partition, owned);
-                    return Ok(());
-                }
-                Err(error) => patience.wait(&error).await?,
-            }
+/// Partitions whose projections are brought up to their logs.
+pub(crate) struct CatchUps {
+    shared: Shared,
+    stop: watch::Receiver<bool>,
+    /// At most one of each partition.
+    waiting: VecDeque<CatchUp>,
+    running: Option<CatchUp>,
+    /// The one that runs. It ends with the value.
+    task: JoinSet<Result<CaughtUp, Stopped>>,
+}
+
+#[derive(Clone, Copy)]
+struct CatchUp {
+    partition: Partition,
+    is_repair: bool,
+}
+
+/// Both projections know every entry that was stored before the catching up began; what came later was delivered.
+pub(crate) struct CaughtUp {
+    pub partition: Partition,
+    pub owned: Owned,
+    /// A projection had lost rows or claims.
+    pub is_repair: bool,
+}
+
+impl CatchUps {
+    pub fn new(shared: Shared, stop: watch::Receiver<bool>) -> Self {
+        Self { shared, stop, waiting: VecDeque::new(), running: None, task: JoinSet::new() }
+    }
+
+    /// From the beginning, if it is under way.
+    pub fn add(&mut self, partition: Partition, is_repair: bool) {
+        self.forget(partition);
+        self.waiting.push_back(CatchUp { partition, is_repair });
+    }
+
+    pub fn forget(&mut self, partition: Partition) {
+        self.waiting.retain(|of| of.partition != partition);
+        if self.running.is_some_and(|of| of.partition == partition) {
+            (self.running, self.task) = (None, JoinSet::new());
+        }
+    }
+
+    /// What runs begins anew: it may have missed something.
+    pub fn restart(&mut self) {
+        if let Some(CatchUp { partition, is_repair }) = self.running {
+            self.add(partition, is_repair);
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_none()
+    }
+
+    /// The next one that is caught up; waits for ever when nothing is to be done. May be cancelled.
+    pub async fn next(&mut self) -> Result<CaughtUp, Stopped> {
+        if self.running.is_none() {
+            let Some(catch_up) = self.waiting.pop_front() else { return std::future::pending().await };
+            self.running = Some(catch_up);
+            let patience = Patience::new("catch up", &self.shared, &self.stop);
+            self.task.spawn(caught_up(self.shared.clone(), catch_up, patience));
+        }
+        let ended = self.task.join_next().await;
+        self.running = None;
+        match ended {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            _ => Err(Stopped),
+        }
+    }
+}
+
+/// Waits for stores that are away.
+async fn caught_up(shared: Shared, catch_up: CatchUp, mut patience: Patience) -> Result<CaughtUp, Stopped> {
+    let CatchUp { partition, is_repair } = catch_up;
+    let partitions = shared.ports.queue.partitions();
+    let shards: Vec<Shard> = Shard::all().filter(|shard| Partition::of(*shard, partitions) == partition).collect();
+    loop {
+        match repeat(&shared, &shards).await {
+            Ok(owned) => return Ok(CaughtUp { partition, owned, is_repair }),
+            Err(error) => patience.wait(&error).await?,
         }
     }
 }
@@ -58,38 +130,31 @@ impl Worker {
         if !matches!(tokio::time::timeout(PROBE_TIMEOUT, asked).await, Ok(Ok(_))) {
             return;
         }
-        for (partition, owned) in &mut self.owned {
-            match catch_up(&self.shared, &owned.shards).await {
-                Ok(again) => *owned = again,
-                Err(error) => {
-                    tracing::warn!(partition = partition.0, %error, "the inbox stays behind");
-                    return;
-                }
-            }
-        }
-        tracing::info!("the inbox is back and has what it did not get");
+        tracing::info!("the inbox is back and is given what it did not get");
         self.inbox_behind = false;
+        self.catch_ups.restart();
+        for partition in std::mem::take(&mut self.owned).into_keys() {
+            self.catch_ups.add(partition, false);
+        }
     }
 }
 
-async fn catch_up(shared: &Shared, shards: &[Shard]) -> Result<Owned, StoreError> {
+async fn repeat(shared: &Shared, shards: &[Shard]) -> Result<Owned, StoreError> {
     let directory = shared.ports.directory.claim(shards).await?;
     let inbox = shared.ports.inbox.claim(shards).await?;
-    let mut owned = Owned { shards: shards.to_vec(), directory, inbox, covered: None, replaced_at: None };
+    let owned = Owned { shards: shards.to_vec(), directory, inbox, covered: None, replaced_at: None };
     if planted("no_catch_up") {
         return Ok(owned);
     }
-    // Read first: what is stored from now on is not claimed to be covered.
+    // Of what is stored from now on nothing has to be repeated.
     let end = shared.ports.log.end().await?;
     let mut repeated = 0;
     for ((shard, of_directory), (_, of_inbox)) in owned.directory.covered.iter().zip(&owned.inbox.covered) {
-        repeated += repeat_shard(shared, *shard, of_directory, of_inbox).await?;
+        repeated += repeat_shard(shared, *shard, of_directory, of_inbox, &end).await?;
     }
     if repeated > 0 {
         tracing::info!(entries = repeated, shards = shards.len(), "projections caught up with the log");
     }
-    // If a claim is lost by now, the next cover says so again.
-    shared.cover(&mut owned, &end).await?;
     Ok(owned)
 }
 
@@ -99,14 +164,15 @@ async fn repeat_shard(
     shard: Shard,
     of_directory: &Option<Cursor>,
     of_inbox: &Option<Cursor>,
+    end: &Cursor,
 ) -> Result<usize, StoreError> {
-    let Some(repeated) = repeat_from(shared, shard, of_directory.clone()).await? else {
+    let Some(repeated) = repeat_from(shared, shard, of_directory.clone(), end).await? else {
         return rebuild(shared, shard, Lost::Both).await;
     };
     if of_inbox == of_directory {
         return Ok(repeated);
     }
-    match repeat_from(shared, shard, of_inbox.clone()).await? {
+    match repeat_from(shared, shard, of_inbox.clone(), end).await? {
         Some(more) => Ok(repeated + more),
         // The directory is whole by now.
         None => Ok(repeated + rebuild(shared, shard, Lost::Inbox).await?),
@@ -114,13 +180,16 @@ async fn repeat_shard(
 }
 
 /// How many entries were repeated; `None` if the log no longer knows which they were.
-async fn repeat_from(shared: &Shared, shard: Shard, mut cursor: Option<Cursor>) -> Result<Option<usize>, StoreError> {
+async fn repeat_from(
+    shared: &Shared,
+    shard: Shard,
+    mut cursor: Option<Cursor>,
+    end: &Cursor,
+) -> Result<Option<usize>, StoreError> {
     let mut repeated = 0;
     loop {
-        let Tail::Named { entries, next } = shared.ports.log.tail(shard, cursor.as_ref(), TAIL_ENTRIES_MAX).await?
-        else {
-            return Ok(None);
-        };
+        let tail = shared.ports.log.tail(shard, cursor.as_ref(), end, TAIL_ENTRIES_MAX).await?;
+        let Tail::Named { entries, next } = tail else { return Ok(None) };
         if entries.is_empty() {
             return Ok(Some(repeated));
         }

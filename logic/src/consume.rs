@@ -2,10 +2,10 @@
 //!
 //! In: batches of a queue's partitions. Out: each of them decided, stored, handed on, and only then committed. Always: one
 //! batch at a time, so a log's commands keep their order; a store that is away makes the partition wait, nothing is passed
-//! over; a partition that was gained is caught up before its first command is decided, and again when a projection of it has
-//! lost rows.
+//! over; the projections of a partition that was gained, or that have lost rows, are caught up beside the commands.
 
 use crate::admit::{Admitted, admit};
+use crate::catch_up::CaughtUp;
 use crate::log_state::Lane;
 use crate::metrics::add;
 use crate::planted::planted;
@@ -42,7 +42,15 @@ impl Worker {
                 biased;
                 () = told_to_stop(&mut stop) => return Ok(()),
                 () = sleep_until(cover_at) => {
-                    cover_at = self.cover_and_repair().await?;
+                    cover_at = self.cover_and_repair().await;
+                    continue;
+                }
+                caught_up = self.catch_ups.next() => {
+                    self.caught_up(caught_up?);
+                    cover_at = cover_at.min(Instant::now() + self.cover_interval());
+                    if self.catch_ups.is_done() {
+                        let _ = ready.send(true);
+                    }
                     continue;
                 }
                 consumed = consumer.next(self.shared.config.batch_records_max) => consumed,
@@ -51,8 +59,12 @@ impl Worker {
                 Ok(Some(Consumed::Gained(partition))) => {
                     tracing::info!(partition = partition.0, "partition gained");
                     self.forget(partition);
-                    self.catch_up(partition).await?;
-                    let _ = ready.send(true);
+                    self.catch_ups.add(partition, false);
+                    if planted("catch_up_blocks") {
+                        let caught_up = self.catch_ups.next().await?;
+                        self.caught_up(caught_up);
+                        let _ = ready.send(true);
+                    }
                 }
                 Ok(Some(Consumed::Lost(partition))) => {
                     tracing::info!(partition = partition.0, "partition lost");
@@ -121,11 +133,19 @@ impl Worker {
         Duration::from_millis(u64::from(self.shared.config.claim_check_interval_ms))
     }
 
-    /// Covers, and catches up what a projection has lost. Answers when to cover next.
-    async fn cover_and_repair(&mut self) -> Result<Instant, Stopped> {
+    fn caught_up(&mut self, caught_up: CaughtUp) {
+        let CaughtUp { partition, owned, is_repair } = caught_up;
+        if is_repair {
+            add(&self.shared.metrics.projections_repaired, 1);
+        }
+        self.owned.insert(partition, owned);
+    }
+
+    /// Covers, and has caught up what a projection has lost. Answers when to cover next.
+    async fn cover_and_repair(&mut self) -> Instant {
         self.repair_inbox().await;
         if self.inbox_behind {
-            return Ok(Instant::now() + self.cover_interval());
+            return Instant::now() + self.cover_interval();
         }
         match self.cover().await {
             Ok(lost) => {
@@ -134,21 +154,22 @@ impl Worker {
                         partition = partition.0,
                         "a projection lost rows or claims; repeating what it lacks"
                     );
-                    add(&self.shared.metrics.projections_repaired, 1);
-                    self.catch_up(partition).await?;
+                    // Of a directory that lost rows no change may be passed over: what is decided next reads the log.
+                    self.forget(partition);
+                    self.catch_ups.add(partition, true);
                 }
-                Ok(Instant::now() + self.idle_cover_interval())
+                Instant::now() + self.idle_cover_interval()
             }
             Err(error) => {
                 add(&self.shared.metrics.store_errors, 1);
                 tracing::warn!(%error, "projections not made durable; trying again");
-                Ok(Instant::now() + self.cover_interval())
+                Instant::now() + self.cover_interval()
             }
         }
     }
 
-    /// Between batches everything stored in our shards is applied, so the end of the log, read now, is covered. Answers the
-    /// partitions that must be claimed again.
+    /// Between batches everything stored in our shards is applied, so the end of the log, read now, is covered of those that
+    /// are caught up. Answers the partitions that must be claimed again.
     async fn cover(&mut self) -> Result<Vec<Partition>, StoreError> {
         if self.inbox_behind {
             return Ok(Vec::new());

@@ -4,6 +4,7 @@
 //! that the stores do not also know; it may be killed between any two of its calls.
 
 use crate::admit::Origin;
+use crate::catch_up::CatchUps;
 use crate::config::LogicConfig;
 use crate::log_state::LogState;
 use crate::memory::CommandMemory;
@@ -119,11 +120,13 @@ pub(crate) struct Worker {
     /// Logs not in the present batch.
     pub logs: LruCache<LogId, LogState>,
     pub memory: CommandMemory,
-    /// Those gained and not lost again.
+    /// Those gained, not lost again, and caught up.
     pub owned: BTreeMap<Partition, Owned>,
     pub reads: ReadMarks,
     /// The inbox was away and did not get some moves: until they were repeated from the log, nothing is covered.
     pub inbox_behind: bool,
+    /// Partitions that are not covered yet: their projections may lack what is in the log.
+    pub catch_ups: CatchUps,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -137,6 +140,7 @@ impl Worker {
             owned: BTreeMap::new(),
             reads: ReadMarks::default(),
             inbox_behind: false,
+            catch_ups: CatchUps::new(shared.clone(), stop.clone()),
             stop,
             shared,
         }
@@ -154,10 +158,11 @@ impl Worker {
             self.logs.pop(&log);
         }
         self.owned.remove(&partition);
+        self.catch_ups.forget(partition);
     }
 
     pub fn patience(&self, what: &'static str) -> Patience {
-        Patience { what, wait: FIRST_WAIT, metrics: Arc::clone(&self.shared.metrics), stop: self.stop.clone() }
+        Patience::new(what, &self.shared, &self.stop)
     }
 }
 
@@ -174,6 +179,10 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
+    pub fn new(what: &'static str, shared: &Shared, stop: &watch::Receiver<bool>) -> Self {
+        Self { what, wait: FIRST_WAIT, metrics: Arc::clone(&shared.metrics), stop: stop.clone() }
+    }
+
     pub async fn wait(&mut self, error: &StoreError) -> Result<(), Stopped> {
         add(&self.metrics.store_errors, 1);
         tracing::warn!(what = self.what, %error, wait_ms = self.wait.as_millis() as u64, "a store is away; waiting");
@@ -196,8 +205,8 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Returns true when the first partition that the worker took over is caught up; before that, sync would answer from a
-    /// past state. False: the worker ended first.
+    /// Returns true when the worker has taken over partitions and all of them are caught up; before that, sync would answer
+    /// from a past state. False: the worker ended first.
     pub async fn ready(&mut self) -> bool {
         self.ready.wait_for(|ready| *ready).await.is_ok()
     }

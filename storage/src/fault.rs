@@ -173,8 +173,14 @@ impl<P: EntryLog + ?Sized> EntryLog for Faulty<P> {
         self.points.around("entry_log.end", self.inner.end()).await
     }
 
-    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
-        self.points.around("entry_log.tail", self.inner.tail(shard, after, entries_max)).await
+    async fn tail(
+        &self,
+        shard: Shard,
+        after: Option<&Cursor>,
+        until: &Cursor,
+        entries_max: usize,
+    ) -> Result<Tail, StoreError> {
+        self.points.around("entry_log.tail", self.inner.tail(shard, after, until, entries_max)).await
     }
 
     async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError> {
@@ -441,8 +447,14 @@ impl<P: EntryLog + ?Sized> EntryLog for CutAppends<P> {
         self.inner.end().await
     }
 
-    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
-        self.inner.tail(shard, after, entries_max).await
+    async fn tail(
+        &self,
+        shard: Shard,
+        after: Option<&Cursor>,
+        until: &Cursor,
+        entries_max: usize,
+    ) -> Result<Tail, StoreError> {
+        self.inner.tail(shard, after, until, entries_max).await
     }
 
     async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError> {

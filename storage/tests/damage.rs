@@ -37,7 +37,8 @@ async fn answers(store: &EmbeddedStore) -> String {
     }
     for shard in Shard::all() {
         let covered = conformance::covered(&*inbox, shard).await;
-        text += &format!("{:?}", entries.tail(shard, covered.as_ref(), 10_000).await.unwrap());
+        let end = entries.end().await.unwrap();
+        text += &format!("{:?}", entries.tail(shard, covered.as_ref(), &end, 10_000).await.unwrap());
     }
     text
 }

@@ -1,11 +1,13 @@
 //! The place of a log that is not in memory.
 //!
 //! In: a log's id. Out: its head and its members, or an empty place. Always: the head is read with majority; the directory
-//! may lag behind the log, and what it lacks is replayed from the entries.
+//! may lag behind the log, and what it lacks is replayed from the entries, and given to it: it passes over a change that
+//! comes behind a later one, and the next change of this log may be decided at once.
 
 use crate::entry;
 use crate::log_state::Position;
 use crate::membership::{Members, change_of};
+use crate::planted::planted;
 use crate::worker::Ports;
 use im_proto::{LogId, LogKind, Ordinal, Seq};
 use im_storage::ports::{Conversation, StoreError};
@@ -39,7 +41,7 @@ async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members
     let conversation = ports.directory.conversation(log).await?;
     let applied = conversation.as_ref().map_or(Seq(0), |conversation| conversation.header.applied_seq);
     let mut members = conversation.map(present).unwrap_or_default();
-    let mut from = applied.next();
+    let (mut from, mut lacked) = (applied.next(), Vec::new());
     while from <= members_seq {
         let rows = ports.log.range(log, from, PAGE_ENTRIES_MAX, PAGE_BYTES_MAX).await?;
         if rows.is_empty() {
@@ -50,9 +52,13 @@ async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members
                 && let Some(change) = change_of(log, &entry::read(log, row)?.entry)?
             {
                 members = members.with(&change);
+                lacked.push(change);
             }
             from = row.seq.next();
         }
+    }
+    if !lacked.is_empty() && !planted("lagging_directory_left") {
+        ports.directory.apply(lacked).await?;
     }
     Ok(members)
 }

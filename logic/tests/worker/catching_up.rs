@@ -61,6 +61,33 @@ async fn after_a_crash_every_user_sees_what_it_saw() {
 }
 
 #[tokio::test]
+async fn commands_wait_for_no_catching_up_and_no_change_of_members_is_passed_over() {
+    let world = World::new().await;
+    let a = world.phone("a", "1").await;
+    let group = LogId::group(&a.user, &ClientId::parse("g").unwrap());
+    acked(&world.ask(&a, create("g", &["b", "c"])).await);
+    acked(&world.ask(&a, remove(&group, "rm", "c")).await);
+
+    // The directory lost both changes, and is not caught up while the inbox is away.
+    let mut world = world.crash().await;
+    world.inbox.set_away(true);
+    world.start_behind();
+    let (a, b, c) = (world.phone("a", "1").await, world.phone("b", "1").await, world.phone("c", "1").await);
+    assert_eq!(acked(&world.ask(&a, add(&group, "add", &["d"])).await), 3);
+    assert_eq!(refused(&world.ask(&c, to_log(&group, "x")).await), ErrorCode::NotAllowed);
+    let known = world.ports.directory.conversation(&group).await.unwrap().unwrap();
+    let times: Vec<_> =
+        known.members.iter().map(|row| (row.user.as_str(), row.joined_seq.0, row.left_seq.map(|seq| seq.0))).collect();
+    assert_eq!(times, [("a", 1, None), ("b", 1, None), ("c", 1, Some(2)), ("d", 3, None)]);
+
+    world.inbox.set_away(false);
+    world.ready().await;
+    assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), 3);
+    assert_eq!(view(&world, &b).await[0].head_seq, 3);
+    assert_eq!(view(&world, &c).await[0].head_seq, 2);
+}
+
+#[tokio::test]
 async fn repeating_everything_changes_nothing() {
     let mut world = World::new().await;
     let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
@@ -102,7 +129,8 @@ async fn covers_come_by_themselves_while_the_worker_is_idle() {
 
 /// Returns when both projections cover everything of the log: only then may its order be forgotten.
 async fn released(world: &World, log: &LogId) {
-    while let Tail::Named { .. } = world.log.tail(Shard::of(log), None, 1).await.unwrap() {
+    let end = world.log.end().await.unwrap();
+    while let Tail::Named { .. } = world.log.tail(Shard::of(log), None, &end, 1).await.unwrap() {
         tokio::task::yield_now().await;
     }
 }

@@ -138,8 +138,14 @@ impl EntryLog for FaultyLog {
         self.inner.end().await
     }
 
-    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
-        self.inner.tail(shard, after, entries_max).await
+    async fn tail(
+        &self,
+        shard: Shard,
+        after: Option<&Cursor>,
+        until: &Cursor,
+        entries_max: usize,
+    ) -> Result<Tail, StoreError> {
+        self.inner.tail(shard, after, until, entries_max).await
     }
 
     async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError> {

@@ -195,9 +195,18 @@ impl World {
     }
 
     pub async fn start(&mut self) {
-        let mut worker = self.logic.spawn_worker(self.consumer.take().unwrap());
-        assert!(tokio::time::timeout(PATIENCE, worker.ready()).await.expect("not ready in time"));
-        self.worker = Some(worker);
+        self.start_behind();
+        self.ready().await;
+    }
+
+    /// A worker whose projections may lack what is in the log.
+    pub fn start_behind(&mut self) {
+        self.worker = Some(self.logic.spawn_worker(self.consumer.take().unwrap()));
+    }
+
+    pub async fn ready(&mut self) {
+        let ready = self.worker.as_mut().unwrap().ready();
+        assert!(tokio::time::timeout(PATIENCE, ready).await.expect("not ready in time"));
     }
 
     /// Like `start`, but on a queue of a test's own.
@@ -207,7 +216,14 @@ impl World {
     }
 
     /// The process dies and comes back on what was durable: rows that were not covered are gone.
-    pub async fn crash_and_restart(mut self) -> Self {
+    pub async fn crash_and_restart(self) -> Self {
+        let mut next = self.crash().await;
+        next.start().await;
+        next
+    }
+
+    /// What is left of it; nothing runs yet.
+    pub async fn crash(mut self) -> Self {
         drop(self.worker.take());
         let copy = tempfile::tempdir().unwrap();
         for file in std::fs::read_dir(&self.path).unwrap() {
@@ -215,9 +231,7 @@ impl World {
             std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
         }
         let path = copy.path().to_owned();
-        let mut next = Self::open(copy, path, self.config.clone()).await;
-        next.start().await;
-        next
+        Self::open(copy, path, self.config.clone()).await
     }
 
     pub async fn phone(&self, name: &str, device: &str) -> Phone {

@@ -124,8 +124,9 @@ async fn the_tail_names_what_lies_behind_a_cursor(entries: &dyn EntryLog) {
 
 /// From before what was released it may still be there, whole; it is never there in part and passed off as whole.
 async fn a_tail_is_whole_or_forgotten(entries: &dyn EntryLog, logs: &[LogId]) {
+    let end = ok(entries.end().await);
     for log in logs {
-        match ok(entries.tail(Shard::of(log), None, 1_000_000).await) {
+        match ok(entries.tail(Shard::of(log), None, &end, 1_000_000).await) {
             Tail::Forgotten => {}
             Tail::Named { entries, .. } => assert!(entries.contains(&(log.clone(), Seq(1))), "{log} is left out"),
         }
@@ -155,9 +156,9 @@ async fn the_logs_of_a_shard_can_be_listed(entries: &dyn EntryLog) {
 
 /// The whole tail, in small pages; the entries of a log must rise.
 async fn read_tail(entries: &dyn EntryLog, shard: Shard, mut after: Option<crate::ports::Cursor>) -> Vec<(LogId, Seq)> {
-    let mut all: Vec<(LogId, Seq)> = Vec::new();
+    let (mut all, end): (Vec<(LogId, Seq)>, _) = (Vec::new(), ok(entries.end().await));
     loop {
-        let Tail::Named { entries: named, next } = ok(entries.tail(shard, after.as_ref(), 3).await) else {
+        let Tail::Named { entries: named, next } = ok(entries.tail(shard, after.as_ref(), &end, 3).await) else {
             panic!("the order behind {after:?} is gone")
         };
         if named.is_empty() {

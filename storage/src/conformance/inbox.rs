@@ -119,7 +119,8 @@ pub async fn inbox_after_a_crash(stores: &dyn Stores) {
     assert_eq!(covered(&*ports.inbox, Shard::of(&of)).await, Some(end.clone()));
     let (rows_left, version) = rows(&*ports.inbox, "crash", 0).await;
     assert!(rows_left[0].1 >= 1 && version >= kept.version.0);
-    let Tail::Named { entries, .. } = ok(ports.entry_log.tail(Shard::of(&of), Some(&end), 10).await) else {
+    let until = ok(ports.entry_log.end().await);
+    let Tail::Named { entries, .. } = ok(ports.entry_log.tail(Shard::of(&of), Some(&end), &until, 10).await) else {
         panic!("nothing was released")
     };
     assert!(entries.contains(&(of, Seq(2))), "what no cover covered is named");

@@ -150,10 +150,16 @@ impl EntryLog for EmbeddedEntryLog {
         Ok(journal::cursor(self.engine.journal_end()))
     }
 
-    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
+    async fn tail(
+        &self,
+        shard: Shard,
+        after: Option<&Cursor>,
+        until: &Cursor,
+        entries_max: usize,
+    ) -> Result<Tail, StoreError> {
         let from = after.map(journal::position).transpose()?.unwrap_or(0);
         // Before the snapshot, so that the snapshot has all of it.
-        let end = self.engine.journal_end();
+        let end = self.engine.journal_end().min(journal::position(until)?);
         self.engine.health.check()?;
         journal::tail(&self.engine.read()?, shard, from, end, entries_max)
     }

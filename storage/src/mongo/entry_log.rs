@@ -210,11 +210,20 @@ impl EntryLog for MongoEntryLog {
         Ok(Place::Time(now_ms()).cursor())
     }
 
-    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError> {
-        // Behind it only what is still being written, and what clocks that go ahead have stored.
-        let now_ms = now_ms();
-        let Some((first, mut last)) = self.begin(after, now_ms)? else { return Ok(Tail::Forgotten) };
-        for at in first..=window_at(now_ms + SLACK_MS) {
+    async fn tail(
+        &self,
+        shard: Shard,
+        after: Option<&Cursor>,
+        until: &Cursor,
+        entries_max: usize,
+    ) -> Result<Tail, StoreError> {
+        let Some((first, mut last)) = self.begin(after, now_ms())? else { return Ok(Tail::Forgotten) };
+        // Behind the last window only what was still being written, and what clocks that go ahead have stored.
+        let last_window = match Place::read(until)? {
+            Place::Time(time_ms) => window_at(time_ms + SLACK_MS),
+            Place::In { window, .. } => window,
+        };
+        for at in first..=last_window {
             let mut filter = doc! { "w": window(shard, at) };
             if let Some((log, seq)) = last.take() {
                 let behind = doc! { "l": log.as_str(), "s": { "$gt": seq.0 as i64 } };
@@ -228,7 +237,7 @@ impl EntryLog for MongoEntryLog {
                 return Ok(Tail::Named { entries, next: Place::In { window: at, last: Some(last) }.cursor() });
             }
         }
-        Ok(Tail::Named { entries: Vec::new(), next: Place::Time(now_ms).cursor() })
+        Ok(Tail::Named { entries: Vec::new(), next: until.clone() })
     }
 
     async fn logs(&self, shard: Shard, after: Option<&LogId>, limit: usize) -> Result<Vec<LogId>, StoreError> {

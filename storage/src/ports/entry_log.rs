@@ -53,10 +53,17 @@ pub trait EntryLog: Send + Sync + 'static {
     /// not the smaller ones.
     async fn end(&self) -> Result<Cursor, StoreError>;
 
-    /// Names the entries of one shard stored after `after` (`None`: from the very first). At least those, those of one log
-    /// by rising seq; some from before `after` may be named again. Empty when there are no more. Where the order is no longer
-    /// kept from `after` on, the answer says so ([`Tail::Forgotten`]).
-    async fn tail(&self, shard: Shard, after: Option<&Cursor>, entries_max: usize) -> Result<Tail, StoreError>;
+    /// Names the entries of one shard stored after `after` (`None`: from the very first) and before `until`, an
+    /// [`end`](Self::end). At least those, those of one log by rising seq; some from outside may be named too, but whoever
+    /// asks on comes to an end while more is stored. Empty when there are no more. Where the order is no longer kept from
+    /// `after` on, the answer says so ([`Tail::Forgotten`]).
+    async fn tail(
+        &self,
+        shard: Shard,
+        after: Option<&Cursor>,
+        until: &Cursor,
+        entries_max: usize,
+    ) -> Result<Tail, StoreError>;
 
     /// The logs of a shard that have an entry, by rising id, those behind `after`, at most `limit`: for a projection that is
     /// older than the order still kept. May name a log without an entry.

@@ -257,9 +257,10 @@ impl History {
         let covered = conformance::covered(&*store.inbox(), Shard::of(&log_of(0))).await;
         for shard in Shard::all() {
             let mut after = conformance::covered(&*store.inbox(), shard).await;
+            let end = store.entry_log().end().await.unwrap();
             assert_eq!(after, covered, "one cover covers all shards alike");
             loop {
-                let tail = store.entry_log().tail(shard, after.as_ref(), 7).await.unwrap();
+                let tail = store.entry_log().tail(shard, after.as_ref(), &end, 7).await.unwrap();
                 let Tail::Named { entries, next } = tail else { panic!("released what no cover covers") };
                 after = Some(next);
                 if entries.is_empty() {
