@@ -64,8 +64,8 @@ pub async fn run(args: &ConnArgs) -> Result<Outcome, BenchError> {
     let connections = args.connections as f64;
     let found = traffic.violations.borrow();
     let row = Row {
-        case: format!("conn over {}, {} connections", server.target.transport(), args.connections),
-        transport: Some(server.target.transport()),
+        case: format!("conn over {}, {} connections", server.transport(), args.connections),
+        transport: Some(server.transport()),
         connections: args.connections as u64,
         seconds: Some(seconds),
         connections_per_s: Some(connections / seconds),

@@ -39,11 +39,12 @@ impl Fleet {
             let token = server.tokens.token(user.as_str())?;
             let config = Config::new(user, id(DeviceId::parse(DEVICE))?, token);
             let core = Core::new(config, SmallRng::seed_from_u64(run.wrapping_add(serial as u64)));
-            links.push(Link::new(serial, server.target.clone(), clock, core, observer.clone()));
+            links.push(Link::new(serial, server.target(serial).clone(), clock, core, observer.clone()));
         }
         Ok(Self { links, run })
     }
 
+    /// The user of a connection, or for a number beyond them one who has none.
     pub fn user(&self, serial: usize) -> Result<UserId, BenchError> {
         user(self.run, serial)
     }

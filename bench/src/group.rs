@@ -1,4 +1,4 @@
-//! `group`: fan-out. One member of a group sends, all others receive.
+//! `group`: fan-out. One member of a group sends, all others who are online receive.
 //!
 //! In: options. Out: a verified row; with `--floor` the fan-out floor of the same run before it. Always: the group is
 //! made through the protocol, and every member has seen the last change of members before the first message.
@@ -30,9 +30,12 @@ const MEMBERS_POLL: Duration = Duration::from_millis(20);
 pub struct GroupArgs {
     #[command(flatten)]
     load: LoadArgs,
-    /// Members of the group, the sender included.
+    /// Members of the group that are online, the sender included.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
     members: u32,
+    /// Members besides who never come online.
+    #[arg(long, default_value_t = 0)]
+    offline: u32,
 }
 
 pub async fn run(args: &GroupArgs) -> Result<Outcome, BenchError> {
@@ -47,24 +50,26 @@ pub async fn run(args: &GroupArgs) -> Result<Outcome, BenchError> {
     let fleet = Fleet::new(&server, members, clock, &observer)?;
     fleet.keep_time();
     fleet.open(0).await?;
-    let group = make_group(&fleet).await?;
+    let group = make_group(&fleet, args.offline as usize).await?;
     let stream = Stream {
         to: Recipient::Conversation(group.clone()),
         conversation: group,
         sender: 0,
         receivers: (1..members).collect(),
     };
-    let case = args.load.describe(&format!("group over {}, {members} members", server.target.transport()));
+    let offline = if args.offline > 0 { format!(" and {} offline", args.offline) } else { String::new() };
+    let case = args.load.describe(&format!("group over {}, {members} members{offline}", server.transport()));
     let mut outcome = run::measured(&args.load, case, &server, &fleet, &traffic, vec![stream]).await?;
     outcome.compare_with(floor, |row| row.server_cpu_us_per_delivery);
     server.stop()?;
     Ok(outcome)
 }
 
-/// A group of the whole fleet, made by its first user. Every member is there when it returns.
-async fn make_group(fleet: &Fleet) -> Result<LogId, BenchError> {
+/// A group of the whole fleet and of some who are offline, made by its first user. Every member is there when it returns.
+async fn make_group(fleet: &Fleet, offline: usize) -> Result<LogId, BenchError> {
     let creator = &fleet.links[0];
-    let others = (1..fleet.links.len()).map(|serial| fleet.user(serial)).collect::<Result<Vec<UserId>, _>>()?;
+    let others =
+        (1..fleet.links.len() + offline).map(|serial| fleet.user(serial)).collect::<Result<Vec<UserId>, _>>()?;
     let (first, rest) = others.split_at(others.len().min(USERS_PER_COMMAND));
     let create = Request::CreateGroup { name: "bench".to_owned(), users: first.to_vec(), command_id: None };
     let mut ack = done(creator.ask(create).await?)?;

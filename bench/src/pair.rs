@@ -39,7 +39,7 @@ pub async fn run(args: &PairArgs) -> Result<Outcome, BenchError> {
     fleet.keep_time();
     fleet.open(0).await?;
     let streams = (0..args.pairs as usize).map(|pair| stream(&fleet, pair)).collect::<Result<_, _>>()?;
-    let case = args.load.describe(&format!("pair over {}, {} pairs", server.target.transport(), args.pairs));
+    let case = args.load.describe(&format!("pair over {}, {} pairs", server.transport(), args.pairs));
     let mut outcome = run::measured(&args.load, case, &server, &fleet, &traffic, streams).await?;
     outcome.compare_with(floor, |row| row.server_cpu_us_per_message);
     server.stop()?;

@@ -145,7 +145,7 @@ pub async fn measured(
     let found = traffic.violations.borrow();
     let violations = found.inexcusable(args.allow_repairs);
     let row = Row {
-        transport: Some(server.target.transport()),
+        transport: Some(server.transport()),
         server_rss_bytes: rss_bytes,
         writes_per_delivery: writes.filter(|_| deliveries > 0).map(|writes| writes / deliveries as f64),
         verified: Some(Verified { answered, pushed, repaired, repeated, violations }),

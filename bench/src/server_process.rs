@@ -39,9 +39,16 @@ pub struct ServerArgs {
     /// With --spawn-server: what the load rides on.
     #[arg(long, value_enum, default_value_t = Transport::Tcp, requires = "spawn_server", conflicts_with = "address")]
     pub transport: Transport,
-    /// A running server: IP:PORT for TCP, ws://IP:PORT/ws for WebSocket.
-    #[arg(long, default_value = "127.0.0.1:6100", value_parser = Target::parse, conflicts_with = "spawn_server")]
-    pub address: Target,
+    /// A running server: IP:PORT for TCP, ws://IP:PORT/ws for WebSocket. Several gateways, with commas: connections take
+    /// them by turns, and what is counted of the server is counted at the first.
+    #[arg(
+        long,
+        default_value = "127.0.0.1:6100",
+        value_delimiter = ',',
+        value_parser = Target::parse,
+        conflicts_with = "spawn_server"
+    )]
+    pub address: Vec<Target>,
     /// A running server: its HTTP address, for counters.
     #[arg(long, default_value = "127.0.0.1:6102")]
     pub http: SocketAddr,
@@ -59,12 +66,13 @@ pub struct ServerArgs {
 impl ServerArgs {
     /// What the load will ride on.
     pub fn transport(&self) -> Transport {
-        if self.spawn_server.is_some() { self.transport } else { self.address.transport() }
+        if self.spawn_server.is_some() { self.transport } else { self.address[0].transport() }
     }
 }
 
 pub struct Server {
-    pub target: Target,
+    /// At least one; connection i goes to the i-th, by turns.
+    targets: Vec<Target>,
     pub http: SocketAddr,
     pub tokens: TokenSource,
     /// `None`: on another machine, so CPU and memory are unknown.
@@ -95,10 +103,12 @@ impl Server {
             }
         };
         let pid = match args.server_pid {
-            None if args.address.socket.ip().is_loopback() => Some(proc::listener_of(args.address.socket.port())?),
+            None if args.address[0].socket.ip().is_loopback() => {
+                Some(proc::listener_of(args.address[0].socket.port())?)
+            }
             given => given,
         };
-        Ok(Self { target: args.address.clone(), http: args.http, tokens, pid, started: None })
+        Ok(Self { targets: args.address.clone(), http: args.http, tokens, pid, started: None })
     }
 
     fn start(program: &Path, args: &ServerArgs, placement: &Placement) -> Result<Self, BenchError> {
@@ -137,8 +147,17 @@ impl Server {
             Transport::Tcp => tcp.to_string(),
             Transport::Ws => format!("ws://{websocket}/ws"),
         };
-        let target = Target::parse(&target).map_err(BenchError::Setup)?;
-        Ok(Self { target, http, tokens, pid, started: Some(started) })
+        let targets = vec![Target::parse(&target).map_err(BenchError::Setup)?];
+        Ok(Self { targets, http, tokens, pid, started: Some(started) })
+    }
+
+    /// Where connection `serial` goes.
+    pub fn target(&self, serial: usize) -> &Target {
+        &self.targets[serial % self.targets.len()]
+    }
+
+    pub fn transport(&self) -> Transport {
+        self.target(0).transport()
     }
 
     /// Stops a server that was started here. An end other than a clean one is an error.
