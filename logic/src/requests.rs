@@ -4,6 +4,7 @@
 //! and device rows; may run on any task, many at once, a bounded number of reads; a store that is away is answered RETRY.
 
 mod devices;
+mod joined_reads;
 mod large;
 mod list_members;
 mod pull;
@@ -23,8 +24,10 @@ use crate::worker::{Refused, Shared};
 use bytes::Bytes;
 use im_proto::client::{self, client_frame::Command, server_frame::Body};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId};
-use im_storage::ports::{GatewayBoot, Login, StoreError};
+use im_storage::ports::{EntryRow, GatewayBoot, Login, StoreError};
+use joined_reads::JoinedReads;
 use prost::Message as _;
+use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Reads under way at once; beyond it they are answered BUSY. A storm of syncs must not take all memory.
@@ -37,6 +40,8 @@ pub struct Requests {
     epoch: Epoch,
     reads: Semaphore,
     devices: sign_in::KnownDevices,
+    heads: JoinedReads<LogId, Option<EntryRow>>,
+    ranges: JoinedReads<(LogId, Seq, usize), Arc<[EntryRow]>>,
 }
 
 /// A delimited `ServerFrame`, and up to which version it told the connection of everything.
@@ -63,7 +68,14 @@ impl Requests {
             keys,
             reads: Semaphore::new(READS_AT_ONCE_MAX),
             devices: sign_in::KnownDevices::new(),
+            heads: JoinedReads::new(),
+            ranges: JoinedReads::new(),
         }
+    }
+
+    /// The last entry of a log.
+    async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
+        self.heads.ask(log.clone(), || self.shared.ports.log.head(log)).await
     }
 
     /// Answers a pull, a sync or a list of members. `frame` is an encoded `ClientFrame`.

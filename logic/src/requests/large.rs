@@ -98,7 +98,7 @@ impl Requests {
     /// How far conversations have come; those without an entry are left out.
     pub async fn large_heads(&self, logs: &[LogId]) -> Result<Vec<LargeHead>, StoreError> {
         let head = async |log: LogId| {
-            let Some(row) = self.shared.ports.log.head(&log).await? else { return Ok::<_, StoreError>(None) };
+            let Some(row) = self.head(&log).await? else { return Ok::<_, StoreError>(None) };
             let is_large = entry::members(&log, &row)? > self.shared.config.large_members_min;
             Ok(Some(LargeHead { log, seq: row.seq, is_large }))
         };
@@ -175,7 +175,7 @@ impl Requests {
     async fn large_shown(&self, user: &UserId) -> Result<Vec<Shown>, Failure> {
         let large = if planted("large_heads_not_synced") { Vec::new() } else { self.large_of(user).await? };
         let shown = async |(log, membership): (LogId, Membership)| {
-            let Some(row) = self.shared.ports.log.head(&log).await? else { return Ok::<_, Failure>(None) };
+            let Some(row) = self.head(&log).await? else { return Ok::<_, Failure>(None) };
             let head = entry::read(&log, &row)?;
             let is_known = head.members_seq <= membership.header.applied_seq;
             Ok(is_known.then(|| Shown { head: row.seq, ordinal: Ordinal(head.entry.ordinal), log }))

@@ -10,6 +10,8 @@ use crate::frame::{self, Pulled};
 use crate::planted::planted;
 use crate::refusal::{Failure, Refusal};
 use im_proto::{Epoch, LogId, Seq, UserId, client};
+use im_storage::ports::{EntryRow, StoreError};
+use std::sync::Arc;
 
 /// Entries and bytes of one answer. A server frame has at most 256 KiB.
 const ENTRIES_MAX: usize = 200;
@@ -39,21 +41,26 @@ impl Requests {
         let start = from.max(access.floor);
         let (mut entries, mut floor) = (Vec::new(), access.floor);
         if start <= head {
-            let rows = self.shared.ports.log.range(&log, start, page(pull.limit, ENTRIES_MAX), BYTES_MAX).await?;
+            let rows = self.range(&log, start, page(pull.limit, ENTRIES_MAX)).await?;
             // What is no longer kept is below everybody's floor.
             floor = rows.first().map_or(floor, |first| if first.seq > start { first.seq } else { floor });
-            for row in rows.into_iter().take_while(|row| row.seq <= head) {
-                entries.push(entry::bytes(&log, row)?);
+            for row in rows.iter().take_while(|row| row.seq <= head) {
+                entries.push(entry::bytes(&log, row.clone())?);
             }
         }
         let pulled = Pulled { log: &log, epoch: self.epoch, head, floor, entries: &entries };
         Ok(ReadAnswer::of(frame::pulled(request_id, &pulled)))
     }
 
+    async fn range(&self, log: &LogId, from: Seq, entries_max: usize) -> Result<Arc<[EntryRow]>, StoreError> {
+        let read = async || Ok(self.shared.ports.log.range(log, from, entries_max, BYTES_MAX).await?.into());
+        self.ranges.ask((log.clone(), from, entries_max), read).await
+    }
+
     /// The head of the log, if the directory is known to show every change of members up to it. In the moment between an
     /// entry's storing and its projection a removed member would read on; then it is asked to come again.
     async fn visible_head(&self, log: &LogId, access: &Access) -> Result<Seq, Failure> {
-        let Some(head) = self.shared.ports.log.head(log).await? else { return Ok(Seq(0)) };
+        let Some(head) = self.head(log).await? else { return Ok(Seq(0)) };
         let is_stale = entry::members_seq(log, &head)? > access.applied && !planted("stale_member_reads");
         if access.last.is_none() && is_stale {
             return Err(Refusal::UNAVAILABLE.into());
