@@ -1,11 +1,12 @@
 //! Faults of every kind at random moments under load, as many as `IM_CHAOS_FAULTS` says; then the whole history is checked.
 //!
-//! The seed chooses faults, their order and how long they last. Each kind comes up once before any comes up again.
+//! The seed chooses faults, their order and how long they last. Each kind comes up once before any comes up again. A long run
+//! has a heavier load (`IM_CHAOS_CIRCLES`) and lets faults wait until its share of the messages is acked (`IM_CHAOS_ACKED`).
 
 mod away;
 mod fault;
 mod own_services;
-mod proxy;
+pub mod proxy;
 mod scene;
 
 use crate::harness::load::{Load, seed};
@@ -18,8 +19,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 const FAULTS: u32 = 20;
-/// So many faults make one history, which is checked before the next begins: it has to fit into memory.
+/// So many faults, or the first fault behind so many events, make one history, which is checked before the next begins: it
+/// has to fit into memory.
 const FAULTS_OF_A_HISTORY: u32 = 40;
+const EVENTS_OF_A_HISTORY: usize = 1_000_000;
+/// Between two looks at how many messages are acked.
+const LOOK: Duration = Duration::from_millis(100);
 /// Between the end of a fault and the next: some faults meet clients that have not come back yet.
 const PAUSE_MS: std::ops::Range<u64> = 0..1_000;
 /// Everybody's commands are answered again this long after a fault: ten times the bound for a worker that died.
@@ -37,24 +42,35 @@ fn is_wanted(kind: Kind) -> bool {
     std::env::var("IM_CHAOS_ONLY").map_or(true, |only| only.split(',').any(|name| name == format!("{kind:?}")))
 }
 
+/// A number of the environment, which `scripts/chaos` sets.
+fn wanted(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_fault_of_roles_services_or_links_loses_doubles_or_reorders_anything() {
-    let faults: u32 = std::env::var("IM_CHAOS_FAULTS").ok().and_then(|text| text.parse().ok()).unwrap_or(FAULTS);
+    let (faults, circles) = (wanted("IM_CHAOS_FAULTS", FAULTS), wanted("IM_CHAOS_CIRCLES", 1));
+    let acked_of_a_fault = u64::from(wanted("IM_CHAOS_ACKED", 0).div_ceil(faults));
     let mut rng = StdRng::seed_from_u64(seed());
     let mut records: BTreeMap<Kind, Record> = BTreeMap::new();
     let (mut deck, mut acked, mut number) = (Vec::new(), 0, 0);
+    let mut under_load = Duration::ZERO;
     let mut scene = Scene::start().await;
     while number < faults {
-        let load = Load::start(&scene.server, rng.random()).await;
-        for _ in 0..FAULTS_OF_A_HISTORY.min(faults - number) {
+        let load = Load::start_circles(&scene.server, rng.random(), circles as usize).await;
+        let (begun, first) = (Instant::now(), number);
+        while number < faults && number - first < FAULTS_OF_A_HISTORY && load.events() < EVENTS_OF_A_HISTORY {
             number += 1;
             tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
+            while load.acked() < acked_of_a_fault * u64::from(number - first) {
+                tokio::time::sleep(LOOK).await;
+            }
             if deck.is_empty() {
                 deck.extend(KINDS.into_iter().filter(|kind| is_wanted(*kind)));
                 deck.shuffle(&mut rng);
             }
             let kind = deck.pop().unwrap();
-            println!("fault {number} of {faults}: {kind:?}");
+            println!("fault {number} of {faults}: {kind:?}, {} messages of this history are acked", load.acked());
             let what = kind.strike(&mut scene, &mut rng).await;
             let over = Instant::now();
             load.is_answered(RECOVERY_DEADLINE).await;
@@ -64,12 +80,14 @@ async fn no_fault_of_roles_services_or_links_loses_doubles_or_reorders_anything(
             record.struck += 1;
             record.slowest = record.slowest.max(recovered);
         }
+        under_load += begun.elapsed();
         acked += load.finish(&scene.server).await;
         if number < faults {
             scene.renew();
         }
     }
-    println!("faults {faults}, acked messages {acked}");
+    let per_s = acked as f64 / under_load.as_secs_f64();
+    println!("faults {faults}, acked messages {acked}, {per_s:.0} a second of load and faults");
     for (kind, Record { struck, slowest }) in records {
         println!("  {struck} {kind:?}, answered again at most {} ms later", slowest.as_millis());
     }

@@ -5,7 +5,7 @@
 
 use crate::harness::app::App;
 use crate::harness::history::History;
-use crate::harness::load::converge_and_check;
+use crate::harness::load::{converge_and_check, names};
 use crate::harness::raw::within;
 use crate::harness::server::{Server, Settings};
 use im_proto::LogId;
@@ -165,7 +165,7 @@ async fn every_point_under_every_command(start: usize, of: usize) {
             struck.insert((point.to_owned(), "recovery"));
         }
         println!("{point}");
-        converge_and_check(&scene.server, &scene.apps, &scene.history).await;
+        converge_and_check(&scene.server, &names(0), &scene.apps, &scene.history).await;
     }
     println!("kills at fault points {}", struck.len());
     for (point, command) in &struck {

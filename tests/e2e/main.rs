@@ -29,5 +29,7 @@ mod kill_points;
 mod large_conversations;
 mod page;
 mod process;
+#[cfg(feature = "services")]
+mod recovery;
 mod restore;
 mod traces;

@@ -38,6 +38,9 @@ pub struct Seen {
     pub unanswered: usize,
     /// Commands that were answered for good.
     pub answered: u64,
+    /// Messages among them that were acked.
+    #[cfg_attr(not(feature = "services"), allow(dead_code, reason = "only long runs of chaos count while they run"))]
+    pub acked: u64,
     pub syncs: usize,
     pub disconnects: usize,
 }
@@ -221,6 +224,7 @@ impl Recorder {
             E::Acked { client_message_id, epoch, seq, server_time_ms, .. } => {
                 let Some(op) = self.take(&client_message_id) else { return };
                 self.ended(Event::Stored { op, epoch: epoch.0, seq: seq.0, server_time_ms });
+                self.seen.send_modify(|seen| seen.acked += 1);
             }
             E::Refused { client_message_id, .. } => {
                 let Some(op) = self.take(&client_message_id) else { return };

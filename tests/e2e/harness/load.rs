@@ -1,8 +1,9 @@
 //! Users who do everything at once, and the end of a run.
 //!
-//! In: a server, a seed. Out: apps that send, read, create groups, add, remove and leave at random until told to stop; then
-//! the verdict of the checker. Always: what is done follows from the seed alone (when it happens does not), and a device
-//! has a bounded number of commands without an answer.
+//! In: a server, a seed, a number of circles. Out: apps that send, read, create groups, add, remove and leave at random until
+//! told to stop; then the verdict of the checker. Always: what is done follows from the seed alone (when it happens does not);
+//! a device has a bounded number of commands without an answer; a circle knows nobody outside of it and has a history of its
+//! own.
 
 use super::app::{App, Seen};
 use super::checker::assert_contract_held;
@@ -19,9 +20,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 const USERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
-/// Ann has two devices: what she does on one must reach the other.
-const DEVICES: [(&str, &str); 5] =
-    [("ann", "phone"), ("ann", "tablet"), ("bob", "phone"), ("cid", "phone"), ("dan", "phone")];
+/// By the user's place among the names. Ann has two devices: what she does on one must reach the other.
+const DEVICES: [(usize, &str); 5] = [(0, "phone"), (0, "tablet"), (1, "phone"), (2, "phone"), (3, "phone")];
 const UNANSWERED_MAX: usize = 12;
 const GROUPS_EACH_MAX: usize = 3;
 /// Between two commands of a device: so many a second, not as many as the machine can.
@@ -30,8 +30,14 @@ const PACE_MS: std::ops::Range<u64> = 0..12;
 #[cfg(feature = "services")]
 const REDIAL: Duration = Duration::from_secs(1);
 
-/// Apps under load.
+/// Apps under load: one circle, or as many as the load has to be heavy.
 pub struct Load {
+    circles: Vec<Circle>,
+}
+
+/// Users who know each other and nobody else.
+struct Circle {
+    names: [String; 4],
     history: History,
     stop: watch::Sender<bool>,
     users: Vec<JoinHandle<App>>,
@@ -41,39 +47,34 @@ pub struct Load {
 }
 
 impl Load {
-    /// The group that everybody knows is ann's; it must exist before the others talk in it.
     pub async fn start(server: &Server, seed: u64) -> Self {
-        let history = History::default();
-        let stop = watch::Sender::new(false);
-        let mut apps: Vec<App> =
-            DEVICES.iter().map(|(user, device)| App::start(server, user, device, &history)).collect();
-        let group = apps[0].create_group(&USERS[1..3]);
-        apps[0].settled().await;
-        let clients = apps.iter().map(|app| app.client.clone()).collect();
-        let seen = apps.iter().map(App::subscribe).collect();
-        let users = apps.into_iter().enumerate().map(|(number, app)| {
-            let rng = StdRng::seed_from_u64(seed.wrapping_add(number as u64));
-            let user = User { creates: number == 0, app, rng, groups: vec![group.clone()], created: 0 };
-            tokio::spawn(user.act_until(stop.subscribe()))
-        });
-        Self { users: users.collect(), history, stop, clients, seen }
+        Self { circles: vec![Circle::start(server, seed, 0).await] }
+    }
+
+    #[cfg(feature = "services")]
+    pub async fn start_circles(server: &Server, seed: u64, circles: usize) -> Self {
+        let mut started = Vec::new();
+        for number in 0..circles {
+            started.push(Circle::start(server, seed, number).await);
+        }
+        Self { circles: started }
     }
 
     /// Everybody dials now instead of after a growing delay.
     pub async fn reconnect(&self) {
-        for client in &self.clients {
-            client.reconnect().await.unwrap();
+        for circle in &self.circles {
+            circle.reconnect().await;
         }
     }
 
     /// Waits until every device was answered a command that it gave after this call.
     #[cfg(feature = "services")]
     pub async fn is_answered(&self, deadline: Duration) {
-        let wanted: Vec<u64> =
-            self.seen.iter().map(|seen| seen.borrow().answered + UNANSWERED_MAX as u64 + 1).collect();
+        let wanted = |seen: &watch::Receiver<Seen>| seen.borrow().answered + UNANSWERED_MAX as u64 + 1;
+        let devices = self.circles.iter().flat_map(|circle| &circle.seen);
+        let devices: Vec<_> = devices.map(|seen| (seen.clone(), wanted(seen))).collect();
         let all = async {
-            for (seen, wanted) in self.seen.iter().zip(wanted) {
-                let mut seen = seen.clone();
+            for (mut seen, wanted) in devices {
                 while seen.borrow_and_update().answered < wanted {
                     self.reconnect().await;
                     let _ = tokio::time::timeout(REDIAL, seen.wait_for(|seen| seen.answered >= wanted)).await;
@@ -84,23 +85,86 @@ impl Load {
         assert!(answered.is_ok(), "somebody had no answer within {deadline:?}");
     }
 
+    /// How many messages were acked so far.
+    #[cfg(feature = "services")]
+    pub fn acked(&self) -> u64 {
+        self.circles.iter().flat_map(|circle| &circle.seen).map(|seen| seen.borrow().acked).sum()
+    }
+
+    /// How many messages to users were refused for good.
+    #[cfg(feature = "services")]
+    pub fn refused_to_users(&self) -> usize {
+        self.circles.iter().map(|circle| refused_to_users(&circle.history.lock().events)).sum()
+    }
+
+    /// How much memory this load keeps: events of all histories.
+    #[cfg(feature = "services")]
+    pub fn events(&self) -> usize {
+        self.circles.iter().map(|circle| circle.history.lock().events.len()).sum()
+    }
+
     /// The stream of one device breaks.
     pub async fn cut_a_link(&self, rng: &mut StdRng) {
-        self.clients.choose(rng).unwrap().cut_link().await.unwrap();
+        let clients: Vec<_> = self.circles.iter().flat_map(|circle| &circle.clients).collect();
+        clients.choose(rng).unwrap().cut_link().await.unwrap();
     }
 
     /// Nobody begins anything new; everything begun ends, everybody sees everything, and the contract held. Answers how many
     /// messages were acked.
     pub async fn finish(self, server: &Server) -> usize {
-        self.stop.send_replace(true);
+        for circle in &self.circles {
+            circle.stop.send_replace(true);
+        }
         self.reconnect().await;
+        let mut acked = 0;
+        for circle in self.circles {
+            acked += circle.finish(server).await;
+        }
+        acked
+    }
+}
+
+impl Circle {
+    /// The group that everybody knows is ann's; it must exist before the others talk in it.
+    async fn start(server: &Server, seed: u64, number: usize) -> Self {
+        let names = names(number);
+        let history = History::default();
+        let stop = watch::Sender::new(false);
+        let start = |(user, device): &(usize, &str)| App::start(server, &names[*user], device, &history);
+        let mut apps: Vec<App> = DEVICES.iter().map(start).collect();
+        let group = apps[0].create_group(&[&names[1], &names[2]]);
+        apps[0].settled().await;
+        let clients = apps.iter().map(|app| app.client.clone()).collect();
+        let seen = apps.iter().map(App::subscribe).collect();
+        let mut users = Vec::new();
+        for (device, app) in apps.into_iter().enumerate() {
+            let rng = StdRng::seed_from_u64(seed.wrapping_add((number * DEVICES.len() + device) as u64));
+            let (names, groups) = (names.clone(), vec![group.clone()]);
+            let user = User { creates: device == 0, app, rng, names, groups, created: 0 };
+            users.push(tokio::spawn(user.act_until(stop.subscribe())));
+        }
+        Self { names, users, history, stop, clients, seen }
+    }
+
+    async fn reconnect(&self) {
+        for client in &self.clients {
+            client.reconnect().await.unwrap();
+        }
+    }
+
+    async fn finish(self, server: &Server) -> usize {
         let mut apps = Vec::new();
         for user in self.users {
             apps.push(user.await.unwrap());
         }
-        converge_and_check(server, &apps, &self.history).await;
+        converge_and_check(server, &self.names, &apps, &self.history).await;
         acked_messages(&self.history.lock().events)
     }
+}
+
+/// The users of a circle; those of the first are called plainly.
+pub fn names(circle: usize) -> [String; 4] {
+    USERS.map(|user| if circle == 0 { user.to_owned() } else { format!("{user}-{circle}") })
 }
 
 fn acked_messages(events: &[Event]) -> usize {
@@ -113,13 +177,26 @@ fn acked_messages(events: &[Event]) -> usize {
     events.iter().filter(|event| matches!(event, Event::Stored { op, .. } if messages.contains(op))).count()
 }
 
+#[cfg(feature = "services")]
+fn refused_to_users(events: &[Event]) -> usize {
+    let mut to_users = HashSet::new();
+    for event in events {
+        if let Event::Invoked { op, log, what: What::Message(_), .. } = event
+            && !log.starts_with('g')
+        {
+            to_users.insert(*op);
+        }
+    }
+    events.iter().filter(|event| matches!(event, Event::Refused { op } if to_users.contains(op))).count()
+}
+
 /// Waits for all answers and all heads, reads everything back and checks the whole history.
-pub async fn converge_and_check(server: &Server, apps: &[App], history: &History) {
+pub async fn converge_and_check(server: &Server, users: &[String], apps: &[App], history: &History) {
     for app in apps {
         app.settled().await;
     }
     let mut read_backs = Vec::new();
-    for user in USERS {
+    for user in users {
         for device in ["fresh-1", "fresh-2"] {
             read_backs.push(read_back(server, user, device).await);
         }
@@ -130,16 +207,18 @@ pub async fn converge_and_check(server: &Server, apps: &[App], history: &History
             app.shows(&conversation.state.conversation_id, conversation.state.head_seq).await;
         }
     }
-    let events = history.events();
+    // Not cloned: of a long run it is the most of the memory.
+    let events = &history.lock().events;
     let entries: usize = read_backs.iter().flat_map(|read| &read.conversations).map(|c| c.entries.len()).sum();
     println!("{} events, {entries} entries read back", events.len());
-    assert_contract_held(&events, &read_backs);
+    assert_contract_held(events, &read_backs);
 }
 
 /// One device and whoever holds it.
 struct User {
     app: App,
     rng: StdRng,
+    names: [String; 4],
     /// May add and remove in the common group.
     creates: bool,
     groups: Vec<LogId>,
@@ -173,7 +252,7 @@ impl User {
     async fn act(&mut self) {
         match self.rng.random_range(0..100) {
             0..45 => {
-                let to = *USERS.choose(&mut self.rng).unwrap();
+                let to = self.names.choose(&mut self.rng).unwrap();
                 self.app.send_to_user(to).await;
             }
             45..80 => {
@@ -185,7 +264,7 @@ impl User {
             97..98 => self.leave_or_return(),
             98..100 if self.created < GROUPS_EACH_MAX => {
                 self.created += 1;
-                let others: Vec<&str> = USERS.sample(&mut self.rng, 2).copied().collect();
+                let others: Vec<&str> = self.names.sample(&mut self.rng, 2).map(String::as_str).collect();
                 let group = self.app.create_group(&others);
                 self.groups.push(group);
             }
@@ -205,17 +284,18 @@ impl User {
     /// The common group: dan comes and goes, who left is asked back.
     fn change_members(&mut self) {
         let group = self.groups[0].clone();
+        let [_, bob, cid, dan] = &self.names;
         match self.rng.random_range(0..4) {
-            0 => self.app.remove_member(&group, "dan"),
-            1 => self.app.add_member(&group, "bob"),
-            2 => self.app.add_member(&group, "cid"),
-            _ => self.app.add_member(&group, "dan"),
+            0 => self.app.remove_member(&group, dan),
+            1 => self.app.add_member(&group, bob),
+            2 => self.app.add_member(&group, cid),
+            _ => self.app.add_member(&group, dan),
         }
     }
 
     fn leave_or_return(&mut self) {
         let group = self.groups[0].clone();
-        if !self.creates && self.app.device.user != "ann" {
+        if !self.creates && self.app.device.user != self.names[0] {
             self.app.leave(&group);
         }
     }

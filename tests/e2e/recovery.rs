@@ -1,0 +1,76 @@
+//! How long clients of a cluster wait when a role ends or is killed, and that they notice nothing else.
+//!
+//! The deadlines are ten times the bounds of the design, so that a slow machine fails no test; what was measured is printed.
+
+use crate::chaos::proxy::Proxy;
+use crate::harness::app::{App, Seen};
+use crate::harness::endpoint::Endpoint;
+use crate::harness::history::History;
+use crate::harness::load::{Load, seed};
+use crate::harness::process::Process;
+use crate::harness::server::{Server, Settings};
+use std::time::{Duration, Instant};
+use tokio::task::block_in_place;
+
+/// The bound is 12 s.
+const REPLACED_DEADLINE: Duration = Duration::from_secs(120);
+/// The bound is 5 s.
+const SYNCED_DEADLINE: Duration = Duration::from_secs(50);
+const DEVICES: usize = 100;
+
+fn roll(process: &mut Process) {
+    process.terminate();
+    let status = process.wait();
+    assert!(status.success(), "{:?} ended with {status}\n{}", process.role(), process.tail());
+    process.restart();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_of_every_role_is_hidden_from_clients() {
+    let mut server = Server::start_cluster(Settings::for_tests());
+    let load = Load::start(&server, seed()).await;
+    for number in 0..4 {
+        let begun = Instant::now();
+        let process = if number < 2 { server.worker(number) } else { server.gateway(number - 2) };
+        let role = process.role();
+        block_in_place(|| roll(process));
+        let rolled = begun.elapsed();
+        load.is_answered(REPLACED_DEADLINE).await;
+        println!("{role:?}: a new process after {rolled:?}, everybody was answered after {:?}", begun.elapsed());
+    }
+    assert_eq!(load.refused_to_users(), 0, "nothing forbids a message to a user");
+    load.finish(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_gateway_that_is_killed_are_synced_by_another() {
+    let mut server = Server::start_cluster(Settings::for_tests());
+    let of = |process: &Process| Endpoint::of_this_run(process.addresses.tcp, process.addresses.websocket).socket();
+    let gateways = [0, 1].map(|number| of(server.gateway(number)));
+    let balancer = Proxy::start(vec![gateways[0]]).await;
+    server.set_doors(vec![Endpoint::of_this_run(balancer.address, balancer.address)]);
+    let history = History::default();
+    let start = |number| App::start(&server, &format!("user-{number}"), "phone", &history);
+    let apps: Vec<App> = (0..DEVICES).map(start).collect();
+    for app in &apps {
+        app.until("is synced", |seen| seen.syncs > 0).await;
+    }
+    balancer.lead_to(gateways.into());
+    let before: Vec<Seen> = apps.iter().map(App::seen).collect();
+    block_in_place(|| server.gateway(0).kill9());
+    let killed = Instant::now();
+    let synced = apps.iter().zip(before).map(|(app, before)| {
+        let (mut seen, device) = (app.subscribe(), app.device.clone());
+        tokio::spawn(async move {
+            let again = seen.wait_for(|seen| seen.disconnects > before.disconnects && seen.syncs > before.syncs);
+            assert!(tokio::time::timeout(SYNCED_DEADLINE, again).await.is_ok(), "{device:?} is not synced");
+            killed.elapsed()
+        })
+    });
+    let mut waited = Vec::new();
+    for synced in synced.collect::<Vec<_>>() {
+        waited.push(synced.await.unwrap());
+    }
+    waited.sort();
+    println!("synced by another gateway: p50 {:?}, p99 {:?}", waited[DEVICES / 2], waited[DEVICES * 99 / 100]);
+}
