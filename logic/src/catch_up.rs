@@ -86,8 +86,12 @@ impl CatchUps {
         }
     }
 
+    pub fn len(&self) -> usize {
+        self.waiting.len() + usize::from(self.running.is_some())
+    }
+
     pub fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_none()
+        self.len() == 0
     }
 
     /// The next one that is caught up; waits for ever when nothing is to be done. May be cancelled.

@@ -37,6 +37,7 @@ impl Worker {
     async fn consume(&mut self, consumer: &mut dyn Consumer, ready: watch::Sender<bool>) -> Result<(), Stopped> {
         let mut cover_at = Instant::now() + self.idle_cover_interval();
         loop {
+            self.count_partitions();
             let mut stop = self.stop.clone();
             let consumed = tokio::select! {
                 biased;

@@ -1,7 +1,7 @@
 //! What the logic counts.
 //!
-//! In: one call per event or batch. Out: plain counters that the composition root prints. Always: counters only rise; one
-//! value is shared by all workers and requests of the process.
+//! In: one call per event or batch. Out: plain counters that the composition root prints. Always: counters only rise, but
+//! for those of partitions; one value is shared by all workers and requests of the process.
 
 use im_observe::{Durations, Sizes};
 use im_proto::client::ErrorCode;
@@ -42,6 +42,9 @@ pub struct LogicMetrics {
     pub large_pushes: AtomicU64,
     /// Entries repeated into the projections at start or after a take-over.
     pub caught_up_entries: AtomicU64,
+    /// Partitions taken over: those whose projections have caught up with the log, and those that are behind it.
+    pub partitions_caught_up: AtomicU64,
+    pub partitions_behind: AtomicU64,
     /// Partitions repeated because a projection had lost rows or claims.
     pub projections_repaired: AtomicU64,
     /// Calls of a store that failed; the worker waited and tried again, or the request was refused.

@@ -22,6 +22,7 @@ use lru::LruCache;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
@@ -127,6 +128,8 @@ pub(crate) struct Worker {
     pub inbox_behind: bool,
     /// Partitions that are not covered yet: their projections may lack what is in the log.
     pub catch_ups: CatchUps,
+    /// How many of `owned` and `catch_ups` are in the metrics.
+    pub counted: [u64; 2],
     pub stop: watch::Receiver<bool>,
 }
 
@@ -141,6 +144,7 @@ impl Worker {
             reads: ReadMarks::default(),
             inbox_behind: false,
             catch_ups: CatchUps::new(shared.clone(), stop.clone()),
+            counted: [0; 2],
             stop,
             shared,
         }
@@ -159,6 +163,17 @@ impl Worker {
         }
         self.owned.remove(&partition);
         self.catch_ups.forget(partition);
+    }
+
+    /// Whoever looks from outside sees which partitions a sync can rely on.
+    pub fn count_partitions(&mut self) {
+        let (owned, behind) = (self.owned.len() as u64, self.catch_ups.len() as u64);
+        let now = if self.inbox_behind { [0, owned + behind] } else { [owned, behind] };
+        let metrics = [&self.shared.metrics.partitions_caught_up, &self.shared.metrics.partitions_behind];
+        for ((counted, now), metric) in self.counted.iter_mut().zip(now).zip(metrics) {
+            metric.fetch_add(now.wrapping_sub(*counted), Ordering::Relaxed);
+            *counted = now;
+        }
     }
 
     pub fn patience(&self, what: &'static str) -> Patience {

@@ -1,7 +1,8 @@
 //! The gateway's side of what it asks the logic.
 //!
 //! In: calls. Out: answers, or that there is none. Always: an attempt has its deadline; an attempt that got no answer is
-//! repeated, by turns at all endpoints, for every call here may be; what was refused is not.
+//! repeated at the next endpoint, for every call here may be; what was refused is not; an endpoint that gave no answer is
+//! passed over for a moment, unless all are.
 
 use crate::config::{CallOptions, ConfigError};
 use crate::generated::conversation_service_client::ConversationServiceClient;
@@ -9,7 +10,9 @@ use crate::generated::device_service_client::DeviceServiceClient;
 use crate::generated::session_service_client::SessionServiceClient;
 use crate::tls;
 use im_proto::services::*;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
@@ -17,6 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Before a call is repeated.
 const PAUSE: Duration = Duration::from_millis(50);
+/// So long an endpoint is passed over. A worker that is frozen costs one call its deadline this often, not every second call.
+const SUSPECT_MS: u64 = 2_000;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {
@@ -28,10 +33,41 @@ pub enum CallError {
     Refused(String),
 }
 
+/// The logic roles, asked by turns.
+struct Peers {
+    all: Vec<Peer>,
+    next: AtomicUsize,
+    since: Instant,
+}
+
+struct Peer {
+    channel: Channel,
+    /// In milliseconds since the client was made.
+    suspect_until_ms: AtomicU64,
+}
+
+impl Peers {
+    fn next(&self) -> &Peer {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let by_turns = || (0..self.all.len()).map(|step| &self.all[first.wrapping_add(step) % self.all.len()]);
+        let now_ms = self.now_ms();
+        let trusted = by_turns().find(|peer| peer.suspect_until_ms.load(Ordering::Relaxed) <= now_ms);
+        trusted.unwrap_or(&self.all[first % self.all.len()])
+    }
+
+    fn suspect(&self, peer: &Peer) {
+        peer.suspect_until_ms.store(self.now_ms() + SUSPECT_MS, Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.since.elapsed().as_millis() as u64
+    }
+}
+
 /// Calls to the logic roles. Cheap to clone; the connections are shared and made when they are needed.
 #[derive(Clone)]
 pub struct LogicClient {
-    channel: Channel,
+    peers: Arc<Peers>,
     timeout: Duration,
     attempts: u32,
 }
@@ -39,10 +75,16 @@ pub struct LogicClient {
 impl LogicClient {
     /// Must be called on a tokio runtime.
     pub fn new(options: &CallOptions) -> Result<Self, ConfigError> {
-        let endpoints: Vec<Endpoint> =
-            options.endpoints.iter().map(|text| endpoint(text, options)).collect::<Result<_, _>>()?;
-        let channel = Channel::balance_list(endpoints.into_iter());
-        Ok(Self { channel, timeout: options.timeout, attempts: options.attempts.max(1) })
+        let peer = |text: &String| {
+            let channel = endpoint(text, options)?.connect_lazy();
+            Ok(Peer { channel, suspect_until_ms: AtomicU64::new(0) })
+        };
+        let all: Vec<Peer> = options.endpoints.iter().map(peer).collect::<Result<_, ConfigError>>()?;
+        if all.is_empty() {
+            return Err(ConfigError::Endpoint(String::new()));
+        }
+        let peers = Arc::new(Peers { all, next: AtomicUsize::new(0), since: Instant::now() });
+        Ok(Self { peers, timeout: options.timeout, attempts: options.attempts.max(1) })
     }
 
     pub async fn sign_in(&self, call: SignInCall) -> Result<SignInAnswer, CallError> {
@@ -97,7 +139,8 @@ impl LogicClient {
             let mut request = Request::new(call.clone());
             // Told to the other end too, which then stops working for nobody.
             request.set_timeout(self.timeout);
-            let answered = tokio::time::timeout(self.timeout, attempt(self.channel.clone(), request)).await;
+            let peer = self.peers.next();
+            let answered = tokio::time::timeout(self.timeout, attempt(peer.channel.clone(), request)).await;
             let status = match answered {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) => status,
@@ -106,6 +149,7 @@ impl LogicClient {
             if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented) {
                 return Err(CallError::Refused(status.message().to_owned()));
             }
+            self.peers.suspect(peer);
             if left == 0 {
                 return Err(CallError::NoAnswer(status.message().to_owned()));
             }

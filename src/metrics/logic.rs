@@ -31,6 +31,9 @@ pub fn print(out: &mut Text, logic: &LogicMetrics) {
     ] {
         out.counter(&format!("im_logic_{name}_total"), counter.load(Ordering::Relaxed));
     }
+    let partitions = [("caught_up", &logic.partitions_caught_up), ("behind", &logic.partitions_behind)];
+    let partitions = partitions.into_iter().map(|(state, number)| (state, number.load(Ordering::Relaxed)));
+    out.labelled(("im_logic_partitions", "gauge"), "projections", partitions);
     out.labelled(("im_logic_refused_total", "counter"), "code", logic.refused());
     out.labelled(("im_logic_dead_letters_total", "counter"), "reason", logic.set_aside());
     out.histogram("im_logic_batch_records", &logic.batch_records);

@@ -87,3 +87,18 @@ async fn calls_go_on_when_one_of_two_logics_is_gone_and_when_it_is_back() {
         client.read(read(b"x")).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_logic_that_gives_no_answer_is_passed_over_and_costs_one_attempt_of_one_call() {
+    let (silent, lively) = (Arc::new(Logic { is_silent: true, ..Default::default() }), Arc::new(Logic::default()));
+    let (one, two) = (serve_logic(silent.clone(), None).await, serve_logic(lively.clone(), None).await);
+    let mut options = options([&one, &two].map(|served| format!("http://{}", served.address)).into());
+    (options.timeout, options.attempts) = (Duration::from_millis(100), 2);
+    let client = LogicClient::new(&options).unwrap();
+    for _ in 0..20 {
+        client.read(read(b"x")).await.unwrap();
+    }
+    let asked = silent.reads.load(Ordering::SeqCst);
+    assert!(asked < 10, "{asked} of 20 calls were given to it");
+    assert_eq!(lively.reads.load(Ordering::SeqCst), 20);
+}

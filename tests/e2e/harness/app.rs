@@ -11,7 +11,7 @@ use im_client::{Answer, Config, Recipient, Request};
 use im_proto::client::MessageBody;
 use im_proto::{ClientId, DeviceId, LogId, Seq, UserId};
 use prost::Message as _;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -35,7 +35,8 @@ pub struct Seen {
     pub cursors: BTreeMap<String, u64>,
     /// The user's own read cursors, merged as an app does.
     pub reads: BTreeMap<String, u64>,
-    pub unanswered: usize,
+    /// Commands without an end.
+    pub open: BTreeSet<Op>,
     /// Commands that were answered for good.
     pub answered: u64,
     /// Messages among them that were acked.
@@ -94,7 +95,9 @@ impl App {
         let what = What::Message(body.clone());
         let op = self.history.lock().invoked(&self.device, conversation.as_str(), id.as_str(), what);
         self.sends.lock().unwrap().insert(id.to_string(), op);
-        self.seen.send_modify(|seen| seen.unanswered += 1);
+        self.seen.send_modify(|seen| {
+            seen.open.insert(op);
+        });
         self.client.post(to, Some(id), body.into()).await.unwrap();
     }
 
@@ -134,7 +137,9 @@ impl App {
     fn request(&mut self, log: &LogId, what: What, request: Request) {
         let id = command_id(&request);
         let op = self.history.lock().invoked(&self.device, log.as_str(), &id, what);
-        self.seen.send_modify(|seen| seen.unanswered += 1);
+        self.seen.send_modify(|seen| {
+            seen.open.insert(op);
+        });
         let (client, recorder) = (self.client.clone(), self.recorder());
         self.tasks.push(tokio::spawn(async move {
             match client.request(request).await {
@@ -164,7 +169,7 @@ impl App {
 
     /// Waits until every command has ended.
     pub async fn settled(&self) {
-        self.until("every command has ended", |seen| seen.unanswered == 0).await;
+        self.until("every command has ended", |seen| seen.open.is_empty()).await;
     }
 
     /// Waits until the app was shown the conversation up to `seq`.
@@ -271,9 +276,10 @@ impl Recorder {
     }
 
     fn ended(&self, event: Event) {
+        let (Event::Stored { op, .. } | Event::Refused { op }) = event else { panic!("{event:?} ends nothing") };
         self.history.record(event);
         self.seen.send_modify(|seen| {
-            seen.unanswered -= 1;
+            seen.open.remove(&op);
             seen.answered += 1;
         });
     }

@@ -67,17 +67,19 @@ impl Load {
         }
     }
 
-    /// Waits until every device was answered a command that it gave after this call.
+    /// Waits until everything that is under way now has ended, and every device was answered a command that it gave after
+    /// this call.
     #[cfg(feature = "services")]
     pub async fn is_answered(&self, deadline: Duration) {
-        let wanted = |seen: &watch::Receiver<Seen>| seen.borrow().answered + UNANSWERED_MAX as u64 + 1;
         let devices = self.circles.iter().flat_map(|circle| &circle.seen);
-        let devices: Vec<_> = devices.map(|seen| (seen.clone(), wanted(seen))).collect();
+        let devices: Vec<_> = devices.map(|seen| (seen.clone(), seen.borrow().clone())).collect();
         let all = async {
-            for (mut seen, wanted) in devices {
-                while seen.borrow_and_update().answered < wanted {
+            for (mut seen, before) in devices {
+                let answered = before.answered + before.open.len() as u64 + 1;
+                let is_over = |seen: &Seen| seen.open.is_disjoint(&before.open) && seen.answered >= answered;
+                while !is_over(&seen.borrow_and_update()) {
                     self.reconnect().await;
-                    let _ = tokio::time::timeout(REDIAL, seen.wait_for(|seen| seen.answered >= wanted)).await;
+                    let _ = tokio::time::timeout(REDIAL, seen.wait_for(is_over)).await;
                 }
             }
         };
@@ -195,6 +197,8 @@ pub async fn converge_and_check(server: &Server, users: &[String], apps: &[App],
     for app in apps {
         app.settled().await;
     }
+    // Before that a sync may lack what a worker that died left undone.
+    server.is_caught_up().await;
     let mut read_backs = Vec::new();
     for user in users {
         for device in ["fresh-1", "fresh-2"] {
@@ -230,8 +234,8 @@ impl User {
         while !*stop.borrow() {
             let pause = Duration::from_millis(self.rng.random_range(PACE_MS));
             let room = async {
-                let mut unanswered = self.app.subscribe();
-                let _ = unanswered.wait_for(|seen| seen.unanswered < UNANSWERED_MAX).await;
+                let mut open = self.app.subscribe();
+                let _ = open.wait_for(|seen| seen.open.len() < UNANSWERED_MAX).await;
                 // The pace of a hand; nothing is waited for.
                 tokio::time::sleep(pause).await;
             };

@@ -12,8 +12,13 @@ use super::tokens::SigningKey;
 use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 pub use super::process::{Addresses, Folder, Launch, Role, Settings, binary};
+
+/// Between two looks at the metrics.
+const POLL: Duration = Duration::from_millis(20);
+const CAUGHT_UP_DEADLINE: Duration = Duration::from_secs(120);
 
 pub struct Server {
     /// Workers before gateways.
@@ -140,6 +145,30 @@ impl Server {
     /// One number of `/metrics`, by the start of its line; the sum when several lines match.
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.processes.iter().filter_map(|process| process.metric(name)).reduce(|a, b| a + b)
+    }
+
+    /// Until the projections show everything that is in the logs.
+    pub async fn is_caught_up(&self) {
+        let caught_up = async {
+            loop {
+                let number = |state| self.metric(&format!("im_logic_partitions{{projections=\"{state}\"}}"));
+                if number("behind") == Some(0.0) && number("caught_up") >= Some(self.partitions()) {
+                    return;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let in_time = tokio::time::timeout(CAUGHT_UP_DEADLINE, caught_up).await;
+        assert!(in_time.is_ok(), "projections are behind the logs after {CAUGHT_UP_DEADLINE:?}");
+    }
+
+    /// So many are taken over when nothing is amiss, or at least.
+    fn partitions(&self) -> f64 {
+        #[cfg(feature = "services")]
+        if self.deployment.is_some() {
+            return super::deployment::PARTITIONS as f64;
+        }
+        1.0
     }
 
     /// Resident memory in bytes.
