@@ -22,21 +22,25 @@ kafka_start() {
     -cp "$folder/programs/kafka/*")
   if [ ! -e "$data/initialized" ]; then
     rm -rf "$data" && mkdir -p "$data" || return 1
-    {
-      cat "$here/kafka/server.properties"
-      echo "listeners=PLAINTEXT://127.0.0.1:$(kafka_port),CONTROLLER://127.0.0.1:$(kafka_controller_port)"
-      # Where clients come back to; a test puts a proxy there.
-      echo "advertised.listeners=PLAINTEXT://127.0.0.1:${IM_SERVICES_KAFKA_ADVERTISED_PORT:-$(kafka_port)}"
-      echo "controller.quorum.voters=1@127.0.0.1:$(kafka_controller_port)"
-      echo "log.dirs=$data/log"
-    } >"$data/server.properties"
+    kafka_properties "$data" >"$data/server.properties"
     "${java[@]}" kafka.tools.StorageTool format -t "$(kafka_cluster_id)" -c "$data/server.properties" \
       >>"$(log_file kafka)" 2>&1 || return 1
     touch "$data/initialized"
   fi
+  # The ports may be others than last time.
+  kafka_properties "$data" >"$data/server.properties"
   # The classes as the first orderly stop leaves them: starts again with 3 s of CPU instead of 5.
   if [ -e "$archive" ]; then java+=("-XX:SharedArchiveFile=$archive"); else java+=("-XX:ArchiveClassesAtExit=$archive"); fi
   spawn kafka "${java[@]}" kafka.Kafka server.properties
+}
+
+kafka_properties() { # data folder
+  cat "$here/kafka/server.properties"
+  echo "listeners=PLAINTEXT://127.0.0.1:$(kafka_port),CONTROLLER://127.0.0.1:$(kafka_controller_port)"
+  # Where clients come back to; a test puts a proxy there.
+  echo "advertised.listeners=PLAINTEXT://127.0.0.1:${IM_SERVICES_KAFKA_ADVERTISED_PORT:-$(kafka_port)}"
+  echo "controller.quorum.voters=1@127.0.0.1:$(kafka_controller_port)"
+  echo "log.dirs=$1/log"
 }
 
 kafka_cluster_id() { head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | head -c 22; }
