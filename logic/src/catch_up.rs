@@ -176,6 +176,10 @@ async fn repeat_shard(
     if of_inbox == of_directory {
         return Ok(repeated);
     }
+    if of_inbox.is_none() {
+        // It lost everything: its rows follow from the heads, however many entries there are.
+        return Ok(repeated + rebuild(shared, shard, Lost::Inbox).await?);
+    }
     match repeat_from(shared, shard, of_inbox.clone(), end).await? {
         Some(more) => Ok(repeated + more),
         // The directory is whole by now.

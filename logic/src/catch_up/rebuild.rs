@@ -24,7 +24,11 @@ pub(super) enum Lost {
 
 /// Answers how many logs there were.
 pub(super) async fn rebuild(shared: &Shared, shard: Shard, lost: Lost) -> Result<usize, StoreError> {
-    tracing::warn!(shard = shard.index(), ?lost, "a projection is older than the order the log keeps; making it anew");
+    tracing::warn!(
+        shard = shard.index(),
+        ?lost,
+        "a projection has lost its rows, or is older than the order the log keeps; making it anew"
+    );
     let (mut after, mut count) = (None, 0);
     loop {
         let logs = shared.ports.log.logs(shard, after.as_ref(), LOGS_AT_ONCE_MAX).await?;
