@@ -1,4 +1,4 @@
-//! Projections that are older than the order the log still keeps, made anew from the logs themselves.
+//! Projections that lost their rows, or are older than the order the log still keeps, made anew from the logs themselves.
 //!
 //! In: a shard. Out: rows for every log of it. Always: idempotent; as long as the directory is whole the inbox is made from
 //! it and the heads alone, so its cost follows the members and not the messages.
