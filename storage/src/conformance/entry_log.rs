@@ -24,6 +24,7 @@ pub async fn entry_log(stores: &dyn Stores) {
     a_client_id_is_one_per_log_and_sender(&*entries).await;
     a_range_is_bounded_by_entries_and_bytes(&*entries).await;
     the_tail_names_what_lies_behind_a_cursor(&*entries).await;
+    a_tail_comes_to_an_end_while_more_is_stored(&*entries).await;
     the_logs_of_a_shard_can_be_listed(&*entries).await;
     a_race_for_a_seq_has_one_winner(&*entries).await;
 }
@@ -120,6 +121,25 @@ async fn the_tail_names_what_lies_behind_a_cursor(entries: &dyn EntryLog) {
     assert!(logs.iter().all(|log| left.contains(&(log.clone(), Seq(2)))), "released too much: {left:?}");
     a_tail_is_whole_or_forgotten(entries, &logs).await;
     assert_eq!(ok(entries.range(&logs[0], Seq(1), 10, 10_000).await).len(), 2, "only the order may be forgotten");
+}
+
+async fn a_tail_comes_to_an_end_while_more_is_stored(entries: &dyn EntryLog) {
+    let (log, start) = (log("busy"), ok(entries.end().await));
+    all_stored(&entries.append((1..=5).map(|seq| entry(&log, seq)).collect()).await, 5);
+    let end = ok(entries.end().await);
+    let (mut after, mut seqs) = (start, Vec::new());
+    for seq in 6.. {
+        let tail = ok(entries.tail(Shard::of(&log), Some(&after), &end, 3).await);
+        let Tail::Named { entries: named, next } = tail else { panic!("nothing was released") };
+        if named.is_empty() {
+            break;
+        }
+        seqs.extend(named.into_iter().filter(|(of, _)| *of == log).map(|(_, seq)| seq.0));
+        assert!(seq < 1_000, "it never ends: {seqs:?}");
+        all_stored(&entries.append(vec![entry(&log, seq)]).await, 1);
+        after = next;
+    }
+    assert!(seqs.starts_with(&[1, 2, 3, 4, 5]), "{seqs:?}");
 }
 
 /// From before what was released it may still be there, whole; it is never there in part and passed off as whole.

@@ -233,9 +233,13 @@ impl EntryLog for MongoEntryLog {
             let places = found.iter().map(|found| document::place(found).map(|(log, seq, _)| (log, seq)));
             let entries: Option<Vec<(LogId, Seq)>> = places.collect();
             let entries = entries.ok_or_else(|| StoreError::Damaged("a document without its place".to_owned()))?;
-            if let Some(last) = entries.last().cloned() {
-                return Ok(Tail::Named { entries, next: Place::In { window: at, last: Some(last) }.cursor() });
-            }
+            let Some(last) = entries.last().cloned() else { continue };
+            // A page that is not full has everything of its window from before now: what still comes is not waited for.
+            let next = match entries.len() < entries_max {
+                true => Place::In { window: at + 1, last: None },
+                false => Place::In { window: at, last: Some(last) },
+            };
+            return Ok(Tail::Named { entries, next: next.cursor() });
         }
         Ok(Tail::Named { entries: Vec::new(), next: until.clone() })
     }

@@ -66,8 +66,8 @@ pub trait Consumer: Send + 'static {
 
 #[derive(Debug)]
 pub enum Consumed {
-    /// Comes before any batch of the partition: the owner forgets what it knew of its logs and repeats what the projections
-    /// lack before it goes on.
+    /// Comes before any batch of the partition: the owner forgets what it knew of its logs, and repeats what the projections
+    /// lack. What was lost again before it was told is not told: its next owner has claimed it by then.
     Gained(Partition),
     Records(Batch),
     /// Another consumer has it, or will: what is under way of it may be finished (the store's keys make that harmless), its
