@@ -51,6 +51,8 @@ pub struct LogicMetrics {
     pub store_errors: AtomicU64,
     /// Logs that could not be read because stored data is damaged.
     pub damaged: AtomicU64,
+    /// Entries that were gone from the end of a log; tombstones are in their places.
+    pub lost_entries: AtomicU64,
     /// Requests answered: pull, sync, list members.
     pub reads: AtomicU64,
     pub sign_ins: AtomicU64,

@@ -5,6 +5,7 @@
 //! damaged log turns away its own commands only.
 
 pub(crate) mod load;
+mod lost_end;
 mod read_target;
 
 use crate::admit::Work;
@@ -37,8 +38,8 @@ impl Worker {
         let mut patience = self.patience("load a log");
         while !cold.is_empty() {
             let loads = std::mem::take(&mut cold).into_iter().map(|at| {
-                let (ports, log) = (self.shared.ports.clone(), lanes[at].log.clone());
-                async move { (at, load::load(&ports, &log).await) }
+                let (shared, log) = (self.shared.clone(), lanes[at].log.clone());
+                async move { (at, load::load(&shared, &log).await) }
             });
             let mut loaded = stream::iter(loads.collect::<Vec<_>>()).buffer_unordered(LOADS_AT_ONCE_MAX);
             let mut away = None;

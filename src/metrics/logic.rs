@@ -25,6 +25,7 @@ pub fn print(out: &mut Text, logic: &LogicMetrics) {
         ("projections_repaired", &logic.projections_repaired),
         ("store_errors", &logic.store_errors),
         ("damaged", &logic.damaged),
+        ("lost_entries", &logic.lost_entries),
         ("reads", &logic.reads),
         ("sign_ins", &logic.sign_ins),
         ("sign_ins_refused", &logic.sign_ins_refused),

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Every call that has a point on both sides.
-const CALLS: [&str; 37] = [
+const CALLS: [&str; 38] = [
     "entry_log.append",
     "entry_log.head",
     "entry_log.range",
@@ -34,6 +34,7 @@ const CALLS: [&str; 37] = [
     "directory.apply",
     "directory.record_reads",
     "directory.reads",
+    "directory.furthest_read",
     "directory.record_device",
     "directory.devices",
     "directory.claim",
@@ -249,6 +250,10 @@ impl<P: Directory + Named + ?Sized> Directory for Faulty<P> {
 
     async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError> {
         self.points.around("directory.reads", self.inner.reads(of)).await
+    }
+
+    async fn furthest_read(&self, log: &LogId) -> Result<Option<ReadMark>, StoreError> {
+        self.points.around("directory.furthest_read", self.inner.furthest_read(log)).await
     }
 }
 

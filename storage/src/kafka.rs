@@ -26,6 +26,9 @@ use std::time::Duration;
 /// No call waits longer for a broker.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A topic that was deleted and made anew, or got more partitions, is noticed after this time.
+const METADATA_REFRESH_MS: &str = "10000";
+
 /// How to reach the brokers, and what is asked of them.
 #[derive(Debug, Clone)]
 pub struct KafkaOptions {
@@ -62,9 +65,7 @@ const FIXED: [&str; 8] = [
 pub enum KafkaError {
     #[error("kafka: {0}")]
     Client(#[from] rdkafka::error::KafkaError),
-    #[error(
-        "kafka: topic {0} does not exist; `im-server migrate up` creates it, with as many partitions as it shall ever have"
-    )]
+    #[error("kafka: topic {0} does not exist; `im-server migrate up` creates it")]
     NoTopic(String),
     #[error("kafka: topic {topic} has {partitions} partitions; at most {most} make sense")]
     TooManyPartitions { topic: String, partitions: usize, most: u16 },
@@ -79,7 +80,10 @@ pub enum KafkaError {
 impl KafkaOptions {
     fn client(&self) -> Result<ClientConfig, KafkaError> {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "im-server");
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "im-server")
+            .set("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS);
         for (name, value) in &self.settings {
             if FIXED.contains(&name.as_str()) {
                 return Err(KafkaError::FixedSetting { name: name.clone() });

@@ -3,8 +3,10 @@
 //! In: addresses of services, the name of a deployment. Out: nothing of that name is left. Always: for tests, in builds with
 //! the feature `services` alone; what is absent is removed already; every call ends within [`CALL_TIMEOUT`].
 
+use im_proto::{LogId, Seq};
+use mongodb::bson::{Document, doc};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
@@ -55,6 +57,30 @@ pub async fn drop_entries(url: &str, name: &str) -> Result<(), ScratchError> {
     timely(async { mongodb::Client::with_uri_str(url).await?.database(name).drop().await }).await
 }
 
+/// Takes one entry of a log away, as an administrator might.
+pub async fn delete_entry(url: &str, name: &str, log: &LogId, seq: Seq) -> Result<(), ScratchError> {
+    let entry = doc! { "l": log.as_str(), "s": seq.0 as i64 };
+    timely(async {
+        let entries = mongodb::Client::with_uri_str(url).await?.database(name).collection::<Document>("entries");
+        entries.delete_one(entry).await.map(|_| ())
+    })
+    .await
+}
+
+/// The furthest read cursor that MySQL has of a log; 0 if there is none.
+pub async fn furthest_read(url: &str, log: &LogId) -> Result<u64, ScratchError> {
+    let work = async {
+        let mut connection = MySqlConnection::connect(url).await?;
+        let read: Option<u64> = sqlx::query_scalar("SELECT MAX(seq) FROM read_marks WHERE log = ?")
+            .bind(log.as_str())
+            .fetch_one(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(read.unwrap_or_default())
+    };
+    timely(work).await
+}
+
 fn admin(brokers: &str) -> Result<(AdminClient<DefaultClientContext>, AdminOptions), ScratchError> {
     let options = AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT));
     Ok((ClientConfig::new().set("bootstrap.servers", brokers).create()?, options))
@@ -66,6 +92,20 @@ pub async fn delete_topic(brokers: &str, name: &str) -> Result<(), ScratchError>
         None | Some((_, Code::UnknownTopicOrPartition)) => Ok(()),
         Some((_, code)) => Err(rdkafka::error::KafkaError::AdminOp(code).into()),
     }
+}
+
+/// Gives the topic `more` partitions; how many it has then. Its own number is asked for first.
+pub async fn add_partitions(brokers: &str, name: &str, more: usize) -> Result<usize, ScratchError> {
+    let (admin, options) = admin(brokers)?;
+    let metadata = admin.inner().fetch_metadata(Some(name), CALL_TIMEOUT)?;
+    let count = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>() + more;
+    if more > 0 {
+        let outcome = admin.create_partitions(&[NewPartitions::new(name, count)], &options).await?;
+        if let Some((_, code)) = outcome.into_iter().find_map(Result::err) {
+            return Err(rdkafka::error::KafkaError::AdminOp(code).into());
+        }
+    }
+    Ok(count)
 }
 
 /// With its offsets. Members that were killed are members until their session ends: it waits for that.

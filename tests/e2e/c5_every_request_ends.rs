@@ -195,40 +195,43 @@ async fn every_one_of_many_pipelined_requests_is_answered_once() {
 }
 
 #[cfg(feature = "fault-points")]
-#[tokio::test]
-async fn a_send_that_the_store_never_answers_is_unknown_within_10_s_and_its_resend_is_stored() {
-    let hanging = Settings::for_tests()
-        .with("IM_LOGIC__PARTITIONS", "64")
-        .with("IM_FAULT_POINT", "entry_log.append.before:1")
-        .with("IM_FAULT_HANGS", "1");
-    let mut server = Server::start(hanging);
-    let mut ann = Raw::device(&server, "ann", "phone").await;
-    let lost = ann.send(Command::Send(send_to_user("bob", "m1", "x"))).await;
-    let hangs = async {
-        while server.metric("im_logic_appends_total").unwrap_or(0.0) < 1.0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    within("the store is asked", hangs).await;
-    // Others go on: another partition's worker, reads, heartbeats.
-    let others = (0..20).map(|n| format!("user{n}")).find(|user| shard(user) != shard("bob")).unwrap();
-    assert_eq!(ann.message_to_user(&others, "m1").await.seq, 1);
-    ann.sync().await;
-    let answer = ann.answer(lost).await;
-    assert_error(&answer, ErrorClass::Unknown, ErrorCode::TimedOut);
-    ann.is_alive().await;
+mod fault_points {
+    use super::*;
 
-    server.set(Settings::for_tests());
-    server.kill9();
-    server.restart();
-    let mut ann = Raw::device(&server, "ann", "phone").await;
-    assert_eq!(ann.message(send_to_user("bob", "m1", "x")).await.seq, 1);
-}
+    #[tokio::test]
+    async fn a_send_that_the_store_never_answers_is_unknown_within_10_s_and_its_resend_is_stored() {
+        let hanging = Settings::for_tests()
+            .with("IM_LOGIC__PARTITIONS", "64")
+            .with("IM_FAULT_POINT", "entry_log.append.before:1")
+            .with("IM_FAULT_HANGS", "1");
+        let mut server = Server::start(hanging);
+        let mut ann = Raw::device(&server, "ann", "phone").await;
+        let lost = ann.send(Command::Send(send_to_user("bob", "m1", "x"))).await;
+        let hangs = async {
+            while server.metric("im_logic_appends_total").unwrap_or(0.0) < 1.0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("the store is asked", hangs).await;
+        // Others go on: another partition's worker, reads, heartbeats.
+        let others = (0..20).map(|n| format!("user{n}")).find(|user| shard(user) != shard("bob")).unwrap();
+        assert_eq!(ann.message_to_user(&others, "m1").await.seq, 1);
+        ann.sync().await;
+        let answer = ann.answer(lost).await;
+        assert_error(&answer, ErrorClass::Unknown, ErrorCode::TimedOut);
+        ann.is_alive().await;
 
-/// Where ann's conversation with `user` is stored; with 64 partitions, each shard has its own worker.
-#[cfg(feature = "fault-points")]
-fn shard(user: &str) -> im_storage::ports::Shard {
-    im_storage::ports::Shard::of(&im_proto::LogId::parse(&direct("ann", user)).unwrap())
+        server.set(Settings::for_tests());
+        server.kill9();
+        server.restart();
+        let mut ann = Raw::device(&server, "ann", "phone").await;
+        assert_eq!(ann.message(send_to_user("bob", "m1", "x")).await.seq, 1);
+    }
+
+    /// Where ann's conversation with `user` is stored; with 64 partitions, each shard has its own worker.
+    fn shard(user: &str) -> im_storage::ports::Shard {
+        im_storage::ports::Shard::of(&im_proto::LogId::parse(&direct("ann", user)).unwrap())
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use crate::harness::calls::{message_ids, unread};
 use crate::harness::load::{Load, seed};
 use crate::harness::raw::{Got, Raw, within};
-use crate::harness::server::{Server, Settings};
+use crate::harness::server::{Server, Settings, is_cluster};
 use im_proto::client::entry::Content;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{Entry, EntryPushed, ServerFrame};
@@ -59,14 +59,9 @@ async fn pushed_in_any_order(device: &mut Raw, conversation: &str, count: usize)
     seqs
 }
 
-/// A cluster may tell by a hint what one process always pushes (C4 allows both): an entry may reach a gateway before it knows
-/// the members, and who has left by the time it does is told by the next heartbeat.
-fn is_cluster() -> bool {
-    std::env::var("IM_TEST_CLUSTER").is_ok_and(|wanted| wanted == "1")
-}
-
-/// The seqs that a device learns as a client does: by pushes, and on a cluster also by hints, syncs and pulls. Ends when it
-/// knows those that are `expected` from `from` on; a pull begins at the latest joining.
+/// The seqs that a device learns as a client does: by pushes, and on a cluster also by hints, syncs and pulls, for there an
+/// entry may reach a gateway before it knows the members, and who has left by the time it does is told by the next heartbeat
+/// (C4 allows both). Ends when it knows those that are `expected` from `from` on; a pull begins at the latest joining.
 async fn learned(device: &mut Raw, conversation: &str, expected: &[u64], from: u64) -> Vec<u64> {
     if !is_cluster() {
         return pushed_in_any_order(device, conversation, expected.len()).await;

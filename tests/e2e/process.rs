@@ -148,14 +148,18 @@ async fn damaged_data_is_exit_code_5_and_is_not_mended_by_guessing() {
 }
 
 #[cfg(feature = "fault-points")]
-#[tokio::test]
-async fn a_folder_of_a_newer_format_is_exit_code_4_and_stays_as_it_is() {
-    let mut server = Server::start(Settings::for_tests().with("IM_FAULT_STORE_FORMAT", "4000"));
-    let mut ann = Raw::device(&server, "ann", "phone").await;
-    ann.message_to_user("bob", "m1").await;
-    server.terminate();
-    assert!(server.wait().success());
-    refused(&server.folder(), &Settings::for_tests(), any_port(), 4, &["format 4000", "newer"]);
+mod fault_points {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_of_a_newer_format_is_exit_code_4_and_stays_as_it_is() {
+        let mut server = Server::start(Settings::for_tests().with("IM_FAULT_STORE_FORMAT", "4000"));
+        let mut ann = Raw::device(&server, "ann", "phone").await;
+        ann.message_to_user("bob", "m1").await;
+        server.terminate();
+        assert!(server.wait().success());
+        refused(&server.folder(), &Settings::for_tests(), any_port(), 4, &["format 4000", "newer"]);
+    }
 }
 
 #[test]

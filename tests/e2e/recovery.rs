@@ -4,11 +4,15 @@
 
 use crate::chaos::proxy::Proxy;
 use crate::harness::app::{App, Seen};
+use crate::harness::calls::{direct, message_ids};
 use crate::harness::endpoint::Endpoint;
 use crate::harness::history::History;
 use crate::harness::load::{Load, seed};
 use crate::harness::process::Process;
+use crate::harness::raw::Raw;
 use crate::harness::server::{Server, Settings};
+use im_proto::LogId;
+use im_proto::client::entry::Content;
 use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
 
@@ -40,6 +44,37 @@ async fn a_rolling_restart_of_every_role_is_hidden_from_clients() {
     }
     assert_eq!(load.refused_to_users(), 0, "nothing forbids a message to a user");
     load.finish(&server).await;
+}
+
+/// F43: an administrator, or a restored backup of MongoDB alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seqs_of_entries_that_were_deleted_from_the_end_are_not_given_again() {
+    let mut server = Server::start_cluster(Settings::for_tests());
+    let log = LogId::parse(&direct("ann", "bob")).unwrap();
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    for id in ["m1", "m2", "m3", "m4"] {
+        ann.message_to_user("bob", id).await;
+    }
+    server.deployment().is_read_to(&log, 4).await;
+    // In an orderly way: what Kafka would give again would be stored again.
+    for number in 0..2 {
+        let worker = server.worker(number);
+        worker.terminate();
+        assert!(block_in_place(|| worker.wait()).success());
+    }
+    for seq in [3, 4] {
+        server.deployment().delete_entry(&log, seq).await;
+    }
+    for number in 0..2 {
+        block_in_place(|| server.worker(number).restart());
+    }
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    assert_eq!(bob.message_to_user("ann", "m5").await.seq, 5);
+    let epoch = bob.sync().await.epoch;
+    let entries = bob.pull_all(log.as_str(), epoch, 1).await;
+    assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!(message_ids(&entries), ["m1", "m2", "m5"]);
+    assert!(entries[2..4].iter().all(|entry| matches!(entry.content, Some(Content::Tombstone(_)))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,33 +1,47 @@
 //! The place of a log that is not in memory.
 //!
-//! In: a log's id. Out: its head and its members, or an empty place. Always: the head is read with majority; the directory
+//! In: a log's id. Out: its head and its members, or an empty place. Always: the head is read with majority, and lies at
+//! nothing less than what somebody has read (`lost_end`); the directory
 //! may lag behind the log, and what it lacks is replayed from the entries, and given to it: it passes over a change that
 //! comes behind a later one, and the next change of this log may be decided at once.
 
+use super::lost_end;
 use crate::entry;
 use crate::log_state::Position;
 use crate::membership::{Members, change_of};
+use crate::metrics::add;
 use crate::planted::planted;
-use crate::worker::Ports;
+use crate::worker::{Ports, Shared};
+use futures_util::future::try_join;
 use im_proto::{LogId, LogKind, Ordinal, Seq};
-use im_storage::ports::{Conversation, StoreError};
+use im_storage::ports::{Conversation, ReadMark, StoreError};
 use std::sync::Arc;
 
 /// Entries and bytes of one page of a replay.
 pub(crate) const PAGE_ENTRIES_MAX: usize = 500;
 pub(crate) const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
-pub(crate) async fn load(ports: &Ports, log: &LogId) -> Result<Position, StoreError> {
-    let Some(row) = ports.log.head(log).await? else {
+pub(super) async fn load(shared: &Shared, log: &LogId) -> Result<Position, StoreError> {
+    let ports = &shared.ports;
+    let head = loop {
+        let (row, furthest) = try_join(ports.log.head(log), furthest_read(ports, log)).await?;
+        let head = row.map(|row| entry::read(log, &row)).transpose()?;
+        let Some(furthest) = furthest else { break head };
+        let lost = lost_end::fill(ports, log, head.as_ref(), &furthest).await?;
+        if lost == 0 {
+            break head;
+        }
+        add(&shared.metrics.lost_entries, lost as usize);
+    };
+    let Some(head) = head else {
         return Ok(Position::default());
     };
-    let head = entry::read(log, &row)?;
     let members = match log.kind() {
         Some(LogKind::User) | None => Members::default(),
         Some(LogKind::Direct | LogKind::Group) => members(ports, log, head.members_seq).await?,
     };
     Ok(Position {
-        head: row.seq,
+        head: Seq(head.entry.seq),
         ordinal: Ordinal(head.entry.ordinal),
         members_seq: head.members_seq,
         members_seq_before: Seq(0),
@@ -36,8 +50,16 @@ pub(crate) async fn load(ports: &Ports, log: &LogId) -> Result<Position, StoreEr
     })
 }
 
+/// A user's own log has no readers but its user, who is told what is in it.
+async fn furthest_read(ports: &Ports, log: &LogId) -> Result<Option<ReadMark>, StoreError> {
+    match log.kind() {
+        Some(LogKind::User) | None => Ok(None),
+        Some(LogKind::Direct | LogKind::Group) => ports.directory.furthest_read(log).await,
+    }
+}
+
 /// The members at `members_seq`: the directory's rows and the entries behind them.
-async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members, StoreError> {
+pub(super) async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members, StoreError> {
     let conversation = ports.directory.conversation(log).await?;
     let applied = conversation.as_ref().map_or(Seq(0), |conversation| conversation.header.applied_seq);
     let mut members = conversation.map(present).unwrap_or_default();

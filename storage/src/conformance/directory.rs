@@ -134,6 +134,13 @@ async fn read_cursors_are_kept_and_never_fall(directory: &dyn Directory) {
     let asked: Vec<_> = asked.iter().map(|(of, who)| (log(of), user(who))).collect();
     let answered: Vec<_> = ok(directory.reads(&asked).await).iter().map(|read| (read.seq.0, read.ordinal.0)).collect();
     assert_eq!(answered, [(1, 10), (0, 0), (3, 30), (5, 50)]);
+
+    // The furthest of a conversation; one whose id begins with another's is another one.
+    ok(directory.record_reads(reads(&[("read-11", "ann", 99)])).await);
+    for (of, furthest) in [("read-1", Some(5)), ("read-2", Some(1)), ("read-3", None)] {
+        let expected = furthest.map(|seq| read_mark(of, "ann", seq));
+        assert_eq!(ok(directory.furthest_read(&log(of)).await), expected);
+    }
 }
 
 async fn changes_are_applied_in_their_order_and_once(directory: &dyn Directory) {

@@ -144,6 +144,19 @@ impl Directory for EmbeddedDirectory {
         of.iter().map(read).collect()
     }
 
+    async fn furthest_read(&self, log: &LogId) -> Result<Option<ReadMark>, StoreError> {
+        let mut furthest: Option<ReadMark> = None;
+        scan(&self.engine.read()?, Place::Reads, log.as_str(), None, |key, row| {
+            let read = decode_read(row)?;
+            if furthest.as_ref().is_none_or(|known| known.read.seq < read.seq) {
+                let user = second_of_pair(key, log.as_str(), Place::Reads, UserId::parse)?;
+                furthest = Some(ReadMark { log: log.clone(), user, read });
+            }
+            Ok(true)
+        })?;
+        Ok(furthest)
+    }
+
     async fn record_device(&self, user: &UserId, device: Device) -> Result<(), StoreError> {
         let key = tables::pair(user.as_str(), device.id.as_str());
         let known = tables::read_row(&self.engine.read()?, Place::Devices, &key).map_err(store_error)?;

@@ -17,6 +17,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,11 +46,21 @@ struct Shared {
     changed: Notify,
     wall_clock_ms: fn() -> i64,
     lag: Mutex<BTreeMap<Partition, u64>>,
+    /// How many the topic had when it was last looked at; 0 before that.
+    partitions: AtomicUsize,
 }
 
 impl Shared {
     fn inbound(&self) -> MutexGuard<'_, Inbound> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process and others learned their number when they started.
+    fn warn_of_new_partitions(&self, now: usize) {
+        let before = self.partitions.swap(now, Ordering::Relaxed);
+        if before != 0 && before < now {
+            tracing::warn!(before, now, "the topic has more partitions; restart the logic roles, then the gateways");
+        }
     }
 
     fn list(&self, partitions: impl IntoIterator<Item = Partition>) -> TopicPartitionList {
@@ -81,6 +92,7 @@ struct Context(Arc<Shared>);
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let Some(topic) = statistics.topics.get(&self.0.topic) else { return };
+        self.0.warn_of_new_partitions(topic.partitions.keys().filter(|number| **number >= 0).count());
         let inbound = self.0.inbound();
         let lag = topic.partitions.iter().filter_map(|(number, known)| {
             let partition = Partition(u32::try_from(*number).ok()?);
@@ -162,6 +174,7 @@ impl KafkaConsumer {
             changed: Notify::new(),
             wall_clock_ms: options.wall_clock_ms,
             lag: Mutex::default(),
+            partitions: AtomicUsize::new(0),
         });
         let consumer: BaseConsumer<Context> = config.create_with_context(Context(shared.clone()))?;
         consumer.subscribe(&[&options.topic])?;

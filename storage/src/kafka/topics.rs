@@ -8,6 +8,8 @@ use crate::finding::{Finding, Severity};
 use crate::ports::Shard;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::metadata::MetadataPartition;
+use std::time::{Duration, Instant};
 
 /// Copies of each record, and how many of them must have it before it counts.
 const REPLICAS_WANTED: usize = 3;
@@ -15,13 +17,17 @@ const IN_SYNC_WANTED: u32 = 2;
 /// A record that waits longer than this for a worker is too old to be stored anyway.
 const RETENTION_MS_WANTED: i64 = 3_600_000;
 
+/// A broker may hear of a topic a moment after it was made.
+const TOPIC_KNOWN_WITHIN: Duration = Duration::from_secs(5);
+const TOPIC_KNOWN_POLL: Duration = Duration::from_millis(100);
+
 /// Dead letters wait for a person.
 const DEAD_LETTER_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
 
 /// How many partitions the topic has, and what is weak about it and that of the dead letters.
 pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaError> {
-    let admin: AdminClient<DefaultClientContext> = options.client()?.create()?;
-    let (admin, kept) = replicas(admin, options.topic.clone()).await?;
+    let admin: Admin = options.client()?.create()?;
+    let (admin, kept) = known(admin, &options.topic).await?;
     let partitions = kept.len();
     if partitions > usize::from(Shard::COUNT) {
         let topic = options.topic.clone();
@@ -32,7 +38,7 @@ pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaE
         findings.extend(weak(&options.topic, &name, &value));
     }
     // A dead letter that is lost is no message that is lost; so only that there is a place for them is insisted on.
-    let (_, kept) = replicas(admin, options.dead_letter_topic.clone()).await?;
+    let (_, kept) = known(admin, &options.dead_letter_topic).await?;
     findings.extend(few_replicas(&options.dead_letter_topic, &kept).map(|finding| Finding {
         name: "kafka.dead_letter_replicas",
         severity: Severity::Note,
@@ -43,14 +49,29 @@ pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaE
 
 type Admin = AdminClient<DefaultClientContext>;
 
-/// How many brokers keep each partition of the topic.
-async fn replicas(admin: Admin, topic: String) -> Result<(Admin, Vec<usize>), KafkaError> {
+/// How many brokers keep each partition of the topic. One that was made a moment ago is waited for.
+async fn known(mut admin: Admin, topic: &str) -> Result<(Admin, Vec<usize>), KafkaError> {
+    let deadline = Instant::now() + TOPIC_KNOWN_WITHIN;
+    loop {
+        let (asked, replicas) = replicas(admin, topic.to_owned()).await?;
+        match replicas {
+            Some(replicas) => return Ok((asked, replicas)),
+            None if Instant::now() >= deadline => return Err(KafkaError::NoTopic(topic.to_owned())),
+            None => tokio::time::sleep(TOPIC_KNOWN_POLL).await,
+        }
+        admin = asked;
+    }
+}
+
+/// `None`: the broker that was asked knows no such topic, or not all of its leaders.
+async fn replicas(admin: Admin, topic: String) -> Result<(Admin, Option<Vec<usize>>), KafkaError> {
     let ask = move || {
         let metadata = admin.inner().fetch_metadata(Some(&topic), CALL_TIMEOUT)?;
         let known = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none());
         let partitions = known.map(|known| known.partitions()).filter(|partitions| !partitions.is_empty());
-        let partitions = partitions.ok_or(KafkaError::NoTopic(topic.clone()))?;
-        let replicas = partitions.iter().map(|partition| partition.replicas().len()).collect();
+        let is_led = |partitions: &&[MetadataPartition]| partitions.iter().all(|partition| partition.leader() >= 0);
+        let replicas =
+            partitions.filter(is_led).map(|partitions| partitions.iter().map(|of| of.replicas().len()).collect());
         Ok((admin, replicas))
     };
     tokio::task::spawn_blocking(ask).await.map_err(std::io::Error::other)?
@@ -99,7 +120,7 @@ fn weak(topic: &str, name: &str, value: &str) -> Option<Finding> {
     }
 }
 
-/// Makes the topic and that of the dead letters, where there is none.
+/// Makes the topic and that of the dead letters, where there is none. Returns when a broker knows both.
 pub async fn create_topics(options: &KafkaOptions, partitions: u16, replicas: u8) -> Result<(), KafkaError> {
     let admin: Admin = options.client()?.create()?;
     let in_sync = replicas.saturating_sub(1).clamp(1, IN_SYNC_WANTED as u8).to_string();
@@ -120,5 +141,7 @@ pub async fn create_topics(options: &KafkaOptions, partitions: u16, replicas: u8
             Err((_, code)) => return Err(rdkafka::error::KafkaError::AdminOp(code).into()),
         }
     }
+    let (admin, _) = known(admin, &options.topic).await?;
+    known(admin, &options.dead_letter_topic).await?;
     Ok(())
 }

@@ -242,6 +242,27 @@ impl Directory for MysqlDirectory {
         Ok(of.iter().map(|(log, user)| found.get(&(log.into(), user.into())).copied().unwrap_or_default()).collect())
     }
 
+    async fn furthest_read(&self, log: &LogId) -> Result<Option<ReadMark>, StoreError> {
+        let row = within(async {
+            let mut lent = self.link.lend().await?;
+            let row = sqlx::query!(
+                r#"SELECT user AS "user!: String", seq AS "seq!: u64", ordinal AS "ordinal!: u64"
+                   FROM read_marks WHERE log = ? ORDER BY seq DESC, user LIMIT 1"#,
+                log.as_str()
+            )
+            .fetch_optional(lent.connection())
+            .await?;
+            lent.done();
+            Ok(row)
+        })
+        .await?;
+        row.map(|row| {
+            let read = ReadCursor { seq: Seq(row.seq), ordinal: Ordinal(row.ordinal) };
+            Ok(ReadMark { log: log.clone(), user: rows::user(&row.user, "read_marks")?, read })
+        })
+        .transpose()
+    }
+
     async fn record_device(&self, user: &UserId, device: Device) -> Result<(), StoreError> {
         within(async {
             let mut attempts = Attempts::default();

@@ -54,6 +54,9 @@ pub trait Directory: Projection {
     /// The cursors so remembered, in the order asked; the default where there is none.
     async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError>;
 
+    /// The furthest of all cursors remembered of the conversation, and whose it is; `None` where there is none.
+    async fn furthest_read(&self, log: &LogId) -> Result<Option<ReadMark>, StoreError>;
+
     /// Remembers that the device exists. Repeating it changes nothing but the platform.
     async fn record_device(&self, user: &UserId, device: Device) -> Result<(), StoreError>;
 

@@ -21,6 +21,9 @@ const FROZEN_MS: Range<u64> = 3_500..5_500;
 /// Between an old snapshot and the moment it comes back.
 const SNAPSHOT_AGE_MS: Range<u64> = 300..1_500;
 const DELAY_MS: Range<u64> = 20..400;
+const MORE_PARTITIONS_MAX: usize = 3;
+/// A topic that grew so far stays as it is.
+const PARTITIONS_MAX: usize = 24;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -39,6 +42,10 @@ pub enum Kind {
     OldRedis,
     /// All records of Kafka come again.
     LostOffsets,
+    /// The topic is deleted under everybody and made anew, empty.
+    NewTopic,
+    /// The topic gets more partitions, and all roles are restarted one after another.
+    MorePartitions,
     /// Stopped, killed or frozen, and back.
     Kafka,
     Redis,
@@ -50,9 +57,11 @@ pub enum Kind {
     Hold,
     HalfClose,
     Cut,
+    /// A link is in trouble, and a role or Redis is struck too.
+    Together,
 }
 
-pub const KINDS: [Kind; 19] = [
+pub const KINDS: [Kind; 22] = [
     Kind::KillGateway,
     Kind::KillWorker,
     Kind::KillAll,
@@ -63,6 +72,8 @@ pub const KINDS: [Kind; 19] = [
     Kind::FlushRedis,
     Kind::OldRedis,
     Kind::LostOffsets,
+    Kind::NewTopic,
+    Kind::MorePartitions,
     Kind::Kafka,
     Kind::Redis,
     Kind::Mysql,
@@ -72,6 +83,7 @@ pub const KINDS: [Kind; 19] = [
     Kind::Hold,
     Kind::HalfClose,
     Kind::Cut,
+    Kind::Together,
 ];
 
 impl Kind {
@@ -105,18 +117,18 @@ impl Kind {
                 }
                 String::new()
             }
+            Self::NewTopic => new_topic(scene, rng).await,
+            Self::MorePartitions => more_partitions(scene, rng),
             Self::Kafka => away(&scene.services, Service::Kafka, rng).await,
             Self::Redis => away(&scene.services, Service::Redis, rng).await,
             Self::Mysql => away(&scene.services, Service::Mysql, rng).await,
             Self::Mongo => away(&scene.services, Service::Mongo, rng).await,
             Self::Postgresql => away(&scene.services, Service::Postgresql, rng).await,
-            Self::Delay => {
-                let delay = Duration::from_millis(rng.random_range(DELAY_MS));
-                link(scene, Trouble::Delay(delay), rng).await
-            }
+            Self::Delay => link(scene, delay(rng), rng).await,
             Self::Hold => link(scene, Trouble::Hold(direction(rng)), rng).await,
             Self::HalfClose => link(scene, Trouble::HalfClose(direction(rng)), rng).await,
             Self::Cut => link(scene, Trouble::Cut, rng).await,
+            Self::Together => together(scene, rng).await,
         }
     }
 }
@@ -163,6 +175,33 @@ async fn old_redis(services: &OwnServices, rng: &mut StdRng) -> String {
     format!("{age} old")
 }
 
+async fn new_topic(scene: &Scene, rng: &mut StdRng) -> String {
+    let partitions = block_in_place(|| {
+        let partitions = scene.server.deployment().partitions();
+        scene.server.deployment().delete_topic();
+        partitions
+    });
+    let lasted = pass(GONE_MS, rng).await;
+    block_in_place(|| scene.server.migrate(partitions));
+    format!("gone for {lasted}")
+}
+
+/// Workers first: what a gateway writes into a partition that no worker knows of would wait.
+fn more_partitions(scene: &mut Scene, rng: &mut StdRng) -> String {
+    let deployment = scene.server.deployment();
+    let partitions = block_in_place(|| {
+        let room = PARTITIONS_MAX.saturating_sub(deployment.partitions());
+        deployment.add_partitions(rng.random_range(1..=MORE_PARTITIONS_MAX).min(room))
+    });
+    for number in 0..2 {
+        rolled(scene.server.worker(number));
+    }
+    for number in 0..2 {
+        rolled(scene.server.gateway(number));
+    }
+    format!("{partitions} partitions")
+}
+
 async fn away(services: &OwnServices, service: Service, rng: &mut StdRng) -> String {
     match rng.random_range(0..3) {
         0 => {
@@ -186,6 +225,40 @@ async fn link(scene: &Scene, trouble: Trouble, rng: &mut StdRng) -> String {
     let lasted = pass(GONE_MS, rng).await;
     link.proxy.make(Trouble::None);
     format!("{}, {trouble:?} for {lasted}", link.name)
+}
+
+async fn together(scene: &mut Scene, rng: &mut StdRng) -> String {
+    let trouble = match rng.random_range(0..4) {
+        0 => delay(rng),
+        1 => Trouble::Hold(direction(rng)),
+        2 => Trouble::HalfClose(direction(rng)),
+        _ => Trouble::Cut,
+    };
+    let Scene { server, links, services } = scene;
+    let link = links.choose(rng).unwrap();
+    link.proxy.make(trouble);
+    let number = rng.random_range(0..2);
+    let role = if rng.random() { server.worker(number) } else { server.gateway(number) };
+    let what = ["killed", "frozen", "untouched, and Redis flushed"];
+    let struck = rng.random_range(0..what.len());
+    match struck {
+        0 => block_in_place(|| role.kill9()),
+        1 => role.pause(),
+        _ => block_in_place(|| services.flush_redis()),
+    }
+    let lasted = pass(if struck == 1 { FROZEN_MS } else { GONE_MS }, rng).await;
+    // A role that starts wants every service.
+    link.proxy.make(Trouble::None);
+    match struck {
+        0 => block_in_place(|| role.restart()),
+        1 => role.resume(),
+        _ => {}
+    }
+    format!("{}, {trouble:?}, and {:?} {number} {} for {lasted}", link.name, role.role(), what[struck])
+}
+
+fn delay(rng: &mut StdRng) -> Trouble {
+    Trouble::Delay(Duration::from_millis(rng.random_range(DELAY_MS)))
 }
 
 fn direction(rng: &mut StdRng) -> Direction {

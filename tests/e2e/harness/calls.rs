@@ -43,7 +43,7 @@ pub fn unread(state: &ConversationState) -> u64 {
 
 impl Raw {
     pub async fn message(&mut self, send: client::Send) -> SendAck {
-        expect!(self.call(Command::Send(send)).await, SendAck)
+        expect!(self.call_until_settled(Command::Send(send)).await, SendAck)
     }
 
     pub async fn message_to_user(&mut self, user: &str, id: &str) -> SendAck {
@@ -55,32 +55,32 @@ impl Raw {
     }
 
     pub async fn create_group(&mut self, command_id: &str, users: &[&str]) -> CommandAck {
-        expect!(self.call(create_group(command_id, "a group", users)).await, CommandAck)
+        expect!(self.call_until_settled(create_group(command_id, "a group", users)).await, CommandAck)
     }
 
     pub async fn add_members(&mut self, conversation: &str, command_id: &str, users: &[&str]) -> CommandAck {
-        expect!(self.call(add_members(conversation, command_id, users)).await, CommandAck)
+        expect!(self.call_until_settled(add_members(conversation, command_id, users)).await, CommandAck)
     }
 
     pub async fn remove_member(&mut self, conversation: &str, command_id: &str, user: &str) -> CommandAck {
-        expect!(self.call(remove_member(conversation, command_id, user)).await, CommandAck)
+        expect!(self.call_until_settled(remove_member(conversation, command_id, user)).await, CommandAck)
     }
 
     pub async fn leave_group(&mut self, conversation: &str, command_id: &str) -> CommandAck {
-        expect!(self.call(leave_group(conversation, command_id)).await, CommandAck)
+        expect!(self.call_until_settled(leave_group(conversation, command_id)).await, CommandAck)
     }
 
     pub async fn mark_read(&mut self, conversation: &str, epoch: u64, seq: u64, command_id: &str) -> ReadMarked {
-        expect!(self.call(mark_read(conversation, epoch, seq, command_id)).await, ReadMarked)
+        expect!(self.call_until_settled(mark_read(conversation, epoch, seq, command_id)).await, ReadMarked)
     }
 
     pub async fn members(&mut self, conversation: &str) -> Members {
         let command = client::ListMembers { conversation_id: conversation.to_owned(), ..Default::default() };
-        expect!(self.call(Command::ListMembers(command)).await, Members)
+        expect!(self.call_until_settled(Command::ListMembers(command)).await, Members)
     }
 
     pub async fn pull(&mut self, conversation: &str, epoch: u64, from_seq: u64) -> Pulled {
-        expect!(self.call(pull(conversation, epoch, from_seq)).await, Pulled)
+        expect!(self.call_until_settled(pull(conversation, epoch, from_seq)).await, Pulled)
     }
 
     /// Pulls from `from_seq` to the head, page by page.
@@ -103,7 +103,7 @@ impl Raw {
         let mut known = Known { token, ..Known::default() };
         loop {
             let command = Command::Sync(client::Sync { token: known.token.clone(), limit: LIMIT });
-            let page = expect!(self.call(command).await, Synced);
+            let page = expect!(self.call_until_settled(command).await, Synced);
             known.token = page.token;
             known.epoch = page.epoch;
             known.inbox_version = page.inbox_version;

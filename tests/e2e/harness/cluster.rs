@@ -71,6 +71,13 @@ impl Server {
         self.deployment.as_ref().unwrap()
     }
 
+    /// Makes tables and topics where there are none, the topic with so many partitions.
+    pub fn migrate(&self, partitions: usize) {
+        let mut launch = self.processes[0].launch();
+        launch.environment.insert("IM_KAFKA__PARTITIONS".to_owned(), partitions.to_string());
+        migrate(&launch);
+    }
+
     /// Where clients connect from now on.
     pub fn set_doors(&mut self, doors: Vec<Endpoint>) {
         self.doors = doors;

@@ -3,8 +3,11 @@
 //! In: addresses of services (`scripts/services env`). Out: the variables of the configuration that name them. Always: the
 //! names are random, so that tests run at once, and everything is removed with the value.
 
+use super::raw::within;
+use im_proto::{LogId, Seq};
 use im_storage::scratch;
 use serde_json::json;
+use std::time::Duration;
 
 /// A worker that was killed is missed after this time; a restart waits for it.
 const SESSION_TIMEOUT_MS: u32 = 3_000;
@@ -12,6 +15,7 @@ const HEARTBEAT_INTERVAL_MS: u32 = 500;
 /// A gateway that was killed is missed after this time.
 const LEASE_MS: u32 = 3_000;
 pub const PARTITIONS: usize = 4;
+const POLL: Duration = Duration::from_millis(20);
 
 /// Where the services are.
 #[derive(Debug, Clone)]
@@ -55,10 +59,46 @@ impl Deployment {
         forgotten.unwrap_or_else(|error| panic!("the group of {} was not deleted: {error}", self.name));
     }
 
+    /// How many partitions the topic has.
+    pub fn partitions(&self) -> usize {
+        self.add_partitions(0)
+    }
+
+    /// How many it has then.
+    pub fn add_partitions(&self, more: usize) -> usize {
+        let added = block_on(scratch::add_partitions(&self.services.kafka, &self.name, more));
+        added.unwrap_or_else(|error| panic!("the topic {} got no partitions: {error}", self.name))
+    }
+
+    /// With everything in it, and how far the workers came.
+    pub fn delete_topic(&self) {
+        let deleted = block_on(scratch::delete_topic(&self.services.kafka, &self.name));
+        deleted.unwrap_or_else(|error| panic!("the topic {} was not deleted: {error}", self.name));
+    }
+
+    /// MySQL knows that somebody has read the log as far as `seq`.
+    pub async fn is_read_to(&self, log: &LogId, seq: u64) {
+        let database = self.mysql_url();
+        let read = async {
+            while scratch::furthest_read(&database, log).await.unwrap() < seq {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        within("MySQL has the cursor", read).await;
+    }
+
+    pub async fn delete_entry(&self, log: &LogId, seq: u64) {
+        scratch::delete_entry(&self.services.mongodb, &self.name, log, Seq(seq)).await.unwrap();
+    }
+
+    fn mysql_url(&self) -> String {
+        let (server, _) = self.services.mysql.rsplit_once('/').unwrap();
+        format!("{server}/{}", self.name)
+    }
+
     /// The configuration of every role. What a single broker and a server without a replica set cannot have is allowed.
     pub fn environment(&self) -> Vec<(String, String)> {
         let Self { name, services } = self;
-        let (mysql, _) = services.mysql.rsplit_once('/').unwrap();
         let settings = [
             format!("session.timeout.ms={SESSION_TIMEOUT_MS}"),
             format!("heartbeat.interval.ms={HEARTBEAT_INTERVAL_MS}"),
@@ -74,7 +114,7 @@ impl Deployment {
             ("IM_KAFKA__ALLOW", json!(["kafka.replicas", "kafka.in_sync_replicas"]).to_string()),
             ("IM_REDIS__URL", services.redis.clone()),
             ("IM_REDIS__PREFIX", format!("{name}-")),
-            ("IM_MYSQL__URL", format!("{mysql}/{name}")),
+            ("IM_MYSQL__URL", self.mysql_url()),
             ("IM_MONGODB__URL", services.mongodb.clone()),
             ("IM_MONGODB__DATABASE", name.clone()),
             ("IM_MONGODB__ALLOW", json!(["mongodb.standalone"]).to_string()),

@@ -234,6 +234,10 @@ impl Process {
         self.launch.settings = settings;
     }
 
+    pub fn launch(&self) -> Launch {
+        self.launch.clone()
+    }
+
     pub fn role(&self) -> Role {
         self.launch.role
     }

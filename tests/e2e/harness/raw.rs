@@ -4,7 +4,7 @@
 //! reconnect, no sync; pushes that come while an answer is awaited are kept in their order.
 
 use super::endpoint::Endpoint;
-use super::server::Server;
+use super::server::{Server, is_cluster};
 use super::wire::Wire;
 use bytes::{Buf as _, BytesMut};
 use im_proto::client::client_frame::Command;
@@ -18,6 +18,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 /// Promise C5 is 10 s; what a test waits for takes longer only when it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(12);
+/// Of a command that a cluster answers with a retryable error.
+const REPEATS_MAX: usize = 5;
 
 /// What the server sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,9 +68,16 @@ impl Raw {
 
     /// The same over a transport of the test's choice.
     pub async fn device_over(server: &Server, endpoint: Endpoint, user: &str, device: &str) -> Self {
-        let mut raw = Self::connect(endpoint).await;
-        raw.sign_in(&server.key.token(user), device).await;
-        raw
+        let sign_in = sign_in(&server.key.token(user), device);
+        let mut repeats = if is_cluster() { REPEATS_MAX } else { 0 };
+        loop {
+            let mut raw = Self::connect(endpoint).await;
+            match raw.call(sign_in.clone()).await {
+                Body::SignedIn(_) => return raw,
+                Body::Error(error) if repeats > 0 && error.class() != ErrorClass::Final => repeats -= 1,
+                other => panic!("sign-in was answered {other:?}"),
+            }
+        }
     }
 
     pub async fn sign_in(&mut self, token: &str, device: &str) -> SignedIn {
@@ -118,6 +127,21 @@ impl Raw {
     pub async fn call(&mut self, command: Command) -> Body {
         let request_id = self.send(command).await;
         self.answer(request_id).await
+    }
+
+    /// Like [`call`](Self::call). On a cluster, where a slow service may make retryable errors of its own, such a command is
+    /// repeated as every client repeats it: as it was, with its id.
+    pub async fn call_until_settled(&mut self, command: Command) -> Body {
+        for _ in 0..REPEATS_MAX {
+            match self.call(command.clone()).await {
+                Body::Error(error) if is_cluster() && error.class() != ErrorClass::Final => {
+                    println!("repeated after {error:?}");
+                    tokio::time::sleep(Duration::from_millis(error.retry_after_ms.into())).await;
+                }
+                answer => return answer,
+            }
+        }
+        self.call(command).await
     }
 
     /// The answer to `request_id`; other answers and pushes are kept.

@@ -37,9 +37,14 @@ pub struct Server {
     pub(super) deployment: Option<Deployment>,
 }
 
+/// Tests run on two gateways and two workers.
+pub fn is_cluster() -> bool {
+    std::env::var("IM_TEST_CLUSTER").is_ok_and(|wanted| wanted == "1")
+}
+
 impl Server {
     pub fn start(settings: Settings) -> Self {
-        if std::env::var("IM_TEST_CLUSTER").is_ok_and(|wanted| wanted == "1") {
+        if is_cluster() {
             #[cfg(feature = "services")]
             return Self::start_cluster(settings);
             #[cfg(not(feature = "services"))]
