@@ -37,6 +37,11 @@ impl Position {
         self.decided.is_some_and(|last| last.partition == record.partition && record.offset <= last.offset)
     }
 
+    /// The last entry came through another partition: their number has changed since, and places cannot be compared.
+    pub fn was_moved_from(&self, partition: Partition) -> bool {
+        self.decided.is_some_and(|last| last.partition != partition)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.head == Seq(0)
     }

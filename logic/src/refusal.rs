@@ -30,7 +30,7 @@ impl Refusal {
         Self { code: ErrorCode::Unavailable, retry_after_ms: 0, detail: "the command waited too long" };
     /// The queue repeats it, and it was refused then: it must not be stored now, whatever has changed.
     pub(crate) const DECIDED_BEFORE: Self =
-        Self { code: ErrorCode::Unavailable, retry_after_ms: 0, detail: "the command was decided before" };
+        Self { code: ErrorCode::Unavailable, retry_after_ms: 200, detail: "the command was decided before" };
     /// It was set aside: the same command again would be too.
     pub(crate) const UNREADABLE: Self =
         Self::plain(ErrorCode::InvalidArgument, "the command cannot be read by this server");

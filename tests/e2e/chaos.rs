@@ -18,7 +18,8 @@ use scene::Scene;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-const FAULTS: u32 = 20;
+/// Each kind once.
+const FAULTS: u32 = KINDS.len() as u32;
 /// So many faults, or the first fault behind so many events, make one history, which is checked before the next begins: it
 /// has to fit into memory.
 const FAULTS_OF_A_HISTORY: u32 = 40;
@@ -81,7 +82,9 @@ async fn no_fault_of_roles_services_or_links_loses_doubles_or_reorders_anything(
             record.slowest = record.slowest.max(recovered);
         }
         under_load += begun.elapsed();
+        let finished = Instant::now();
         acked += load.finish(&scene.server).await;
+        println!("after {number} faults and {acked} acked messages: the contract held ({:?})", finished.elapsed());
         if number < faults {
             scene.renew();
         }

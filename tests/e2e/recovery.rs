@@ -46,6 +46,22 @@ async fn a_rolling_restart_of_every_role_is_hidden_from_clients() {
     load.finish(&server).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_is_answered_again_when_a_worker_was_killed() {
+    let mut server = Server::start_cluster(Settings::for_tests());
+    let load = Load::start(&server, seed()).await;
+    load.is_answered(REPLACED_DEADLINE).await;
+    block_in_place(|| server.worker(0).kill9());
+    let killed = Instant::now();
+    load.is_answered(REPLACED_DEADLINE).await;
+    println!(
+        "its partitions are another's, and everybody was answered, {:?} after a worker was killed",
+        killed.elapsed()
+    );
+    block_in_place(|| server.worker(0).restart());
+    load.finish(&server).await;
+}
+
 /// F43: an administrator, or a restored backup of MongoDB alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seqs_of_entries_that_were_deleted_from_the_end_are_not_given_again() {

@@ -7,7 +7,7 @@ use super::{Outcome, Stored, new_entry, read_moved, written};
 use crate::admit::Work;
 use crate::decide::{Append, Decision, ReadTarget, Situation, decide};
 use crate::entry;
-use crate::log_state::Lane;
+use crate::log_state::{Lane, Position};
 use crate::membership::change_of;
 use crate::memory::{CommandKey, Written};
 use crate::metrics::add;
@@ -59,6 +59,15 @@ struct Asked {
     after: bool,
 }
 
+/// It was decided already, as far as its place can tell: if it made no entry, it was refused. A doubt alone is no reason, nor
+/// is a place: a topic that was made anew counts from 0 again.
+fn may_have_come_before(tip: &Position, work: &Work, careful: bool) -> bool {
+    let may_repeat = work.queued.may_repeat;
+    let is_behind = (careful || may_repeat) && tip.was_decided(work.place);
+    let was_moved = may_repeat && tip.was_moved_from(work.place.partition);
+    is_behind && !planted("refused_is_forgotten") || was_moved && !planted("old_partition_forgotten")
+}
+
 impl Worker {
     pub(super) async fn decide_round(
         &mut self,
@@ -103,11 +112,7 @@ impl Worker {
             }
             match self.decide_on(lane, work, now_ms) {
                 Decision::Append(append) => {
-                    // A doubt alone costs a look-up; with a place that says the same it is certain. A topic that was made anew
-                    // counts from 0 again, so the place alone would turn away what is new.
-                    let in_doubt = careful || work.queued.may_repeat;
-                    let came_before =
-                        in_doubt && lane.state.tip.was_decided(work.place) && !planted("refused_is_forgotten");
+                    let came_before = may_have_come_before(&lane.state.tip, work, careful);
                     if (careful || came_before) && !asked.itself {
                         asked.itself = true;
                         if self.is_stored(lane, work, &append.client_id, outcome).await? {

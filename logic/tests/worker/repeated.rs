@@ -23,11 +23,15 @@ impl Consumer for Given {
 }
 
 fn batch(from: u64, may_repeat: bool, commands: &[(u64, &Phone, Command)]) -> Consumed {
+    batch_of(PARTITION, from, may_repeat, commands)
+}
+
+fn batch_of(partition: Partition, from: u64, may_repeat: bool, commands: &[(u64, &Phone, Command)]) -> Consumed {
     let queued = |(offset, (request_id, phone, command)): (u64, &(u64, &Phone, Command))| {
         let record = record(phone, *request_id, command.clone());
         Queued { offset: Offset(offset), record, since: Instant::now(), may_repeat, odd_key: None }
     };
-    Consumed::Records(Batch { partition: PARTITION, records: (from..).zip(commands).map(queued).collect() })
+    Consumed::Records(Batch { partition, records: (from..).zip(commands).map(queued).collect() })
 }
 
 fn class(body: &Body) -> Option<ErrorClass> {
@@ -60,6 +64,29 @@ async fn a_refused_command_that_the_queue_repeats_is_not_stored_when_it_would_be
     world.answer(&a, 301).await;
     assert_eq!(world.texts(&group).await, ["m", "n"]);
     assert_eq!(world.entries(&group).await.len(), 4);
+}
+
+/// More partitions were added: the log's records go another way since, and those in the old one come again.
+#[tokio::test]
+async fn a_refused_command_of_a_partition_that_the_log_has_left_is_not_stored_when_it_comes_again() {
+    const NEW: Partition = Partition(1);
+    let mut world = World::idle(generous()).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    let group = LogId::group(&a.user, &im_proto::ClientId::parse("g").unwrap());
+    let old = |first: u64| [(first, &a, create("g", &["c"])), (first + 1, &b, to_log(&group, "m"))];
+    let (once, again) = (batch(500, false, &old(100)), batch(500, true, &old(200)));
+    let moved = batch_of(NEW, 0, false, &[(102, &a, add(&group, "j", &["b"]))]);
+    // Whoever waits sends it again; by then it is new.
+    let resent = batch_of(NEW, 1, false, &[(300, &b, to_log(&group, "m"))]);
+    let gained = |partition| Consumed::Gained(partition);
+    let given = vec![resent, again, gained(PARTITION), moved, gained(NEW), once, gained(PARTITION)];
+    world.start_on(Box::new(Given(given))).await;
+
+    assert_eq!(class(&world.answer(&b, 101).await.body), Some(ErrorClass::Final));
+    assert_eq!(world.answer(&a, 100).await.body, world.answer(&a, 200).await.body);
+    assert_eq!(class(&world.answer(&b, 201).await.body), Some(ErrorClass::Retry));
+    assert_eq!(acked(&world.answer(&b, 300).await.body), 3);
+    assert_eq!(world.texts(&group).await, ["m"]);
 }
 
 /// A topic that was made anew counts from 0 again.

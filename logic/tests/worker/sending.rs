@@ -3,7 +3,7 @@
 use crate::harness::*;
 use im_proto::client::{self, ErrorClass, ErrorCode, client_frame::Command, server_frame::Body};
 use im_proto::{LogId, UserId};
-use im_storage::ports::{Batch, Consumed, Consumer, EntryLog as _, Offset, Partition, Queued, StoreError};
+use im_storage::ports::{Batch, Consumed, Consumer, EntryLog as _, Offset, Partition, Queued, Record, StoreError};
 use std::sync::atomic::Ordering;
 
 fn direct(a: &str, b: &str) -> LogId {
@@ -318,4 +318,17 @@ async fn an_ack_means_that_the_entry_is_stored() {
     assert_eq!(world.texts(&direct("a", "b")).await, ["m"]);
     assert_eq!(world.log.asked.lock().unwrap().len(), 2);
     let _: &UserId = &a.user;
+}
+
+/// F39: workers are restarted one after another, and so are gateways.
+#[tokio::test]
+async fn a_record_of_a_newer_gateway_is_worked_off_without_what_is_unknown_here() {
+    let world = World::new().await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    let record = record(&a, 900, to_user("b", "1"));
+    // Field 1000, a varint.
+    let upstream = [&record.upstream[..], &[0xc0, 0x3e, 0x01]].concat();
+    world.ports.queue.produce(&mut vec![Record { upstream: upstream.into(), ..record }]);
+    assert_eq!(acked(&world.answer(&a, 900).await.body), 1);
+    world.pushes(&b, 1).await;
 }

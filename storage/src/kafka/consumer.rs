@@ -33,6 +33,9 @@ const MESSAGES_PER_TURN_MAX: usize = 1_024;
 /// The least that brokers allow by default: after a death, senders wait as long.
 const SESSION_TIMEOUT_MS: &str = "6000";
 
+/// For all partitions of an assignment together. What Kafka does not tell is found out by reading to the end.
+const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How often the lag is told anew.
 const LAG_INTERVAL_MS: &str = "2000";
 
@@ -69,6 +72,18 @@ impl Shared {
             list.add_partition(&self.topic, partition.0 as i32);
         }
         list
+    }
+
+    /// Behind what the partition holds now, if Kafka tells in time.
+    fn end(&self, consumer: &BaseConsumer<Context>, partition: Partition, deadline: Instant) -> Option<Offset> {
+        let timeout = deadline.checked_duration_since(Instant::now()).filter(|timeout| *timeout >= POLL)?;
+        match consumer.fetch_watermarks(&self.topic, partition.0 as i32, timeout) {
+            Ok((_, end)) => u64::try_from(end).ok().map(Offset),
+            Err(error) => {
+                tracing::debug!(%error, partition = partition.0, "how far a partition goes is not known yet");
+                None
+            }
+        }
     }
 
     /// Tells Kafka where to go on: behind what was handed on.
@@ -118,10 +133,14 @@ impl ConsumerContext for Context {
         }
     }
 
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
             Rebalance::Assign(list) => {
-                partitions(list).for_each(|partition| self.0.inbound().gained(partition));
+                let deadline = Instant::now() + ENDS_TIMEOUT;
+                for partition in partitions(list) {
+                    let end = self.0.end(consumer, partition, deadline);
+                    self.0.inbound().gained(partition, end);
+                }
                 self.0.changed.notify_one();
             }
             Rebalance::Revoke(_) => {}

@@ -35,6 +35,8 @@ struct Waiting {
     is_at_end: bool,
     /// When we last knew that everything in the partition was here.
     caught_up_at: Option<Instant>,
+    /// Behind what waited when it was gained, if Kafka could tell.
+    end_when_gained: Option<Offset>,
 }
 
 /// A message as it came.
@@ -47,8 +49,9 @@ pub struct Arrival {
 }
 
 impl Inbound {
-    pub fn gained(&mut self, partition: Partition) {
-        self.partitions.insert(partition, Waiting::default());
+    /// `end` lies behind everything that any other consumer may have met before.
+    pub fn gained(&mut self, partition: Partition, end: Option<Offset>) {
+        self.partitions.insert(partition, Waiting { end_when_gained: end, ..Waiting::default() });
         self.assignments.push_back(Consumed::Gained(partition));
     }
 
@@ -69,7 +72,7 @@ impl Inbound {
         let Some(waiting) = self.partitions.get_mut(&partition) else { return false };
         let Arrival { offset, record, odd_key, age_by_clocks } = arrival;
         let since = waiting.since(now, age_by_clocks);
-        let may_repeat = waiting.caught_up_at.is_none();
+        let may_repeat = waiting.caught_up_at.is_none() && waiting.end_when_gained.is_none_or(|end| offset < end);
         waiting.records.push_back(Queued { offset, record, since, may_repeat, odd_key });
         let is_full = waiting.records.len() >= WAITING_MAX && !waiting.is_paused;
         waiting.is_paused |= is_full;
@@ -167,7 +170,7 @@ mod tests {
     fn with_partitions(numbers: &[u32]) -> Inbound {
         let mut inbound = Inbound::default();
         for number in numbers {
-            inbound.gained(Partition(*number));
+            inbound.gained(Partition(*number), None);
             assert!(matches!(inbound.next(1), Some(Consumed::Gained(Partition(known))) if known == *number));
         }
         inbound
@@ -190,6 +193,29 @@ mod tests {
         assert_eq!(inbound.take_commits(None), []);
     }
 
+    /// A busy partition may never be at its end; what was put in after the gain is new all the same.
+    #[test]
+    fn only_what_waited_when_a_partition_was_gained_may_have_come_before() {
+        let may_repeat = |inbound: &mut Inbound, number| {
+            arrived(inbound, 0, number);
+            let Some(Consumed::Records(batch)) = inbound.next(9) else { panic!("nothing arrived") };
+            inbound.commit(Partition(0), Offset(number));
+            batch.records[0].may_repeat
+        };
+        let mut inbound = Inbound::default();
+        inbound.gained(Partition(0), Some(Offset(7)));
+        inbound.next(1);
+        assert_eq!([5, 6, 7, 8].map(|number| may_repeat(&mut inbound, number)), [true, true, false, false]);
+        // Kafka did not say: only its end tells.
+        inbound.gained(Partition(0), None);
+        inbound.next(1);
+        assert!(may_repeat(&mut inbound, 9));
+        inbound.at_end(Partition(0));
+        assert!(!may_repeat(&mut inbound, 10));
+        // A topic that was made anew counts from 0 again.
+        assert!(!may_repeat(&mut inbound, 0));
+    }
+
     #[test]
     fn a_lost_partition_leaves_nothing_behind() {
         let mut inbound = with_partitions(&[0]);
@@ -202,7 +228,7 @@ mod tests {
         assert!(inbound.next(9).is_none());
         assert_eq!(inbound.take_commits(None), []);
         // Gained again, it begins anew.
-        inbound.gained(Partition(0));
+        inbound.gained(Partition(0), None);
         arrived(&mut inbound, 0, 1);
         assert!(matches!(inbound.next(9), Some(Consumed::Gained(_))));
         assert_eq!(offsets(inbound.next(9)), (0, vec![1]));
@@ -213,11 +239,11 @@ mod tests {
         let mut inbound = with_partitions(&[0]);
         inbound.lost(Partition(0));
         for partition in [0, 1, 0, 2] {
-            inbound.gained(Partition(partition));
+            inbound.gained(Partition(partition), None);
             arrived(&mut inbound, partition, 1);
             inbound.lost(Partition(partition));
         }
-        inbound.gained(Partition(3));
+        inbound.gained(Partition(3), None);
         assert!(matches!(inbound.next(9), Some(Consumed::Lost(Partition(0)))), "this one it had");
         assert!(matches!(inbound.next(9), Some(Consumed::Gained(Partition(3)))));
         assert!(inbound.next(9).is_none());
@@ -259,7 +285,7 @@ mod tests {
         assert_eq!(since(&mut inbound, last, Some(Duration::from_secs(1))), last - Duration::from_secs(1));
         // Gained again: others may have left a backlog.
         inbound.lost(Partition(0));
-        inbound.gained(Partition(0));
+        inbound.gained(Partition(0), None);
         inbound.next(1);
         inbound.next(1);
         assert_eq!(since(&mut inbound, last, Some(SKEW)), last - SKEW);
