@@ -26,9 +26,6 @@ use std::time::Duration;
 /// No call waits longer for a broker.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A topic that was deleted and made anew, or got more partitions, is noticed after this time.
-const METADATA_REFRESH_MS: &str = "10000";
-
 /// How to reach the brokers, and what is asked of them.
 #[derive(Debug, Clone)]
 pub struct KafkaOptions {
@@ -80,10 +77,7 @@ pub enum KafkaError {
 impl KafkaOptions {
     fn client(&self) -> Result<ClientConfig, KafkaError> {
         let mut config = ClientConfig::new();
-        config
-            .set("bootstrap.servers", &self.brokers)
-            .set("client.id", "im-server")
-            .set("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS);
+        config.set("bootstrap.servers", &self.brokers).set("client.id", "im-server");
         for (name, value) in &self.settings {
             if FIXED.contains(&name.as_str()) {
                 return Err(KafkaError::FixedSetting { name: name.clone() });

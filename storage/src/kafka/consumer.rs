@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use im_proto::{LogId, TraceId};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
@@ -32,9 +32,6 @@ const MESSAGES_PER_TURN_MAX: usize = 1_024;
 /// A worker that does not poll for so long loses its partitions. The thread polls always, so this means a stopped process.
 /// The least that brokers allow by default: after a death, senders wait as long.
 const SESSION_TIMEOUT_MS: &str = "6000";
-
-/// Between the first word of a topic that is gone and joining again: one that is made anew at once is there by then.
-const JOIN_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// For all partitions of an assignment together. What Kafka does not tell is found out by reading to the end.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -225,7 +222,6 @@ impl Drop for KafkaConsumer {
 
 fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
     let mut commit_at = Instant::now() + COMMIT_INTERVAL;
-    let mut join_again_at: Option<Instant> = None;
     while !shared.inbound().is_closed {
         let mut wait = POLL;
         let mut came = false;
@@ -240,12 +236,7 @@ fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
                         shared.inbound().at_end(Partition(number));
                     }
                 }
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "kafka");
-                    if is_topic_gone(&error) {
-                        join_again_at.get_or_insert_with(|| Instant::now() + JOIN_AGAIN_AFTER);
-                    }
-                }
+                Some(Err(error)) => tracing::warn!(%error, "kafka"),
                 None => break,
             }
         }
@@ -258,30 +249,12 @@ fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
         {
             tracing::debug!(%error, "a partition went away before it was resumed");
         }
-        if join_again_at.is_some_and(|at| Instant::now() >= at) {
-            join_again(consumer, shared);
-            join_again_at = None;
-        }
         if Instant::now() >= commit_at {
             commit(consumer, shared, CommitMode::Async);
             commit_at = Instant::now() + COMMIT_INTERVAL;
         }
     }
     commit(consumer, shared, CommitMode::Sync);
-}
-
-fn is_topic_gone(error: &ClientError) -> bool {
-    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
-    matches!(error.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
-}
-
-/// Partitions of a topic that was deleted and made anew are not always read on by whoever had them.
-fn join_again(consumer: &BaseConsumer<Context>, shared: &Shared) {
-    tracing::warn!(topic = shared.topic, "the topic was gone; joining its consumers again");
-    consumer.unsubscribe();
-    if let Err(error) = consumer.subscribe(&[&shared.topic]) {
-        tracing::error!(%error, "cannot join the consumers of the topic");
-    }
 }
 
 fn commit(consumer: &BaseConsumer<Context>, shared: &Shared, mode: CommitMode) {

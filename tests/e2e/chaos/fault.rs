@@ -42,7 +42,7 @@ pub enum Kind {
     OldRedis,
     /// All records of Kafka come again.
     LostOffsets,
-    /// The topic is deleted under everybody and made anew, empty.
+    /// The topic is deleted under everybody and made anew, empty, and all roles are restarted one after another.
     NewTopic,
     /// The topic gets more partitions, and all roles are restarted one after another.
     MorePartitions,
@@ -175,7 +175,7 @@ async fn old_redis(services: &OwnServices, rng: &mut StdRng) -> String {
     format!("{age} old")
 }
 
-async fn new_topic(scene: &Scene, rng: &mut StdRng) -> String {
+async fn new_topic(scene: &mut Scene, rng: &mut StdRng) -> String {
     let partitions = block_in_place(|| {
         let partitions = scene.server.deployment().partitions();
         scene.server.deployment().delete_topic();
@@ -183,6 +183,7 @@ async fn new_topic(scene: &Scene, rng: &mut StdRng) -> String {
     });
     let lasted = pass(GONE_MS, rng).await;
     block_in_place(|| scene.server.migrate(partitions));
+    rolled_all(scene);
     format!("gone for {lasted}")
 }
 
@@ -193,13 +194,18 @@ fn more_partitions(scene: &mut Scene, rng: &mut StdRng) -> String {
         let room = PARTITIONS_MAX.saturating_sub(deployment.partitions());
         deployment.add_partitions(rng.random_range(1..=MORE_PARTITIONS_MAX).min(room))
     });
+    rolled_all(scene);
+    format!("{partitions} partitions")
+}
+
+/// As the manual says.
+fn rolled_all(scene: &mut Scene) {
     for number in 0..2 {
         rolled(scene.server.worker(number));
     }
     for number in 0..2 {
         rolled(scene.server.gateway(number));
     }
-    format!("{partitions} partitions")
 }
 
 async fn away(services: &OwnServices, service: Service, rng: &mut StdRng) -> String {
