@@ -19,8 +19,9 @@ use crate::log_state::Position;
 use crate::memory::{CommandKey, CommandMemory, Written};
 use crate::planted::planted;
 use crate::refusal::Refusal;
-use im_proto::client::{self, client_frame::Command, entry::Content, server_frame::Body};
+use im_proto::client::{self, ErrorClass, client_frame::Command, entry::Content, server_frame::Body};
 use im_proto::{ClientId, Epoch, LogId, LogKind, Ordinal, Seq, UserId};
+use std::collections::HashMap;
 
 /// Everything a decision rests on, beside the command.
 pub(crate) struct Situation<'a> {
@@ -33,7 +34,11 @@ pub(crate) struct Situation<'a> {
     /// For a moved read cursor: what was looked up of the conversation it points into.
     pub read: Option<&'a ReadTarget>,
     pub memory: &'a CommandMemory,
+    pub turned_away: &'a TurnedAway,
 }
+
+/// Commands of the present round that made no entry, as far as the store was asked, and how their senders have to take it.
+pub(crate) type TurnedAway = HashMap<CommandKey, ErrorClass>;
 
 impl Situation<'_> {
     /// Where an entry with this content goes. Messages count as unread, other entries do not.
@@ -61,7 +66,7 @@ pub(crate) enum Decision {
     /// Not done, unless the store holds this very command or the log has moved on: look, and decide again.
     RefuseUnlessStored { client_id: ClientId, refusal: Refusal },
     /// Not before `after` is stored: look whether it is.
-    Await { after: ClientId },
+    Await { client_id: ClientId, after: ClientId },
 }
 
 #[derive(Debug)]
@@ -139,7 +144,16 @@ fn settle(command: &impl Mutation, situation: &Situation<'_>) -> Decision {
         && situation.memory.written(&key(situation, after)).is_none()
         && !planted("after_ignored")
     {
-        return Decision::Await { after: after.clone() };
+        // Behind one that was refused for good a moment ago, and would be refused for good itself: it stores nothing, so it
+        // need not wait until its sender has heard of the other. A pipeline of n would take n round trips.
+        if situation.turned_away.get(&key(situation, after)) == Some(&ErrorClass::Final)
+            && let Err(refusal) = command.judge(situation)
+            && refusal.class() == ErrorClass::Final
+            && !planted("refused_one_by_one")
+        {
+            return Decision::RefuseUnlessStored { client_id: client_id.clone(), refusal };
+        }
+        return Decision::Await { client_id: client_id.clone(), after: after.clone() };
     }
     match command.judge(situation) {
         Ok(Verdict::Write(content)) => {

@@ -34,11 +34,12 @@ struct Case {
     at: Position,
     memory: CommandMemory,
     read: Option<ReadTarget>,
+    turned_away: TurnedAway,
 }
 
 impl Case {
     fn new(log: LogId, at: Position) -> Self {
-        Self { log, at, memory: CommandMemory::new(), read: None }
+        Self { log, at, memory: CommandMemory::new(), read: None, turned_away: TurnedAway::new() }
     }
 
     fn decide(&self, sender: &str, command: &Command) -> Decision {
@@ -53,6 +54,7 @@ impl Case {
             limits: &limits,
             read: self.read.as_ref(),
             memory: &self.memory,
+            turned_away: &self.turned_away,
         };
         decide(command, &situation)
     }
@@ -146,7 +148,7 @@ fn a_repeat_is_answered_from_memory_and_other_content_conflicts() {
 fn a_send_behind_another_waits_until_that_one_is_stored() {
     let mut case = Case::new(group(), at("a", &["a", "b"]));
     let behind = send(client::send::To::ConversationId((&group()).into()), "m2", "m1");
-    assert!(matches!(case.decide("b", &behind), Decision::Await { after } if after.as_str() == "m1"));
+    assert!(matches!(case.decide("b", &behind), Decision::Await { after, .. } if after.as_str() == "m1"));
     // Somebody else's m1 does not count.
     let hash = ContentHash::of("send", []);
     let written = Written { seq: Seq(4), ordinal: Ordinal(3), server_time_ms: 0, content_hash: hash };
@@ -169,7 +171,7 @@ fn a_group_command_behind_another_command_waits_until_that_one_is_stored() {
     let behind = [("a", Command::AddMembers(add)), ("a", Command::RemoveMember(remove)), ("b", leave("l", "m1"))];
     for (sender, command) in behind {
         let mut case = Case::new(group(), at("a", &["a", "b"]));
-        assert!(matches!(case.decide(sender, &command), Decision::Await { after } if after.as_str() == "m1"));
+        assert!(matches!(case.decide(sender, &command), Decision::Await { after, .. } if after.as_str() == "m1"));
         let hash = ContentHash::of("send", []);
         case.remember(
             sender,
@@ -226,4 +228,23 @@ fn the_same_input_gives_the_same_decision() {
     let case = Case::new(group(), at("a", &["a", "b"]));
     let twice = [(); 2].map(|()| format!("{:?}", case.decide("b", &to_log(&group(), "m"))));
     assert_eq!(twice[0], twice[1]);
+}
+
+#[test]
+fn behind_a_command_refused_for_good_only_what_is_refused_for_good_itself_need_not_wait() {
+    let mut case = Case::new(group(), at("a", &["a", "b"]));
+    let key = |sender: &str| {
+        let client_id = ClientId::parse("m1").unwrap();
+        CommandKey { log: group(), sender: user(sender), client_id }
+    };
+    let behind = send(client::send::To::ConversationId((&group()).into()), "m2", "m1");
+    assert!(matches!(case.decide("x", &behind), Decision::Await { .. }));
+    case.turned_away.insert(key("x"), ErrorClass::Retry);
+    assert!(matches!(case.decide("x", &behind), Decision::Await { .. }));
+    case.turned_away.insert(key("x"), ErrorClass::Final);
+    assert!(matches!(case.decide("x", &behind), Decision::RefuseUnlessStored { refusal, .. }
+        if refusal.code == ErrorCode::NotAllowed));
+    // A member's m1 was refused for another reason; m2 could be stored, and its sender may send m1 again.
+    case.turned_away.insert(key("b"), ErrorClass::Final);
+    assert!(matches!(case.decide("b", &behind), Decision::Await { .. }));
 }

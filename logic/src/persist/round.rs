@@ -5,7 +5,7 @@
 
 use super::{Outcome, Stored, new_entry, read_moved, written};
 use crate::admit::Work;
-use crate::decide::{Append, Decision, ReadTarget, Situation, decide};
+use crate::decide::{Append, Decision, ReadTarget, Situation, TurnedAway, decide};
 use crate::entry;
 use crate::log_state::{Lane, Position};
 use crate::membership::change_of;
@@ -26,6 +26,9 @@ pub(super) struct Round {
     pub steps: Vec<Step>,
     /// One for each `Step::Write`, in order.
     pub entries: Vec<NewEntry>,
+    turned_away: TurnedAway,
+    /// Lanes that were read up to their end in this round: what is refused on that needs no second look.
+    read_to_end: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -66,6 +69,10 @@ fn may_have_come_before(tip: &Position, work: &Work, careful: bool) -> bool {
     let is_behind = (careful || may_repeat) && tip.was_decided(work.place);
     let was_moved = may_repeat && tip.was_moved_from(work.place.partition);
     is_behind && !planted("refused_is_forgotten") || was_moved && !planted("old_partition_forgotten")
+}
+
+fn key(lane: &Lane, work: &Work, client_id: &ClientId) -> CommandKey {
+    CommandKey { log: lane.log.clone(), sender: work.sender.clone(), client_id: client_id.clone() }
 }
 
 impl Worker {
@@ -110,7 +117,7 @@ impl Worker {
                 self.refuse(work, &Refusal::UNAVAILABLE, round);
                 return Ok(());
             }
-            match self.decide_on(lane, work, now_ms) {
+            match self.decide_on(lane, work, now_ms, &round.turned_away) {
                 Decision::Append(append) => {
                     let came_before = may_have_come_before(&lane.state.tip, work, careful);
                     if (careful || came_before) && !asked.itself {
@@ -135,29 +142,34 @@ impl Worker {
                     if !asked.itself {
                         asked.itself = true;
                         // With entries on the tip the append itself tells whether the head was right.
-                        let on_stored = !lane.has_unconfirmed();
-                        let moved_on = on_stored && self.catch_lane_up(lane, work.lane, outcome).await? > 0;
+                        let is_known = lane.has_unconfirmed() || round.read_to_end.contains(&work.lane);
+                        let moved_on = !is_known && self.catch_lane_up(lane, work.lane, outcome).await? > 0;
+                        if !is_known {
+                            round.read_to_end.push(work.lane);
+                        }
                         if self.is_stored(lane, work, &client_id, outcome).await? || moved_on {
                             continue;
                         }
                     }
-                    self.refuse(work, &refusal, round);
+                    self.turn_away(lane, work, client_id, &refusal, round);
                 }
-                Decision::Await { after } => {
-                    if !asked.after {
+                Decision::Await { client_id, after } => {
+                    // The round has just turned it away: it is not looked up once more for each command behind it.
+                    let is_absent = round.turned_away.contains_key(&key(lane, work, &after));
+                    if !asked.after && !is_absent {
                         asked.after = true;
                         if self.is_stored(lane, work, &after, outcome).await? {
                             continue;
                         }
                     }
-                    self.refuse(work, &Refusal::OUT_OF_ORDER, round);
+                    self.turn_away(lane, work, client_id, &Refusal::OUT_OF_ORDER, round);
                 }
             }
             return Ok(());
         }
     }
 
-    fn decide_on(&self, lane: &Lane, work: &Work, now_ms: i64) -> Decision {
+    fn decide_on(&self, lane: &Lane, work: &Work, now_ms: i64, turned_away: &TurnedAway) -> Decision {
         let read = match (&work.command, &work.read) {
             (Command::MarkRead(mark), Some(target)) => {
                 let moved = lane.read_cursor(&mark.conversation_id);
@@ -175,6 +187,7 @@ impl Worker {
             limits: &self.shared.config.limits,
             read: read.as_ref(),
             memory: &self.memory,
+            turned_away,
         };
         decide(&work.command, &situation)
     }
@@ -210,8 +223,7 @@ impl Worker {
         if let Some((conversation, cursor)) = &stored.read_moved {
             lane.read_moved(seq, conversation.clone(), *cursor);
         }
-        let key =
-            CommandKey { log: lane.log.clone(), sender: stored.sender.clone(), client_id: stored.client_id.clone() };
+        let key = key(lane, work, &stored.client_id);
         let ordinal = stored.position.ordinal;
         let written = Written { seq, ordinal, server_time_ms: entry.server_time_ms, content_hash };
         self.memory.remember_written(key, written);
@@ -222,6 +234,12 @@ impl Worker {
 
     fn refuse(&self, work: &Work, refusal: &Refusal, round: &mut Round) {
         round.steps.push(Step::Tell(self.refused(work, refusal)));
+    }
+
+    /// Refuses a command that made no entry; those that wait for it learn that without a look at the store.
+    fn turn_away(&self, lane: &Lane, work: &Work, client_id: ClientId, refusal: &Refusal, round: &mut Round) {
+        round.turned_away.insert(key(lane, work, &client_id), refusal.class());
+        self.refuse(work, refusal, round);
     }
 
     /// Looks a command of the same sender up in the store and remembers it.
@@ -236,8 +254,7 @@ impl Worker {
             return Ok(false);
         };
         let written = written(&entry::read(&lane.log, &row)?);
-        let key = CommandKey { log: lane.log.clone(), sender: work.sender.clone(), client_id: client_id.clone() };
-        self.memory.remember_written(key, written);
+        self.memory.remember_written(key(lane, work, client_id), written);
         // It lies above the known head: another owner wrote it, or an attempt of ours whose result was lost, and nobody
         // may have been told. With entries on the tip, their append will stop and bring us here again.
         if row.seq > lane.state.stored.head && !lane.has_unconfirmed() {

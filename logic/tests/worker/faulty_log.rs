@@ -33,6 +33,8 @@ pub struct FaultyLog {
     pub reads_failing: AtomicU64,
     /// A log that no longer reads as it was written.
     pub damaged: Mutex<Option<LogId>>,
+    /// Calls of `find`.
+    pub look_ups: AtomicU64,
     /// Entries of each append that was asked for.
     pub asked: Mutex<Vec<Vec<(LogId, Seq, ClientId)>>>,
 }
@@ -45,6 +47,7 @@ impl FaultyLog {
             late: Mutex::default(),
             reads_failing: AtomicU64::new(0),
             damaged: Mutex::default(),
+            look_ups: AtomicU64::new(0),
             asked: Mutex::default(),
         }
     }
@@ -131,6 +134,7 @@ impl EntryLog for FaultyLog {
 
     async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
         self.read(log)?;
+        self.look_ups.fetch_add(1, Ordering::Relaxed);
         self.inner.find(log, sender, client_id).await
     }
 

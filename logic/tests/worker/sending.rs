@@ -157,6 +157,34 @@ async fn a_send_behind_a_refused_one_is_not_stored_before_its_sender_knows_of_th
 }
 
 #[tokio::test]
+async fn a_pipeline_of_somebody_who_is_no_member_ends_at_once_and_costs_a_look_up_a_command() {
+    let world = World::new().await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    acked(&world.ask(&b, create("g", &[])).await);
+    let group = LogId::group(&b.user, &im_proto::ClientId::parse("g").unwrap());
+    let pipeline = |to: &LogId| {
+        let ids = ["m1", "m2", "m3", "m4", "m5"];
+        let behind = |(at, id): (usize, &&str)| {
+            let Command::Send(send) = to_log(to, id) else { unreachable!() };
+            let after = at.checked_sub(1).map(|before| ids[before].to_owned()).unwrap_or_default();
+            Command::Send(client::Send { after, ..send })
+        };
+        ids.iter().enumerate().map(behind).map(|command| (&a, command)).collect::<Vec<_>>()
+    };
+    let looked_up = world.log.look_ups.load(Ordering::Relaxed);
+    let answers = world.ask_all(pipeline(&group)).await;
+    assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [ErrorCode::NotAllowed; 5]);
+    assert_eq!(world.log.look_ups.load(Ordering::Relaxed) - looked_up, 5);
+    // What is behind a command that may still come is told to come again, and nothing of it is looked up.
+    let missing = LogId::group(&a.user, &im_proto::ClientId::parse("not-yet").unwrap());
+    let behind_a_creation = pipeline(&missing).into_iter().skip(1).collect();
+    let looked_up = world.log.look_ups.load(Ordering::Relaxed);
+    let answers = world.ask_all(behind_a_creation).await;
+    assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [ErrorCode::OutOfOrder; 4]);
+    assert_eq!(world.log.look_ups.load(Ordering::Relaxed) - looked_up, 1);
+}
+
+#[tokio::test]
 async fn what_is_absent_and_what_is_forbidden_are_refused_alike() {
     let world = World::new().await;
     let (a, b, c) = (world.phone("a", "1").await, world.phone("b", "1").await, world.phone("c", "1").await);
