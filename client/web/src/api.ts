@@ -25,11 +25,14 @@ export interface ConnectOptions {
   /** "wss://host/ws", or "ws://" on loopback. */
   url: string;
   token: TokenSource;
-  /** The token's subject; read from the token when absent. */
+  /**
+   * The token's subject. When absent it is read from the token, and only if none can be fetched from the storage; so what
+   * is stored shows at once, also without a network, where the app names it.
+   */
   user?: string;
   /**
-   * Names this device; a newer login of the same device ends the older one. When absent: the token's device claim, what
-   * the storage holds, or a new random one.
+   * Names this device; a newer login of the same device ends the older one. When absent: the device claim of the token
+   * signed in with, what the storage holds, or a new random one.
    */
   device?: string;
   /** Default "web". */
@@ -61,7 +64,7 @@ export interface MemberList {
 
 export interface Client {
   readonly state: ClientState;
-  /** Empty until the token, which may have to be fetched, has told it. */
+  /** Empty until the token, which may have to be fetched, has told it; known from the first `state` event on. */
   readonly user: string;
   readonly device: string;
 
@@ -79,7 +82,7 @@ export interface Client {
   /** What is known of this user's conversations, in no order. */
   conversations(): Conversation[];
   conversation(conversation: string): Conversation | undefined;
-  /** The id of the direct conversation with `user`. */
+  /** The id of the direct conversation with `user`. Throws `UserUnknownError` before this client's own user is known. */
   directConversation(user: string): string;
 
   /** Reads history from the server, oldest first; the cursors stay. `limit` 0 or absent: the server's maximum. */

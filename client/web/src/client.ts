@@ -6,12 +6,14 @@ import { create, fromBinary } from "@bufbuild/protobuf";
 import type { Body, Client, ConnectOptions, MemberList, Recipient, TokenSource } from "./api.js";
 import { encodeBody } from "./body.js";
 import type { Core } from "./core/core.js";
-import type { Answer, CoreEvent } from "./core/event.js";
+import type { Answer, CoreEvent, Refusal } from "./core/event.js";
 import type { RandomBytes } from "./core/random.js";
 import type { Command } from "./core/wire.js";
-import { ClosedError, FullError, RefusedError, UnknownAnswerError } from "./errors.js";
+import { STORAGE_TIMEOUT_MS, within } from "./deadline.js";
+import { ClosedError, FullError, RefusedError, UnknownAnswerError, UserUnknownError } from "./errors.js";
 import type { ClientEvents, ClientState, Conversation, PendingSend, Sent } from "./events.js";
 import * as wire from "./gen/client_pb.js";
+import { deviceOf } from "./identity.js";
 import { directConversationId } from "./ids.js";
 import { Listeners } from "./listeners.js";
 import { Saver } from "./saver.js";
@@ -26,6 +28,7 @@ const STORED_ENTRIES_LIMIT = 50;
 interface Running {
   readonly core: Core;
   readonly transport: Transport;
+  readonly storage: Storage;
   readonly saver: Saver;
   readonly sleep: () => void;
 }
@@ -75,9 +78,10 @@ class ImClient implements Client {
     const failed = (during: ClientEvents["error"]["during"], error: unknown) =>
       this.#listeners.emit("error", { during, error });
     const starting = { options: this.#options, storage: this.#storage, random: systemRandom, signal, failed };
-    const core = await start(starting).catch(() => undefined);
-    if (core === undefined || signal.aborted) return;
-    const saver = new Saver(core, this.#storage, (error) => failed("storage", error));
+    const started = await start(starting).catch(() => undefined);
+    if (started === undefined || signal.aborted) return;
+    const { core, storage } = started;
+    const saver = new Saver(core, storage, (error) => failed("storage", error));
     const transport = new Transport(core, this.#options.url, WebSocket, {
       event: (event) => this.#onEvent(event),
       fetchToken: () => this.#fetchToken(),
@@ -85,7 +89,7 @@ class ImClient implements Client {
       settled: () => saver.poke(),
     });
     const sleep = onWake(() => transport.input((nowMs) => core.wake(nowMs)));
-    const running = { core, transport, saver, sleep };
+    const running = { core, transport, storage, saver, sleep };
     this.#running = running;
     for (const { run } of this.#early.splice(0)) run(running);
     transport.input((nowMs) => core.connect(nowMs));
@@ -101,7 +105,7 @@ class ImClient implements Client {
   }
 
   get device(): string {
-    return this.#running?.core.config.device ?? this.#options.device ?? "";
+    return this.#running?.core.device ?? this.#options.device ?? "";
   }
 
   on<Name extends keyof ClientEvents>(name: Name, handler: (event: ClientEvents[Name]) => void): () => void {
@@ -130,6 +134,7 @@ class ImClient implements Client {
   }
 
   directConversation(user: string): string {
+    if (this.user === "") throw new UserUnknownError();
     return directConversationId(this.user, user);
   }
 
@@ -144,7 +149,9 @@ class ImClient implements Client {
     conversation: string,
     { below, limit = STORED_ENTRIES_LIMIT }: { below?: bigint; limit?: number } = {},
   ): Promise<wire.Entry[]> {
-    const stored = await this.#storage.entries(conversation, below, limit);
+    const { storage } = await new Promise<Running>((resolve, reject) => this.#whenRunning(resolve, reject));
+    const { signal } = this.#abort;
+    const stored = await within(STORAGE_TIMEOUT_MS, storage.entries(conversation, below, limit), signal);
     return stored.map(({ entry }) => fromBinary(wire.EntrySchema, entry));
   }
 
@@ -206,7 +213,7 @@ class ImClient implements Client {
       ({ core, transport }) =>
         transport.input((nowMs) => {
           core.renewsToken = typeof this.#tokenSource === "function";
-          if (typeof token === "string") core.setToken(token, nowMs);
+          if (typeof token === "string") this.#setToken(core, token, nowMs);
           core.connect(nowMs);
         }),
       () => {},
@@ -215,7 +222,7 @@ class ImClient implements Client {
 
   async close(): Promise<void> {
     if (!this.#abort.signal.aborted) {
-      this.#abort.abort();
+      this.#abort.abort(new ClosedError());
       const running = this.#running;
       running?.sleep();
       running?.transport.input((nowMs) => running.core.stop(nowMs));
@@ -284,12 +291,17 @@ class ImClient implements Client {
       running?.transport.input((nowMs) => action(running.core, nowMs));
     };
     fetchToken(this.#tokenSource).then(
-      (token) => input((core, nowMs) => core.setToken(token, nowMs)),
+      (token) => input((core, nowMs) => this.#setToken(core, token, nowMs)),
       (error: unknown) => {
         this.#listeners.emit("error", { during: "token", error });
         input((core, nowMs) => core.tokenFailed(nowMs));
       },
     );
+  }
+
+  /** The device is the token's where the app names none. */
+  #setToken(core: Core, token: string, nowMs: number): void {
+    core.setToken(token, nowMs, this.#options.device ?? deviceOf(token));
   }
 
   #onEvent(event: CoreEvent): void {
@@ -302,14 +314,16 @@ class ImClient implements Client {
       case "refused": {
         const { conversation, clientMessageId, refusal } = event;
         this.#listeners.emit("refused", { conversation, clientMessageId, ...refusal });
-        return this.#end(event, new RefusedError(refusal.code, refusal.detail));
+        return this.#end(event, refusedError(refusal));
       }
       case "answered":
         return this.#end(event);
       case "request-refused":
-        return this.#end(event, new RefusedError(event.refusal.code, event.refusal.detail));
+        return this.#end(event, refusedError(event.refusal));
       case "conversation":
         return this.#listeners.emit("conversation", event.conversation);
+      case "sync-refused":
+        return this.#listeners.emit("error", { during: "sync", error: refusedError(event.refusal) });
       case "unreadable":
         return this.#listeners.emit("unreadable", { conversation: event.conversation, code: event.refusal.code });
       case "synced":
@@ -334,4 +348,8 @@ class ImClient implements Client {
       else waiter.failed(error);
     }
   }
+}
+
+function refusedError({ code, detail }: Refusal): RefusedError {
+  return new RefusedError(code, detail);
 }

@@ -61,7 +61,7 @@ export interface ClientEvents {
   state: ClientState;
   /** The next entry of a conversation. `messageBody(entry)` reads what people said. */
   entry: { readonly conversation: string; readonly entry: Entry };
-  /** A conversation is new, or something of it moved. */
+  /** A conversation is new, or something of it moved; at the start, each that the storage holds. */
   conversation: Conversation;
   /** Somebody else read a conversation up to `readSeq`. */
   receipt: { readonly conversation: string; readonly userId: string; readonly readSeq: bigint };
@@ -82,6 +82,9 @@ export interface ClientEvents {
   reset: Record<never, never>;
   /** Everything that had moved when sync was asked has been handed over. */
   synced: Record<never, never>;
-  /** The token callback, the storage, making a socket, or a handler of the app failed. The client goes on. */
-  error: { readonly during: "token" | "storage" | "connect" | "handler"; readonly error: unknown };
+  /**
+   * The token callback, the storage, making a socket, a sync, or a handler of the app failed. The client goes on. A storage
+   * is told of once, until it takes something again; a sync that the server refuses for good once a connection.
+   */
+  error: { readonly during: "token" | "storage" | "connect" | "sync" | "handler"; readonly error: unknown };
 }

@@ -28,6 +28,11 @@ export function identityOf(known: Known, newDevice: string): Identity | undefine
   return { user, device: known.device ?? claims.device ?? storedDevice ?? newDevice };
 }
 
+/** The device a token is bound to. */
+export function deviceOf(token: string): string | undefined {
+  return claimsOf(token).device;
+}
+
 function claimsOf(token: string): { sub?: string; device?: string } {
   try {
     const payload = new TextDecoder().decode(fromBase64url(token.split(".")[1] ?? ""));

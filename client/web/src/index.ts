@@ -7,7 +7,14 @@ export { connect } from "./client.js";
 export { encodeBody, messageBody } from "./body.js";
 export { directConversationId } from "./ids.js";
 export { indexedDbStorage } from "./indexeddb.js";
-export { ClosedError, FullError, RefusedError, UnknownAnswerError } from "./errors.js";
+export {
+  ClosedError,
+  FullError,
+  RefusedError,
+  StorageLostError,
+  UnknownAnswerError,
+  UserUnknownError,
+} from "./errors.js";
 export type {
   Storage,
   StorageChanges,

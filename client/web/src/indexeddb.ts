@@ -1,8 +1,11 @@
 // The storage of a browser: IndexedDB.
 //
 // In: changes. Out: what the last complete save left. Always: one save is one transaction; of the entries kept for
-// display the newest `entriesKept` a conversation remain. Bodies lie there as they are: whoever may read the browser's
-// profile reads them.
+// display the newest `entriesKept` a conversation remain. Browsers end connections and delete databases under a page
+// that is open: what fails is done once more on a new connection, and a save that finds the database empty says so. Bodies
+// lie there as they are: whoever may read the browser's profile reads them.
+import { STORAGE_TIMEOUT_MS, within } from "./deadline.js";
+import { StorageLostError } from "./errors.js";
 import type {
   Storage,
   StorageChanges,
@@ -31,37 +34,49 @@ export function indexedDbStorage(name: string, options: { entriesKept?: number; 
 
 class IndexedDbStorage implements Storage {
   readonly entriesKept: number;
-  readonly #database: Promise<IDBDatabase>;
+  readonly #name: string;
+  readonly #factory: IDBFactory;
+  /** Until it fails, or `close`. */
+  #connection: Promise<IDBDatabase> | undefined;
+  /** Something was saved or loaded: a database without a device was emptied since. */
+  #isInUse = false;
 
   constructor(name: string, entriesKept: number, factory: IDBFactory) {
     this.entriesKept = entriesKept;
-    this.#database = open(name, factory);
-    // Whoever uses it is told; until then nobody listens.
-    this.#database.catch(() => {});
+    this.#name = name;
+    this.#factory = factory;
   }
 
-  async load(): Promise<StoredState | undefined> {
-    const transaction = (await this.#database).transaction(STORES, "readonly");
-    const [device, conversations, outbox] = await Promise.all([
-      answer<StoredDevice | undefined>(transaction.objectStore("device").get(0)),
-      answer<StoredConversation[]>(transaction.objectStore("conversations").getAll()),
-      answer<StoredSend[]>(transaction.objectStore("outbox").getAll()),
-    ]);
-    return device && { device, conversations, outbox };
+  load(): Promise<StoredState | undefined> {
+    return this.#use(async (database) => {
+      const transaction = database.transaction(STORES, "readonly");
+      const [device, conversations, outbox] = await Promise.all([
+        answer<StoredDevice | undefined>(transaction.objectStore("device").get(0)),
+        answer<StoredConversation[]>(transaction.objectStore("conversations").getAll()),
+        answer<StoredSend[]>(transaction.objectStore("outbox").getAll()),
+      ]);
+      this.#isInUse = device !== undefined;
+      return device && { device, conversations, outbox };
+    });
   }
 
-  async save(changes: StorageChanges): Promise<void> {
-    const transaction = (await this.#database).transaction(STORES, "readwrite");
-    const done = completed(transaction);
-    try {
-      this.#write(changes, (name) => transaction.objectStore(name));
-    } catch (error) {
-      // What cannot be stored takes back what was put before it.
-      transaction.abort();
-      await done.catch(() => {});
-      throw error;
-    }
-    await done;
+  save(changes: StorageChanges): Promise<void> {
+    return this.#use(async (database) => {
+      const transaction = database.transaction(STORES, "readwrite");
+      const done = completed(transaction);
+      try {
+        const device = await answer<StoredDevice | undefined>(transaction.objectStore("device").get(0));
+        if (device === undefined && this.#isInUse && changes.forget !== "all") throw new StorageLostError();
+        this.#write(changes, (name) => transaction.objectStore(name));
+      } catch (error) {
+        // What cannot be stored takes back what was put before it.
+        abort(transaction);
+        await done.catch(() => {});
+        throw error;
+      }
+      await done;
+      this.#isInUse = true;
+    });
   }
 
   #write(changes: StorageChanges, store: (name: (typeof STORES)[number]) => IDBObjectStore): void {
@@ -83,14 +98,39 @@ class IndexedDbStorage implements Storage {
     }
   }
 
-  async entries(conversation: string, below: bigint | undefined, limit: number): Promise<StoredEntry[]> {
-    const store = (await this.#database).transaction("entries", "readonly").objectStore("entries");
-    const rows = await answer<EntryRow[]>(store.getAll(range(conversation, below)));
-    return rows.slice(-limit).map(({ place, entry }) => ({ conversation, seq: BigInt(place), entry }));
+  entries(conversation: string, below: bigint | undefined, limit: number): Promise<StoredEntry[]> {
+    return this.#use(async (database) => {
+      const store = database.transaction("entries", "readonly").objectStore("entries");
+      const rows = await answer<EntryRow[]>(store.getAll(range(conversation, below)));
+      return rows.slice(-limit).map(({ place, entry }) => ({ conversation, seq: BigInt(place), entry }));
+    });
   }
 
   close(): void {
-    this.#database.then((database) => database.close()).catch(() => {});
+    this.#connection?.then((database) => database.close()).catch(() => {});
+    this.#connection = undefined;
+  }
+
+  async #use<Result>(action: (database: IDBDatabase) => Promise<Result>, isLast = false): Promise<Result> {
+    const connection = this.#connect();
+    const database = await connection;
+    try {
+      return await action(database);
+    } catch (error) {
+      if (this.#connection === connection) this.close();
+      if (isLast || error instanceof StorageLostError) throw error;
+      return this.#use(action, true);
+    }
+  }
+
+  #connect(): Promise<IDBDatabase> {
+    if (this.#connection !== undefined) return this.#connection;
+    const connection = open(this.#name, this.#factory);
+    this.#connection = connection;
+    connection.catch(() => {
+      if (this.#connection === connection) this.#connection = undefined;
+    });
+    return connection;
   }
 
   #trim(entries: IDBObjectStore, conversation: string): void {
@@ -102,7 +142,7 @@ class IndexedDbStorage implements Storage {
   }
 }
 
-function open(name: string, factory: IDBFactory): Promise<IDBDatabase> {
+async function open(name: string, factory: IDBFactory): Promise<IDBDatabase> {
   const request = factory.open(name, VERSION);
   request.onupgradeneeded = () => {
     const database = request.result;
@@ -111,11 +151,17 @@ function open(name: string, factory: IDBFactory): Promise<IDBDatabase> {
     database.createObjectStore("outbox", { keyPath: ["conversation", "clientMessageId"] });
     database.createObjectStore("entries", { keyPath: ["conversation", "place"] });
   };
-  return answer(request).then((database) => {
+  const opened = answer(request);
+  try {
+    const database = await within(STORAGE_TIMEOUT_MS, opened);
     // Another page wants to delete or upgrade it.
     database.onversionchange = () => database.close();
     return database;
-  });
+  } catch (error) {
+    // One that opens later would keep others from deleting it.
+    opened.then((database) => database.close()).catch(() => {});
+    throw error;
+  }
 }
 
 function answer<Result>(request: IDBRequest<Result>): Promise<Result> {
@@ -128,8 +174,17 @@ function answer<Result>(request: IDBRequest<Result>): Promise<Result> {
 function completed(transaction: IDBTransaction): Promise<void> {
   return new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve();
-    transaction.onabort = () => reject(transaction.error);
+    // Of a connection that the browser ended there is no error.
+    transaction.onabort = () => reject(transaction.error ?? new Error("the browser ended the connection"));
   });
+}
+
+function abort(transaction: IDBTransaction): void {
+  try {
+    transaction.abort();
+  } catch {
+    // It has ended already, which is as good.
+  }
 }
 
 function range(conversation: string, below: bigint | undefined): IDBKeyRange {

@@ -66,6 +66,7 @@ export interface Storage {
   /** Entries a conversation that are kept for `entries`; older ones may be dropped. 0: none are handed over. */
   readonly entriesKept: number;
   load(): Promise<StoredState | undefined>;
+  /** Throws `StorageLostError` where what earlier saves left is gone: the next one then holds everything. */
   save(changes: StorageChanges): Promise<void>;
   /**
    * The kept entries of a conversation with a seq below `below` (undefined: the last), at most `limit`, oldest first.

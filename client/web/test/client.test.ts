@@ -1,7 +1,10 @@
 // Claims about the handle an app holds, over a server in the same process.
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
+import "fake-indexeddb/auto";
+import { IDBFactory } from "fake-indexeddb";
+import { STORAGE_TIMEOUT_MS } from "../dist/deadline.js";
 import {
   type Client,
   type ClientEvents,
@@ -11,12 +14,14 @@ import {
   ErrorCode,
   FullError,
   RefusedError,
+  UserUnknownError,
   connect,
   directConversationId,
+  indexedDbStorage,
   memoryStorage,
   messageBody,
 } from "../dist/index.js";
-import { EntryPushedSchema } from "../dist/gen/client_pb.js";
+import { EntryPushedSchema, ErrorClass, ErrorSchema, MessageBodySchema } from "../dist/gen/client_pb.js";
 import { FakeServer, tokenOf } from "./fake-server.js";
 import { entry } from "./script.js";
 
@@ -47,7 +52,10 @@ function next<Name extends keyof ClientEvents>(
   });
 }
 
+const messageText = (body: Uint8Array) => fromBinary(MessageBodySchema, body).text;
 const isNamed = (name: string) => (state: { name: string }) => state.name === name;
+const settled = async (client: Client) =>
+  (await next(client, "state", ({ name }) => name === "live" || name === "closed")).name;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 async function until(isSo: () => boolean): Promise<void> {
   while (!isSo()) await turn();
@@ -174,6 +182,91 @@ test("a storage of somebody else is emptied, not used", async () => {
   assert.equal((await storage.load())?.device.user, "cid");
 });
 
+test("somebody else's storage is emptied also where the token has to be fetched to know", async () => {
+  const [server, storage] = [new FakeServer(), memoryStorage()];
+  const before = open(server, { storage });
+  await before.send({ user: "bob" }, "one");
+  await before.close();
+  const client = open(server, { storage, token: async () => tokenOf("cid") });
+  assert.equal(await settled(client), "live");
+  assert.deepEqual([client.user, client.conversations()], ["cid", []]);
+  assert.notEqual(client.device, before.device);
+  await client.close();
+  assert.equal((await storage.load())?.device.user, "cid");
+});
+
+test("where no token can be fetched the storage says who the user is", async () => {
+  const [server, storage] = [new FakeServer(), memoryStorage()];
+  const before = open(server, { storage });
+  const { conversation } = await before.send({ user: "bob" }, "one");
+  await before.close();
+  let isOffline = true;
+  const token = () => {
+    if (isOffline) throw new Error("no network");
+    return tokenOf("ann", 2);
+  };
+  const client = open(server, { storage, token });
+  await next(client, "state", isNamed("waiting"));
+  assert.deepEqual([client.user, client.device], ["ann", before.device]);
+  assert.deepEqual(
+    client.conversations().map(({ conversation }) => conversation),
+    [conversation],
+  );
+  isOffline = false;
+  client.reconnect();
+  await next(client, "state", isNamed("live"));
+});
+
+test("the device is that of the token, whoever names the user and whichever way the token comes", async () => {
+  const bound = tokenOf("ann", 1, "d-bound");
+  const given = { user: ["ann", undefined], token: [bound, async () => bound] };
+  for (const user of given.user) {
+    for (const token of given.token) {
+      const [server, storage] = [new FakeServer(), memoryStorage()];
+      const client = open(server, { storage, token, ...(user !== undefined && { user }) });
+      assert.equal(await settled(client), "live");
+      assert.deepEqual([client.device, server.signIns.map(({ deviceId }) => deviceId)], ["d-bound", ["d-bound"]]);
+      await client.close();
+      assert.equal((await storage.load())?.device.device, "d-bound");
+    }
+  }
+});
+
+test("the direct conversation with somebody is not known before the user is, and says so", async () => {
+  let give = (_token: string) => {};
+  const token = () => new Promise<string>((resolve) => (give = resolve));
+  const client = open(new FakeServer(), { token });
+  assert.throws(() => client.directConversation("bob"), UserUnknownError);
+  const connecting = next(client, "state");
+  await turn();
+  give(tokenOf("ann"));
+  await connecting;
+  assert.equal(client.directConversation("bob"), directConversationId("ann", "bob"));
+});
+
+test("after a reload each stored conversation is told, also where nothing has moved", async () => {
+  const [server, storage] = [new FakeServer(), memoryStorage()];
+  const before = open(server, { storage });
+  await before.send({ user: "bob" }, "one");
+  await before.send({ user: "cid" }, "two");
+  await before.close();
+  const client = open(server, { storage });
+  const told: string[] = [];
+  client.on("conversation", ({ peerUserId }) => told.push(peerUserId));
+  await next(client, "synced");
+  assert.deepEqual(told, ["bob", "cid"]);
+});
+
+test("a sync that the server refuses for good is told", async () => {
+  const server = new FakeServer();
+  const refused = create(ErrorSchema, { class: ErrorClass.FINAL, code: ErrorCode.INVALID_ARGUMENT });
+  const { answer } = server;
+  server.answer = (user, command) =>
+    command.case === "sync" ? { case: "error", value: refused } : answer.call(server, user, command);
+  const { during, error } = await next(open(server), "error");
+  assert.ok(during === "sync" && error instanceof RefusedError && error.code === ErrorCode.INVALID_ARGUMENT);
+});
+
 test("a storage that fails is told, and the client goes on", async () => {
   const storage = memoryStorage();
   storage.save = () => Promise.reject(new Error("quota"));
@@ -181,6 +274,75 @@ test("a storage that fails is told, and the client goes on", async () => {
   const told = next(client, "error");
   await client.send({ user: "bob" }, "one");
   assert.equal((await told).during, "storage");
+});
+
+test("a storage that cannot be read is told, and memory takes its place until the next start", async () => {
+  const [server, storage] = [new FakeServer(), memoryStorage()];
+  const before = open(server, { storage });
+  server.acks = false;
+  const lost = before.send({ user: "bob" }, "of ann");
+  await until(() => server.sends.length === 1);
+  await Promise.all([assert.rejects(lost, ClosedError), before.close()]);
+  const held = await storage.load();
+  server.acks = true;
+  const { load } = storage;
+  storage.load = () => Promise.reject(new Error("lost"));
+  const client = open(server, { storage, token: tokenOf("cid") });
+  assert.equal((await next(client, "error")).during, "storage");
+  const { conversation } = await client.send({ user: "bob" }, "of cid");
+  assert.equal((await client.storedEntries(conversation)).length, 1);
+  await client.close();
+  assert.deepEqual(await load.call(storage), held);
+});
+
+test("a storage that never answers is told after its time, the client goes on, and closes", async (context) => {
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const storage = memoryStorage();
+  storage.load = () => new Promise(() => {});
+  const client = open(new FakeServer(), { storage });
+  const [told, sent] = [next(client, "error"), client.send({ user: "bob" }, "one")];
+  context.mock.timers.tick(STORAGE_TIMEOUT_MS);
+  assert.equal((await told).during, "storage");
+  assert.equal((await client.storedEntries((await sent).conversation)).length, 1);
+  await client.close();
+});
+
+test("a client closed while its storage does not answer ends at once", async () => {
+  const storage = memoryStorage();
+  storage.load = () => new Promise(() => {});
+  const client = open(new FakeServer(), { storage });
+  const calls = [client.send({ user: "bob" }, "x"), client.storedEntries("c1")].map((call) =>
+    assert.rejects(call, ClosedError),
+  );
+  await Promise.all([...calls, client.close()]);
+});
+
+test("a database that is deleted under the page is filled again, with everything", async () => {
+  const [server, factory] = [new FakeServer(), new IDBFactory()];
+  const openOn = () => open(server, { storage: indexedDbStorage("im", { factory }) });
+  const before = openOn();
+  await before.send({ user: "bob" }, "stored");
+  server.acks = false;
+  const lost = [before.send({ user: "bob" }, "before")];
+  await until(() => server.sends.length === 2);
+  await new Promise((resolve, reject) => {
+    Object.assign(factory.deleteDatabase("im"), { onsuccess: resolve, onerror: reject });
+  });
+  before.on("error", ({ error }) => assert.fail(String(error)));
+  lost.push(before.send({ user: "bob" }, "after"));
+  await Promise.all([...lost.map((call) => assert.rejects(call, ClosedError)), before.close()]);
+  const client = openOn();
+  client.on("entry", ({ entry }) => assert.notEqual(messageBody(entry)?.text, "stored", "its cursor was lost"));
+  await next(client, "state");
+  assert.equal(client.device, before.device);
+  assert.deepEqual(
+    client.pending().map(({ body }) => messageText(body)),
+    ["before", "after"],
+  );
+  assert.deepEqual(
+    client.conversations().map(({ headSeq }) => headSeq),
+    [1n],
+  );
 });
 
 test("a handler that throws is told as an error and stops nobody", async () => {

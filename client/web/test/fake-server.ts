@@ -18,7 +18,7 @@ export class FakeServer {
   acks = true;
   /** Tokens that have expired. */
   readonly expired = new Set<string>();
-  #seq = 0n;
+  readonly #heads = new Map<string, bigint>();
 
   /** To be given to a client as `webSocket`. */
   get webSocket(): new (url: string) => WebSocketLike {
@@ -79,9 +79,10 @@ export class FakeServer {
         value: create(wire.ErrorSchema, { class: wire.ErrorClass.FINAL, code, detail: "other body" }),
       };
     }
-    this.#seq += 1n;
     const conversationId = directConversationId(user, send.to.value!);
-    const value = { conversationId, epoch: 7n, seq: this.#seq, ordinal: this.#seq, serverTimeMs: 5n };
+    const seq = (this.#heads.get(conversationId) ?? 0n) + 1n;
+    this.#heads.set(conversationId, seq);
+    const value = { conversationId, epoch: 7n, seq, ordinal: seq, serverTimeMs: 5n };
     return { case: "sendAck", value: create(wire.SendAckSchema, value) };
   }
 }
@@ -115,8 +116,10 @@ export class FakeSocket implements WebSocketLike {
     if (this.readyState !== 1) return;
     if (command.case === "signIn") {
       this.#server.signIns.push(command.value);
-      this.#user = subject(command.value.token);
+      this.#user = claimsOf(command.value.token).sub;
       if (this.#server.expired.has(command.value.token)) return this.end(wire.CloseCode.TOKEN_EXPIRED);
+      const { device = command.value.deviceId } = claimsOf(command.value.token);
+      if (command.value.deviceId !== device) return this.end(wire.CloseCode.BAD_TOKEN);
     }
     if (command.case === "send" && !this.#server.acks) {
       this.#server.sends.push(command.value);
@@ -145,12 +148,12 @@ export class FakeSocket implements WebSocketLike {
   }
 }
 
-/** A token as a backend makes it, but for the signature. */
-export function tokenOf(user: string, serial = 0): string {
+/** A token as a backend makes it, but for the signature. `device`: the one it is bound to. */
+export function tokenOf(user: string, serial = 0, device?: string): string {
   const part = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  return `${part({ alg: "none" })}.${part({ sub: user, serial })}.`;
+  return `${part({ alg: "none" })}.${part({ sub: user, serial, device })}.`;
 }
 
-function subject(token: string): string {
-  return JSON.parse(Buffer.from(token.split(".")[1]!, "base64url").toString()).sub;
+function claimsOf(token: string): { sub: string; device?: string } {
+  return JSON.parse(Buffer.from(token.split(".")[1]!, "base64url").toString());
 }

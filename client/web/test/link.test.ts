@@ -138,6 +138,19 @@ test("an expired token is fetched anew and never used again", () => {
   assert.equal(script.signIn().token, "fresh");
 });
 
+test("a token that expired while there was no link is replaced at once, however long that was", () => {
+  const script = Script.live({ renewsToken: true });
+  for (let time = 0; time < 8; time++) {
+    script.wait(script.cut());
+    assert.equal(script.core.pollAction(), "connect");
+  }
+  script.open();
+  script.push(closing(CloseCode.TOKEN_EXPIRED));
+  assert.equal(script.core.pollAction(), "close");
+  assert.equal(script.waitForDeadline(), 0);
+  assert.equal(script.core.pollAction(), "fetch-token");
+});
+
 test("fresh tokens that expire at once do not spin", () => {
   const script = Script.live({ renewsToken: true });
   let waitedMs = 0;

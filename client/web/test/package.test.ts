@@ -38,19 +38,27 @@ after(() => rmSync(project, { recursive: true, force: true }));
 
 test("the package holds the client and nothing else", () => {
   const names = readdirSync(join(project, "node_modules/@im-server/client")).sort();
-  assert.deepEqual(names, ["README.md", "dist", "package.json"]);
+  assert.deepEqual(names, ["LICENSE", "README.md", "dist", "package.json"]);
   const installed = readdirSync(join(project, "node_modules")).filter((name) => !name.startsWith("."));
   assert.deepEqual(installed.sort(), ["@bufbuild", "@im-server"]);
+});
+
+test("the package's license is that of the repository", () => {
+  const packed = readFileSync(join(project, "node_modules/@im-server/client/LICENSE"), "utf8");
+  assert.equal(packed, readFileSync(here("../../../LICENSE"), "utf8"));
 });
 
 test("no registry's host is named in the lockfile", () => {
   assert.doesNotMatch(readFileSync(join(ROOT, "package-lock.json"), "utf8"), /"resolved"|https?:/);
 });
 
-test("the README's program type-checks in strict mode, however modules are resolved", () => {
+test("the README's programs type-check in strict mode, however modules are resolved", () => {
   const snippets = [...readFileSync(join(ROOT, "README.md"), "utf8").matchAll(/```ts\n(.*?)```/gs)];
-  assert.equal(snippets.length, 1);
-  writeFileSync(join(project, "readme.ts"), snippets[0]![1]!);
+  assert.equal(snippets.length, 2);
+  const files = snippets.map(([, program], at) => {
+    writeFileSync(join(project, `readme-${at}.ts`), program!);
+    return `readme-${at}.ts`;
+  });
   const strict = {
     strict: true,
     noEmit: true,
@@ -61,7 +69,7 @@ test("the README's program type-checks in strict mode, however modules are resol
   };
   const resolutions = [{ module: "NodeNext" }, { module: "ESNext", moduleResolution: "bundler" }];
   for (const resolution of resolutions) {
-    const tsconfig = { compilerOptions: { ...strict, ...resolution }, files: ["readme.ts"] };
+    const tsconfig = { compilerOptions: { ...strict, ...resolution }, files };
     writeFileSync(join(project, "tsconfig.json"), JSON.stringify(tsconfig));
     run(join(ROOT, "node_modules/.bin/tsc"), ["-p", "."]);
   }
@@ -76,7 +84,11 @@ test("the whole client with its protobuf runtime bundles to under 30 KB gzipped"
 });
 
 test("importing it without using it bundles to nothing", () => {
-  writeFileSync(join(project, "unused.js"), 'import { connect } from "@im-server/client";');
+  const imports = [
+    'import { connect } from "@im-server/client";',
+    'import { tabDevice } from "@im-server/client/tab-device";',
+  ];
+  writeFileSync(join(project, "unused.js"), imports.join("\n"));
   run(join(ROOT, "node_modules/.bin/esbuild"), ["unused.js", ...BUNDLE, "--outfile=unused.out.js"]);
   assert.equal(readFileSync(join(project, "unused.out.js"), "utf8").trim(), "");
 });

@@ -136,6 +136,57 @@ test("what a failed save held is saved with what came since", () => {
   );
 });
 
+test("what waits for a storage that fails does not grow with the sends that end", () => {
+  const script = Script.live();
+  stored(script);
+  const end = (seq: bigint) => script.answer(script.nextSend().request, ack(ANN_BOB, seq));
+  for (let seq = 1n; seq <= 100n; seq++) {
+    script.send(`m${seq}`);
+    end(seq);
+  }
+  assert.deepEqual(script.core.takeChanges()?.outboxRemoved, [], "what was never stored need not be removed");
+  // Each of these ends while a save is under way, and then fails: it may have been stored.
+  for (let seq = 101n; seq <= 1_200n; seq++) {
+    script.send(`m${seq}`);
+    const failed = script.core.takeChanges()!;
+    end(seq);
+    script.core.putBackChanges(failed);
+  }
+  const changes = script.core.takeChanges();
+  assert.deepEqual([changes?.outboxAdded.length, changes?.outboxRemoved.length], [0, 1_000]);
+  assert.equal(changes?.outboxRemoved.at(-1)?.clientMessageId, "m1200");
+});
+
+test("an id used again before its end was stored is stored", () => {
+  const script = Script.live();
+  script.send("m1");
+  const before = stored(script);
+  script.answer(script.nextSend().request, ack(ANN_BOB, 1n));
+  script.send("m1");
+  assert.deepEqual(
+    stored(script, before).outbox.map(({ clientMessageId }) => clientMessageId),
+    ["m1"],
+  );
+});
+
+test("a storage that has lost everything is given everything", () => {
+  const script = Script.live();
+  script.send("m1");
+  script.push(pushed(ANN_BOB, entry(1n)));
+  const all = stored(script);
+  script.send("m2");
+  const failed = script.core.takeChanges();
+  assert.ok(failed !== undefined);
+  script.core.putBackChanges(failed);
+  script.core.saveAgain();
+  const again = stored(script);
+  assert.deepEqual([again.device, again.conversations], [all.device, all.conversations]);
+  assert.deepEqual(
+    again.outbox.map(({ clientMessageId }) => clientMessageId).sort(),
+    ["m1", "m2"],
+  );
+});
+
 test("a damaged state is refused", () => {
   const damaged = stored(Script.live());
   const conversations = [{ conversation: "no id", seq: 1n, ordinal: 1n, headSeq: 1n, state: undefined }];

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import "fake-indexeddb/auto";
 import { IDBFactory } from "fake-indexeddb";
+import { STORAGE_TIMEOUT_MS } from "../dist/deadline.js";
+import { StorageLostError } from "../dist/errors.js";
 import { indexedDbStorage } from "../dist/indexeddb.js";
 import { type Storage, type StorageChanges, memoryStorage } from "../dist/storage.js";
 
@@ -112,4 +114,55 @@ test("IndexedDB: a save that fails changes nothing", async () => {
   const unclonable = { ...send(2, "m2"), body: (() => {}) as never };
   await assert.rejects(storage.save(changes({ outboxAdded: [send(3, "m3"), unclonable] })));
   assert.deepEqual((await storage.load())?.outbox, [send(1, "m1")]);
+});
+
+/** A factory, and the databases opened with it. */
+function watched(): { factory: IDBFactory; opened: IDBDatabase[] } {
+  const [factory, opened] = [new IDBFactory(), [] as IDBDatabase[]];
+  const open = factory.open.bind(factory);
+  factory.open = (name, version) => {
+    const request = open(name, version);
+    request.addEventListener("success", () => opened.push(request.result));
+    return request;
+  };
+  return { factory, opened };
+}
+
+test("IndexedDB: a connection that the browser ended is opened anew", async () => {
+  const { factory, opened } = watched();
+  const storage = indexedDbStorage("im", { factory });
+  await storage.save(changes({ outboxAdded: [send(1, "m1")] }));
+  opened.at(-1)?.close();
+  await storage.save(changes({ outboxAdded: [send(2, "m2")] }));
+  opened.at(-1)!.transaction = () => {
+    throw new DOMException("Connection to Indexed Database server lost", "UnknownError");
+  };
+  assert.deepEqual((await storage.load())?.outbox, [send(1, "m1"), send(2, "m2")]);
+  assert.equal(opened.length, 3);
+});
+
+test("IndexedDB: a save on what was emptied fails and says so, unless it is everything", async () => {
+  const factory = new IDBFactory();
+  const storage = indexedDbStorage("im", { factory });
+  await storage.save(changes({ outboxAdded: [send(1, "m1")] }));
+  await new Promise((resolve) => (factory.deleteDatabase("im").onsuccess = resolve));
+  const late = changes({ outboxRemoved: [{ conversation: "c1", clientMessageId: "m1" }] });
+  await assert.rejects(storage.save(late), StorageLostError);
+  assert.equal(await storage.load(), undefined);
+  await storage.save(changes({ forget: "all", outboxAdded: [send(2, "m2")] }));
+  assert.deepEqual((await storage.load())?.outbox, [send(2, "m2")]);
+});
+
+test("IndexedDB: a database that does not open is given up in time, and tried again", async (context) => {
+  const { factory, opened } = watched();
+  const { open } = factory;
+  factory.open = () => ({}) as IDBOpenDBRequest;
+  const storage = indexedDbStorage("im", { factory });
+  context.mock.timers.enable({ apis: ["setTimeout"] });
+  const failed = assert.rejects(storage.save(changes()));
+  context.mock.timers.tick(STORAGE_TIMEOUT_MS);
+  await failed;
+  factory.open = open;
+  await storage.save(changes());
+  assert.equal(opened.length, 1);
 });

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { ErrorClass, ErrorCode, SyncHintSchema } from "../dist/gen/client_pb.js";
 import { directConversationId } from "../dist/ids.js";
-import { ANN_BOB, EPOCH, Script, entry, error, pulled, pushed, state, synced } from "./script.js";
+import { ANN_BOB, EPOCH, Script, ack, entry, error, pulled, pushed, state, synced } from "./script.js";
 
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, at) => BigInt(from + at));
 const hint = (inboxVersion: bigint) => ({ case: "syncHint" as const, value: create(SyncHintSchema, { inboxVersion }) });
@@ -116,6 +116,24 @@ test("RESET forgets cursors", () => {
   assert.deepEqual(script.seqs(), [1n]);
 });
 
+test("any other final refusal of a sync forgets nothing, is told once, and asks again later", () => {
+  const script = Script.live();
+  script.push(pushed(ANN_BOB, entry(1n)));
+  script.push(hint(0n));
+  script.events();
+  let waitedMs = 0;
+  for (let time = 0; time < 10; time++) {
+    script.answer(script.expectSync("t1"), error(ErrorClass.FINAL, ErrorCode.INVALID_ARGUMENT));
+    assert.deepEqual(script.kinds(), time === 0 ? ["sync-refused"] : []);
+    assert.ok(script.isSilent(), "asked again at once");
+    waitedMs += script.waitForDeadline();
+  }
+  assert.ok(waitedMs > 500, String(waitedMs));
+  script.answer(script.expectSync("t1"), synced("t2", { conversations: [state(ANN_BOB, 2n)] }));
+  script.answer(script.expectPull(ANN_BOB, 2n), pulled(ANN_BOB, 2n, 2n, 2n));
+  assert.deepEqual(script.seqs(), [2n]);
+});
+
 test("a RESET during a sync voids its answer", () => {
   const script = Script.live();
   script.push(pushed(ANN_BOB, entry(2n)));
@@ -149,4 +167,20 @@ test("a device that wants no history begins behind the heads", () => {
   assert.ok(script.isSilent() && script.kinds().includes("synced"));
   script.push(pushed(ANN_BOB, entry(10n)));
   assert.deepEqual(script.seqs(), [10n]);
+});
+
+test("a device that wants no history is told what it writes itself while it begins", () => {
+  const script = Script.fresh({ history: "from-now" });
+  script.signIn();
+  const sync = script.expectSync("");
+  script.send("m10");
+  script.answer(script.nextSend().request, ack(ANN_BOB, 10n));
+  script.push(pushed(ANN_BOB, entry(12n)));
+  const other = directConversationId("ann", "cid");
+  script.answer(sync, synced("p1", { complete: false, conversations: [state(other, 9n)] }));
+  script.answer(script.expectSync("p1"), synced("t1", { conversations: [state(ANN_BOB, 12n)] }));
+  assert.deepEqual(script.seqs(), [10n]);
+  script.answer(script.expectPull(ANN_BOB, 11n), pulled(ANN_BOB, 11n, 11n, 12n));
+  assert.deepEqual(script.seqs(), [11n, 12n]);
+  assert.ok(script.isSilent());
 });

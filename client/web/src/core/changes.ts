@@ -2,11 +2,13 @@
 //
 // In: marks. Out: one step for the storage, taken between two inputs. Always: what is taken is complete and belongs
 // together: sync token, cursors and outbox of one moment. Cursors and sends are bounded by those that exist; of entries
-// kept for display at most ENTRIES_UNSAVED_MAX wait, then the oldest are left out.
+// kept for display at most ENTRIES_UNSAVED_MAX wait, then the oldest are left out; of sends that have ended at most
+// ENDED_UNSAVED_MAX, then the oldest stay stored, and after a reload are repeated and get the answer they had.
 import type { StorageChanges, StoredConversation, StoredDevice, StoredEntry, StoredSend } from "../storage.js";
 import type { QueuedSend } from "./write.js";
 
 const ENTRIES_UNSAVED_MAX = 2_000;
+const ENDED_UNSAVED_MAX = 1_000;
 
 export class Changes {
   #isDirty = false;
@@ -32,14 +34,24 @@ export class Changes {
 
   added(send: QueuedSend): void {
     this.#isDirty = true;
+    // The app may use an id again whose end is not stored yet.
+    this.#removed.delete(key(send));
     this.#added.set(key(send), send);
   }
 
   removed({ conversation, clientMessageId }: { conversation: string; clientMessageId: string }): void {
     this.#isDirty = true;
-    const name = key({ conversation, clientMessageId });
-    this.#added.delete(name);
-    this.#removed.set(name, { conversation, clientMessageId });
+    // One that was never stored need not be removed.
+    if (!this.#added.delete(key({ conversation, clientMessageId }))) this.#remove({ conversation, clientMessageId });
+  }
+
+  #remove(send: { conversation: string; clientMessageId: string }): void {
+    this.#removed.set(key(send), send);
+    if (this.#removed.size <= ENDED_UNSAVED_MAX) return;
+    for (const oldest of this.#removed.keys()) {
+      this.#removed.delete(oldest);
+      return;
+    }
   }
 
   entry(entry: StoredEntry): void {
@@ -60,6 +72,14 @@ export class Changes {
   forgetAll(): void {
     this.#isDirty = true;
     this.#forget = "all";
+  }
+
+  /** The storage holds nothing of what it was told. */
+  everything(logs: readonly string[], sends: readonly QueuedSend[]): void {
+    this.forgetAll();
+    this.#removed.clear();
+    for (const log of logs) this.#logs.add(log);
+    for (const send of sends) this.#added.set(key(send), send);
   }
 
   take(device: StoredDevice, conversation: (log: string) => StoredConversation | undefined): StorageChanges {
@@ -85,8 +105,10 @@ export class Changes {
     this.#isDirty = true;
     const isVoid = this.#forget !== "nothing";
     if (failed.forget === "all" || this.#forget === "nothing") this.#forget = failed.forget;
-    for (const send of failed.outboxRemoved) {
-      if (!this.#added.has(key(send))) this.#removed.set(key(send), send);
+    const removed = [...failed.outboxRemoved, ...this.#removed.values()];
+    this.#removed.clear();
+    for (const send of removed) {
+      if (!this.#added.has(key(send))) this.#remove(send);
     }
     for (const send of failed.outboxAdded) {
       if (isQueued(send)) this.#added.set(key(send), { ...send, ticket: send.place });

@@ -21,10 +21,12 @@ export class Conversations {
     this.#listener = moved;
   }
 
+  /** From the storage. The app is told of it, as it may hold nothing itself. */
   load(encoded: Uint8Array): void {
     const state = fromBinary(ConversationStateSchema, encoded);
     this.#states.set(state.conversationId, state);
     this.#told.add(state.conversationId);
+    this.#moved.add(state.conversationId);
   }
 
   encoded(log: string): Uint8Array | undefined {

@@ -32,6 +32,7 @@ const PROTOCOL_VERSION = 1;
 export interface CoreConfig {
   /** The token's subject. It is needed before sign-in, because ids of direct conversations derive from it. */
   readonly user: string;
+  /** Until a token names another. */
   readonly device: string;
   readonly platform: string;
   readonly history: "all" | "from-now";
@@ -66,6 +67,7 @@ export class Core {
   /** A sync of this connection is complete, and its entries are handed over. */
   isLive = false;
   renewsToken: boolean;
+  #device: string;
   #token: string | undefined;
   #nextTicket = 1;
   /** A client that was not started yet is no news. */
@@ -76,6 +78,7 @@ export class Core {
     this.config = config;
     this.random = random;
     this.renewsToken = config.renewsToken;
+    this.#device = config.device;
     this.userLog = userLogId(config.user);
     this.conversations = new Conversations(config.user, (log) => this.changes.log(log));
     this.gaps = new Gaps({
@@ -119,9 +122,17 @@ export class Core {
     this.timer(nowMs);
   }
 
-  /** Brings a token, and dials if one was awaited. */
-  setToken(token: string, nowMs: number): void {
+  get device(): string {
+    return this.#device;
+  }
+
+  /** Brings a token, and dials if one was awaited. `device`: that it is bound to, from the next sign-in on. */
+  setToken(token: string, nowMs: number, device = this.#device): void {
     this.#token = token;
+    if (device !== this.#device) {
+      this.#device = device;
+      this.changes.device();
+    }
     if (this.link.phase.name === "fetching-token") this.link.dial(true, nowMs);
     this.settle(nowMs);
   }
@@ -192,7 +203,7 @@ export class Core {
     const value = create(SignInSchema, {
       protocolVersion: PROTOCOL_VERSION,
       token: this.#token ?? "",
-      deviceId: this.config.device,
+      deviceId: this.#device,
       platform: this.config.platform,
     });
     if (this.wire.ask({ kind: "sign-in" }, { case: "signIn", value }, nowMs) === undefined) {
@@ -273,8 +284,8 @@ export class Core {
   /** What is to be stored, between two inputs and with all events taken. `undefined`: nothing has changed. */
   takeChanges(): StorageChanges | undefined {
     if (!this.changes.isDirty) return undefined;
-    const { user, device } = this.config;
-    const stored = { user, device, epoch: this.epoch, syncToken: this.sync.token };
+    const { user } = this.config;
+    const stored = { user, device: this.#device, epoch: this.epoch, syncToken: this.sync.token };
     return this.changes.take(stored, (log) => this.#storedConversation(log));
   }
 
@@ -282,6 +293,11 @@ export class Core {
   putBackChanges(changes: StorageChanges): void {
     const isQueued = (send: StoredSend) => this.outbox.find(send.conversation, send.clientMessageId) !== undefined;
     this.changes.putBack(changes, isQueued);
+  }
+
+  /** The storage has lost what it held: all of it is to be stored again. */
+  saveAgain(): void {
+    this.changes.everything(this.gaps.logs(), this.outbox.list());
   }
 
   // ------------------------------------------------------------------------------------------------------------- inside

@@ -35,6 +35,7 @@ export type CoreEvent =
   | { readonly kind: "conversation"; readonly conversation: Conversation }
   | { readonly kind: "receipt"; readonly conversation: string; readonly userId: string; readonly readSeq: bigint }
   | { readonly kind: "unreadable"; readonly conversation: string; readonly refusal: Refusal }
+  | { readonly kind: "sync-refused"; readonly refusal: Refusal }
   | { readonly kind: "kicked"; readonly reason: Kicked_Reason; readonly generation: bigint }
   | { readonly kind: "reset" }
   | { readonly kind: "synced" };

@@ -47,6 +47,8 @@ export class Link {
   endedWith: number | undefined;
   /** Links in a row that ended before they were of use. */
   #failures = 0;
+  /** The token was fetched for this link, and no link has been of use with it. */
+  #isTokenUntried = false;
   /** What a `Kicked` announced, for a link that ends without `Closing`. */
   #kicked: CloseCode | undefined;
   #actions: LinkAction[] = [];
@@ -57,6 +59,7 @@ export class Link {
 
   dial(hasToken: boolean, nowMs: number): void {
     if (hasToken) {
+      this.#isTokenUntried = this.phase.name === "fetching-token";
       this.phase = { name: "dialing", deadlineMs: nowMs + DIAL_TIMEOUT_MS };
       this.#actions.push("connect");
     } else {
@@ -77,6 +80,7 @@ export class Link {
   /** The link was of use: the next failure is the first again. */
   proved(): void {
     this.#failures = 0;
+    this.#isTokenUntried = false;
     this.endedWith = undefined;
   }
 
@@ -101,8 +105,9 @@ export class Link {
       return;
     }
     const isExpired = told.kind === "closed" && told.code === CloseCode.TOKEN_EXPIRED;
-    // A token that has expired in use is replaced at once; one that is refused again and again is not.
-    const delay = isExpired && this.#failures === 0 ? atLeastMs : delayMs(RECONNECT, this.#failures, atLeastMs, random);
+    // A token that has expired in use, or while there was no link, is replaced at once; one fresh token after another is not.
+    const isAtOnce = isExpired && (this.#failures === 0 || !this.#isTokenUntried);
+    const delay = isAtOnce ? atLeastMs : delayMs(RECONNECT, this.#failures, atLeastMs, random);
     this.#failures += 1;
     this.phase = { name: "waiting", untilMs: nowMs + delay, notBeforeMs: nowMs + atLeastMs };
   }

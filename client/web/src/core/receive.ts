@@ -215,8 +215,9 @@ function onError(core: Core, requestId: number, asked: Asked, error: WireError, 
       return;
     case "sync":
       if (!core.sync.expects(asked.attempt)) return;
-      if (isFinal && core.sync.token.length > 0) core.reset();
-      else core.sync.failed(error.retryAfterMs, nowMs, core.random);
-      return;
+      if (isFinal && error.code === ErrorCode.RESET && core.sync.token.length > 0) return core.reset();
+      // Refused for another reason, the cursors are as good as before: they are kept, and asked with again later.
+      if (isFinal && core.sync.isFirstRefusal()) core.events.push({ kind: "sync-refused", refusal });
+      return core.sync.failed(error.retryAfterMs, nowMs, core.random);
   }
 }

@@ -4,7 +4,7 @@
 // come while a sync is unanswered are applied after its last page; of more than HELD_PUSHES_MAX the head alone is kept,
 // and the entries are pulled.
 import { create } from "@bufbuild/protobuf";
-import { type Entry, SyncSchema, type Synced } from "../gen/client_pb.js";
+import { type ConversationState, type Entry, SyncSchema, type Synced } from "../gen/client_pb.js";
 import { isId } from "../ids.js";
 import { REPEAT, delayMs } from "./backoff.js";
 import type { Conversations } from "./conversations.js";
@@ -32,6 +32,8 @@ export class Sync {
   /** The end of a sync is still to be told to the app. */
   #isToBeTold = false;
   #failures = 0;
+  /** The app was told that the server refuses. */
+  #isRefused = false;
   #held: { readonly log: string; readonly entry: Entry }[] = [];
 
   /** Goes on from a stored token; empty: from the beginning. */
@@ -49,6 +51,7 @@ export class Sync {
     this.#step = { name: "due" };
     this.#wanted = undefined;
     this.#failures = 0;
+    this.#isRefused = false;
     this.#covered = 0n;
     this.#held = [];
   }
@@ -95,7 +98,7 @@ export class Sync {
     for (const state of synced.conversations) {
       const log = state.conversationId;
       if (!isId(log)) continue;
-      if (fromNow && this.#isBeginning && !gaps.knows(log)) gaps.begin(log, state.headSeq, state.headOrdinal);
+      if (fromNow && this.#isBeginning && !gaps.knows(log)) this.#beginNow(state, gaps);
       conversations.told(state);
       gaps.sawHead(log, state.headSeq);
     }
@@ -106,6 +109,7 @@ export class Sync {
     }
     this.#token = synced.token;
     this.#failures = 0;
+    this.#isRefused = false;
     this.#step = { name: "due" };
     if (synced.complete) {
       this.#covered = synced.inboxVersion;
@@ -114,7 +118,23 @@ export class Sync {
     }
   }
 
-  /** No final answer. */
+  /** Behind the head; but what came since the sign-in is news, also where the page that names its log comes after it. */
+  #beginNow({ conversationId: log, headSeq, headOrdinal }: ConversationState, gaps: Gaps): void {
+    const begin = this.#held
+      .filter((held) => held.log === log && held.entry.seq <= headSeq)
+      .map(({ entry }) => ({ seq: entry.seq - 1n, ordinal: entry.ordinal - 1n }))
+      .reduce((first, held) => (held.seq < first.seq ? held : first), { seq: headSeq, ordinal: headOrdinal });
+    gaps.begin(log, begin.seq, begin.ordinal);
+  }
+
+  /** A final refusal: true for the first in a row. */
+  isFirstRefusal(): boolean {
+    const isFirst = !this.#isRefused;
+    this.#isRefused = true;
+    return isFirst;
+  }
+
+  /** To be asked again later. */
   failed(retryAfterMs: number, nowMs: number, random: RandomBytes): void {
     this.#step = { name: "later", untilMs: nowMs + delayMs(REPEAT, this.#failures, retryAfterMs, random) };
     this.#failures += 1;
