@@ -145,14 +145,27 @@ async fn where_others_can_reach_the_server_there_are_no_demo_users_but_the_page_
         let websocket = format!("ws://127.0.0.1:{}/ws", server.websocket.port());
         assert_eq!(told, json!({ "websocket": websocket, "users": [] }));
         assert_eq!(request(http, "GET", "/", &[("Host", &host)]).status, 200);
-        let log = server.log();
-        assert!(!log.contains("eyJ"), "{log}");
-        assert!(log.contains("The page is at http://") && log.contains("im-server token --user"), "{log}");
+        logged(&server, "The page is at http://").await;
+        logged(&server, "im-server token --user").await;
+        assert!(!server.log().contains("eyJ"), "{}", server.log());
         let tcp = SocketAddr::from(([127, 0, 0, 1], server.tcp.port()));
         let mut refused = Raw::connect(tcp).await;
         refused.send(crate::harness::raw::sign_in(&token, "tab")).await;
         refused.closed_with(im_proto::client::CloseCode::BadToken).await;
     }
+}
+
+/// The line of the log with these words, when it is there.
+async fn logged(server: &Server, words: &str) -> String {
+    within(words, async {
+        loop {
+            if let Some(line) = server.log().lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
 }
 
 /// The status line that a WebSocket handshake from a page of `origin` gets.
@@ -225,13 +238,6 @@ async fn where_the_server_listens_on_every_address_its_page_may_connect_by_any_o
 async fn a_page_that_is_refused_leaves_a_line_with_its_origin_and_the_settings_name() {
     let server = Server::start(Settings::for_tests());
     assert_eq!(handshake(&server, Some("https://chat.example.com")).await, "HTTP/1.1 403");
-    let line = || server.log().lines().find(|line| line.contains("\"https://chat.example.com\"")).map(str::to_owned);
-    within("the line", async {
-        while line().is_none() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    let line = line().unwrap();
+    let line = logged(&server, "\"https://chat.example.com\"").await;
     assert!(line.contains("WARN") && line.contains("gateway.origins"), "{line}");
 }

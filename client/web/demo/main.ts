@@ -22,11 +22,11 @@ async function main(): Promise<void> {
   const demo = await fetchDemo();
   const identity = knownIdentity(demo) ?? (await askIdentity(demo));
   keepIdentity(identity);
-  run(await startSession(identity), identity.user, demo);
+  run(await startSession(identity, demo.websocket), identity.user, demo);
 }
 
-function run(client: Client, me: string, demo: Demo | undefined): void {
-  const people = (demo?.users ?? []).map(({ user }) => user);
+function run(client: Client, me: string, demo: Demo): void {
+  const people = demo.users.map(({ user }) => user);
   const app = found("app", HTMLElement);
   const notice = found("notice", HTMLElement);
   const noticeText = found("notice-text", HTMLElement);
@@ -82,8 +82,9 @@ function wireBar(state: State, me: string): void {
   }
 }
 
-/** Another user in the address is another person: the page starts again as that one. */
+/** Another user in the address is another person: the page starts again as that one. A dialog was about the chat before. */
 function showRoute(state: State, me: string): void {
+  for (const dialog of document.querySelectorAll<HTMLDialogElement>("dialog[open]")) dialog.close();
   const { user, target } = readRoute(location.hash);
   if (user !== me) location.reload();
   else if (target === undefined) state.closeChat();
