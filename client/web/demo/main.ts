@@ -35,6 +35,7 @@ function run(client: Client, me: string, demo: Demo): void {
   };
 
   const state = new State(client, me, render);
+  tellIfNeverLive(state, demo.websocket);
   const past = new History(state);
   const members = new MembersView(state);
   const chat = new ChatView(state, past, people, () => members.show());
@@ -63,6 +64,23 @@ function run(client: Client, me: string, demo: Demo): void {
   addEventListener("hashchange", () => showRoute(state, me));
   document.addEventListener("visibilitychange", () => state.change());
   app.hidden = false;
+}
+
+/** The page is there but its WebSocket is not: a closed port, or an origin that the server refuses. A browser tells no more. */
+function tellIfNeverLive(state: State, websocket: string): void {
+  const notice =
+    `${websocket} does not answer. If that stays so: can its port be reached from here? ` +
+    `And does the server's log say that it refuses this page?`;
+  let isTold = false;
+  const stop = state.client.on("state", ({ name }) => {
+    if (name === "waiting" && !isTold) {
+      isTold = true;
+      state.tell(notice);
+    } else if (name === "live") {
+      stop();
+      if (state.notice === notice) state.tell("");
+    }
+  });
 }
 
 /** The buttons that belong to no view. */
