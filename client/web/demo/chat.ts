@@ -50,7 +50,8 @@ export class ChatView {
     this.scrolling = new Scrolling(() => this.#loadOlder(false), () => state.change());
     this.#older.addEventListener("click", () => this.#loadOlder(true));
     this.#members.addEventListener("click", showMembers);
-    this.#full.textContent = `This page shows the newest ${ENTRIES_MAX.toLocaleString("en")} entries of a chat; the older ones are on the server.`;
+    const shown = ENTRIES_MAX.toLocaleString("en");
+    this.#full.textContent = `This page shows the newest ${shown} entries of a chat; the older ones are on the server.`;
     this.#sayWhatToDo(people);
   }
 
