@@ -1,5 +1,9 @@
 # The image of im-server, every role in one program:
-#   docker build -t im-server . && docker run -p 6100:6100 -v im-data:/data im-server standalone
+#   docker build -t im-server . && docker run --name im -p 6100-6102:6100-6102 -v im-data:/data im-server
+#   docker exec im im-server token --user carol      a token, for the page at http://localhost:6102/ or an app
+# Demo users are only where no other machine can reach the server, so there are none here. Publish the ports under their own
+# numbers: the page is told by the server where the WebSocket is.
+#
 # Not built where this was written: no container runs there. The commands in it are the ones that scripts/test runs.
 #
 # io_uring: Docker's default seccomp profile refuses it; the server then says so and runs on epoll. To have it:
@@ -17,6 +21,8 @@ FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 6100 im && mkdir /data && chown im /data
 COPY --from=build /im-server /usr/local/bin/im-server
+# From outside of a container its loopback is out of reach. A file, not the environment, so that yours replaces it.
+RUN echo '{"listen": {"tcp": "0.0.0.0:6100", "websocket": "0.0.0.0:6101", "http": "0.0.0.0:6102"}}' > /etc/im-server.yaml
 USER im
 WORKDIR /
 # Standalone keeps everything here; the other roles keep nothing.
@@ -25,4 +31,4 @@ ENV IM_STORE__FOLDER=/data IM_LOG__FORMAT=json
 EXPOSE 6100 6101 6102 6103 6104 6105
 # It drains on SIGTERM.
 ENTRYPOINT ["im-server"]
-CMD ["standalone"]
+CMD ["standalone", "--config", "/etc/im-server.yaml"]

@@ -8,9 +8,12 @@
 mod defaults;
 mod distributed;
 mod layers;
+mod origins;
 mod roles;
 mod schema;
 mod variables;
+
+pub(crate) use origins::page_origin;
 
 pub use distributed::{Kafka, Mongodb, Mysql, Redis, Rpc, RpcLogic, RpcTls};
 pub use schema::schema;
@@ -24,6 +27,8 @@ use std::path::{Path, PathBuf};
 
 /// An IPv4 or an IPv6 address, and a port.
 const ADDRESS: &str = r"^([0-9.]+|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$";
+/// Roughly what [`origins`] takes.
+const ORIGIN: &str = r"^[A-Za-z][A-Za-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?$";
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -112,6 +117,7 @@ pub struct Gateway {
     #[schemars(range(min = 0, max = 64))]
     pub cores: u16,
     pub driver: Driver,
+    #[schemars(inner(regex(pattern = ORIGIN)))]
     pub origins: Vec<String>,
     #[schemars(range(min = 1))]
     pub heartbeat_interval_ms: u32,
@@ -230,6 +236,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         schema::check_bounds(&self.values())?;
         let gateway = &self.gateway;
+        origins::check(&gateway.origins)?;
         if gateway.idle_timeout_ms <= gateway.heartbeat_interval_ms {
             let rule = "gateway.idle_timeout_ms must be above gateway.heartbeat_interval_ms";
             return Err(ConfigError::Value(rule.to_owned()));

@@ -1,45 +1,64 @@
-//! `/demo.json`: users to try the server with, and their tokens.
+//! `/demo.json`: what the page has to know of this server, and users to try it with.
 //!
-//! In: the `Host` of a request. Out: the WebSocket address and a fresh token for each demo user. Always: there only while
-//! every listener is loopback, and only for a browser that came by a loopback name and our port: a page of another site
-//! whose name was made to point here (DNS rebinding) is told of nothing, and so is one that asks across origins.
+//! In: the `Host` of a request. Out: the WebSocket address as that browser reaches it, and a fresh token for each demo user,
+//! or no users. Always: users are there only while every listener is loopback, and only for a browser that came by a
+//! loopback name and our port: a page of another site whose name was made to point here (DNS rebinding) is told of none,
+//! and one that asks across origins reads nothing.
 
 use crate::config::Config;
 use crate::http::Answer;
+use crate::page::websocket_authority;
 use crate::tokens::{DEMO_USERS, Keys};
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use hyper::{StatusCode, Uri};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a browser goes if an address names no port.
 const HTTP_PORT: u16 = 80;
 
 pub struct Demo {
+    websocket: SocketAddr,
+    users: Option<Users>,
+}
+
+struct Users {
     config: Config,
     keys: Keys,
-    websocket: SocketAddr,
+    /// Where this is served.
     port: u16,
 }
 
 impl Demo {
-    /// `None` where others than this machine can reach the server. `http`: where this is served.
-    pub fn new(config: &Config, keys: &Keys, websocket: SocketAddr, http: SocketAddr) -> Option<Self> {
-        let (config, keys) = (config.clone(), keys.clone());
-        config.listen.all_loopback().then_some(Self { config, keys, websocket, port: http.port() })
+    #[cfg_attr(not(feature = "distributed"), expect(dead_code, reason = "of the role `gateway`"))]
+    pub fn without_users(websocket: SocketAddr) -> Self {
+        Self { websocket, users: None }
     }
 
-    /// `None`: not for whoever sent this `Host`.
-    pub fn answer(&self, host: Option<&str>) -> Option<Answer> {
-        if !is_loopback(host?, self.port) {
-            return None;
-        }
-        let user = |user| Some(json!({ "user": user, "token": self.keys.demo_token(&self.config, user).ok()? }));
-        let users: Vec<_> = DEMO_USERS.into_iter().filter_map(user).collect();
-        let body = json!({ "websocket": format!("ws://{}/ws", self.websocket), "users": users });
+    /// Without users where others than this machine can reach the server. `http`: where this is served.
+    pub fn new(config: &Config, keys: &Keys, websocket: SocketAddr, http: SocketAddr) -> Self {
+        let users = || Users { config: config.clone(), keys: keys.clone(), port: http.port() };
+        Self { websocket, users: config.listen.all_loopback().then(users) }
+    }
+
+    pub fn answer(&self, host: Option<&str>) -> Answer {
+        let websocket = format!("ws://{}/ws", websocket_authority(self.websocket, host));
+        let users = self.users.as_ref().map(|users| users.for_host(host)).unwrap_or_default();
+        let body = json!({ "websocket": websocket, "users": users });
         let mut answer = crate::http::answer(StatusCode::OK, "application/json", body.to_string().into());
         answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Some(answer)
+        answer
+    }
+}
+
+impl Users {
+    /// None for whoever sent another `Host` than our own.
+    fn for_host(&self, host: Option<&str>) -> Vec<Value> {
+        if !host.is_some_and(|host| is_loopback(host, self.port)) {
+            return Vec::new();
+        }
+        let user = |user| Some(json!({ "user": user, "token": self.keys.demo_token(&self.config, user).ok()? }));
+        DEMO_USERS.into_iter().filter_map(user).collect()
     }
 }
 

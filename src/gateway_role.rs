@@ -4,6 +4,7 @@
 //! commands in, logic roles to ask, and Redis for its lease alone; holds nothing that a client cannot get again elsewhere.
 
 use crate::config::Config;
+use crate::demo::Demo;
 use crate::exit::Failure;
 use crate::http::{self, Endpoints};
 use crate::join::{Ask, ForwardToQueue, Remote};
@@ -80,7 +81,7 @@ impl Role {
         let endpoints = Arc::new(Endpoints {
             ready: AtomicBool::new(true),
             page: gateway.websocket_address().map(Page::new),
-            demo: None,
+            demo: gateway.websocket_address().map(Demo::without_users),
             metrics: Box::new(move || {
                 let gateway = snapshot.metrics();
                 metrics::text(&Parts { gateway: Some(&gateway), produced: Some(&produced), ..Parts::default() })

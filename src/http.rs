@@ -98,7 +98,7 @@ impl Endpoints {
             "/readyz" if self.ready.load(Ordering::Acquire) => answer(StatusCode::OK, TEXT, "ready\n".into()),
             "/readyz" => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n".into()),
             "/metrics" => answer(StatusCode::OK, METRICS, (self.metrics)().into()),
-            "/demo.json" => self.demo.as_ref()?.answer(headers.get(HOST).and_then(|host| host.to_str().ok()))?,
+            "/demo.json" => self.demo.as_ref()?.answer(headers.get(HOST).and_then(|host| host.to_str().ok())),
             _ => return self.page.as_ref()?.answer(path, headers),
         })
     }

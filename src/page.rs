@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HOST, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use hyper::{Response, StatusCode};
 use sha2::{Digest as _, Sha256};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 
 /// Path, media type, content. Built from client/web/demo by `scripts/web demo`.
 const FILES: [(&str, &str, &[u8]); 4] = [
@@ -53,7 +53,7 @@ impl Page {
     }
 
     fn policy(&self, host: Option<&str>) -> String {
-        let websocket = connect_source(self.websocket, host);
+        let websocket = connect_source(&websocket_authority(self.websocket, host));
         format!(
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' {websocket}; \
              base-uri 'none'; frame-ancestors 'none'; form-action 'none'"
@@ -61,17 +61,29 @@ impl Page {
     }
 }
 
-/// The WebSocket address as a policy names it. A listener on every address is reached by the name that the page was. A
-/// policy cannot name an IPv6 address, so there it allows the scheme.
-fn connect_source(websocket: SocketAddr, host: Option<&str>) -> String {
-    let port = websocket.port();
-    let name = host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name));
-    let is_plain = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
-    match (websocket.ip(), name.filter(is_plain)) {
-        (IpAddr::V4(address), _) if !address.is_unspecified() => format!("ws://{address}:{port}"),
-        (address, Some(name)) if address.is_unspecified() => format!("ws://{name}:{port}"),
-        _ => "ws:".to_owned(),
+/// Where a browser that came by `host` reaches the WebSocket: host and port. A listener on every address is reached by the
+/// name that the page was.
+pub fn websocket_authority(websocket: SocketAddr, host: Option<&str>) -> String {
+    if !websocket.ip().is_unspecified() {
+        return websocket.to_string();
     }
+    format!("{}:{}", host.and_then(name_of).unwrap_or("localhost"), websocket.port())
+}
+
+/// Of a `Host`, what stands before its port; `None` if that is neither a plain name nor an address.
+fn name_of(host: &str) -> Option<&str> {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    };
+    let is_plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    let v6 = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    (is_plain || v6.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())).then_some(name)
+}
+
+/// As a policy names it. A policy cannot name an IPv6 address, so there it allows the scheme.
+fn connect_source(authority: &str) -> String {
+    if authority.starts_with('[') { "ws:".to_owned() } else { format!("ws://{authority}") }
 }
 
 /// `If-None-Match` is a list, or `*`.
@@ -84,14 +96,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_names_the_websocket_as_the_browser_will_reach_it() {
-        let source = |listen: &str, host| connect_source(listen.parse().unwrap(), host);
-        assert_eq!(source("127.0.0.1:6101", Some("localhost:6102")), "ws://127.0.0.1:6101");
-        assert_eq!(source("0.0.0.0:6101", Some("chat.example.com")), "ws://chat.example.com:6101");
-        assert_eq!(source("0.0.0.0:6101", Some("10.0.0.7:6102")), "ws://10.0.0.7:6101");
-        assert_eq!(source("[::]:6101", Some("[fd00::7]:6102")), "ws:");
-        assert_eq!(source("[::1]:6101", Some("localhost:6102")), "ws:");
-        assert_eq!(source("0.0.0.0:6101", Some("x; script-src *")), "ws:", "a host says nothing but a name");
+    fn the_websocket_is_named_as_the_browser_will_reach_it() {
+        let authority = |listen: &str, host| websocket_authority(listen.parse().unwrap(), host);
+        assert_eq!(authority("127.0.0.1:6101", Some("localhost:6102")), "127.0.0.1:6101");
+        assert_eq!(authority("[::1]:6101", Some("localhost:6102")), "[::1]:6101");
+        assert_eq!(authority("0.0.0.0:6101", Some("chat.example.com")), "chat.example.com:6101");
+        assert_eq!(authority("0.0.0.0:6101", Some("10.0.0.7:6102")), "10.0.0.7:6101");
+        assert_eq!(authority("[::]:6101", Some("[fd00::7]:6102")), "[fd00::7]:6101");
+        assert_eq!(authority("[::]:6101", Some("[fd00::7]")), "[fd00::7]:6101");
+        for host in [None, Some(""), Some(":6102"), Some("x; script-src *"), Some("[x]:6102")] {
+            assert_eq!(authority("0.0.0.0:6101", host), "localhost:6101", "a host says nothing but a name: {host:?}");
+        }
+    }
+
+    #[test]
+    fn the_policy_names_the_websocket_or_where_it_cannot_the_scheme() {
+        assert_eq!(connect_source("10.0.0.7:6101"), "ws://10.0.0.7:6101");
+        assert_eq!(connect_source("[fd00::7]:6101"), "ws:");
     }
 
     #[test]

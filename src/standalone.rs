@@ -133,7 +133,7 @@ impl Server {
         let endpoints = Arc::new(Endpoints {
             ready: AtomicBool::new(false),
             page: Some(Page::new(websocket)),
-            demo: Demo::new(config, keys, websocket, http),
+            demo: Some(Demo::new(config, keys, websocket, http)),
             metrics: Box::new(move || {
                 let (gateway, waiting) = (snapshot.0.metrics(), snapshot.2.waiting());
                 #[cfg_attr(

@@ -1,6 +1,6 @@
 //! What a person reads when the server has started: where it listens, how to sign in, what to try next.
 
-use crate::config::Config;
+use crate::config::{Config, page_origin};
 use crate::tokens::{DEMO_USERS, Keys};
 use im_gateway::GatewayHandle;
 use std::net::SocketAddr;
@@ -19,10 +19,18 @@ pub fn print(config: &Config, is_new: bool, gateway: &GatewayHandle, http: Socke
         println!("  ws    ws://{address}/ws");
     }
     println!("  http  {http}  (/ /healthz /readyz /metrics)");
-    if !config.listen.all_loopback() {
-        println!("Sign in with tokens of your backend, or of `im-server token --user NAME`.");
-        return;
-    }
+    if config.listen.all_loopback() { print_demo(config, gateway, keys) } else { print_public(http) }
+}
+
+/// Where others can reach the server there are no demo users.
+fn print_public(http: SocketAddr) {
+    let port = http.port();
+    let page = if http.ip().is_unspecified() { format!("<this machine's address>:{port}") } else { http.to_string() };
+    println!("The page is at http://{page}/; by a name only if gateway.origins lists {}.", page_origin("NAME", port));
+    println!("Sign in, there or in your app, with a token of your backend, or of `im-server token --user NAME`.");
+}
+
+fn print_demo(config: &Config, gateway: &GatewayHandle, keys: &Keys) {
     for user in &DEMO_USERS[..2] {
         if let Ok(token) = keys.demo_token(config, user) {
             println!("  demo  {user} {token}");

@@ -59,8 +59,14 @@ impl QueuedWrite {
                     Command::AddMembers(add) => add.after = after,
                     Command::RemoveMember(remove) => remove.after = after,
                     Command::LeaveGroup(leave) => leave.after = after,
-                    // `CreateGroup` is the first of its log.
-                    _ => {}
+                    // `CreateGroup` is the first of its log; the others never come here.
+                    Command::CreateGroup(_) => {}
+                    Command::SignIn(_)
+                    | Command::Send(_)
+                    | Command::Pull(_)
+                    | Command::Sync(_)
+                    | Command::MarkRead(_)
+                    | Command::ListMembers(_) => {}
                 }
                 command
             }
@@ -94,7 +100,13 @@ fn group_and_id(user: &UserId, command: &Command) -> Option<(LogId, ClientId)> {
         Command::AddMembers(add) => (&add.conversation_id, &add.command_id),
         Command::RemoveMember(remove) => (&remove.conversation_id, &remove.command_id),
         Command::LeaveGroup(leave) => (&leave.conversation_id, &leave.command_id),
-        _ => return None,
+        // Each by name: a forgotten one would lose its place behind the sender's earlier commands.
+        Command::SignIn(_)
+        | Command::Send(_)
+        | Command::Pull(_)
+        | Command::Sync(_)
+        | Command::MarkRead(_)
+        | Command::ListMembers(_) => return None,
     };
     Some((LogId::parse(group).ok()?, ClientId::parse(id).ok()?))
 }

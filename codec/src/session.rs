@@ -44,7 +44,8 @@ pub enum Action {
     /// The client left in an orderly way: write what waits, then close.
     Left { login: Option<Box<Login>> },
     /// The transport has an answer of its own for a client that it does not take: write it, then close.
-    Refused,
+    /// `origin`: of a page that may not connect.
+    Refused { origin: Option<String> },
 }
 
 /// Without tokens and bodies: it may come into a log.
@@ -61,7 +62,7 @@ impl fmt::Debug for Action {
             Self::Write(frame) => write!(f, "Write({} B)", frame.len()),
             Self::Close { code, .. } => write!(f, "Close({})", code.as_str_name()),
             Self::Left { .. } => f.write_str("Left"),
-            Self::Refused => f.write_str("Refused"),
+            Self::Refused { .. } => f.write_str("Refused"),
         }
     }
 }

@@ -19,6 +19,7 @@ mod utf8;
 pub use decoder::{Decoder, Event, Kind, MessageLimits, Role, Violation};
 pub use encoder::{Header, Opcode, encode_masked};
 pub use handshake::client::{ClientHandshake, HandshakeFailed, Request};
+pub use handshake::origins::Origins;
 pub use handshake::server::{Refusal, ServerHandshake};
 pub use outgoing::Outgoing;
 pub use server::ServerEnd;

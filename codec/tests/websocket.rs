@@ -7,8 +7,8 @@ mod kit;
 use bytes::{Bytes, BytesMut};
 use im_codec::session::Told;
 use im_codec::websocket::{
-    ClientHandshake, Decoder, Event, Header, Kind, MessageLimits, Opcode, PATH, Request, Role, ServerEnd, close,
-    encode_masked,
+    ClientHandshake, Decoder, Event, Header, Kind, MessageLimits, Opcode, Origins, PATH, Request, Role, ServerEnd,
+    close, encode_masked,
 };
 use im_codec::{Action, Session, SessionLimits};
 use im_proto::client::CloseCode;
@@ -355,7 +355,7 @@ impl Driven {
 
     fn receive(&mut self, piece: &[u8]) {
         let mut out = Vec::new();
-        self.end.receive(BytesMut::from(piece), &[], &mut self.session, 1, &mut out);
+        self.end.receive(BytesMut::from(piece), &Origins::default(), &mut self.session, 1, &mut out);
         self.settle(out);
     }
 

@@ -6,6 +6,7 @@
 use crate::faults::Faults;
 use im_codec::SessionLimits;
 use im_codec::limits::InvalidLimits;
+use im_codec::websocket::Origins;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -25,9 +26,8 @@ pub enum Driver {
 #[derive(Debug, Clone)]
 pub struct WebsocketConfig {
     pub address: SocketAddr,
-    /// Origins whose pages may connect, as browsers write them (`http://127.0.0.1:6102`). A client that names none is no
-    /// browser and may.
-    pub origins: Vec<String>,
+    /// Whose pages may connect. A client that names no origin is no browser and may.
+    pub origins: Origins,
 }
 
 #[derive(Debug, Clone)]

@@ -221,8 +221,14 @@ impl Connection {
                 }
                 self.linger(core);
             }
-            Action::Refused => {
+            Action::Refused { origin } => {
                 core.metrics().handshakes_refused.add(1);
+                if let Some(origin) = origin
+                    && let Some(left_out) = core.origin_lines.line()
+                {
+                    // Escaped: a stranger wrote it.
+                    tracing::warn!(?origin, left_out, "a page was refused; gateway.origins does not list its origin");
+                }
                 self.linger(core);
             }
         }

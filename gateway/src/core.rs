@@ -27,6 +27,8 @@ use std::sync::atomic::Ordering;
 
 /// Lines about refused commands a second, of one core; how many more there were stands on the next line.
 const REFUSED_LINES_PER_S_MAX: u32 = 100;
+/// Lines about pages that may not connect: such a page tries again and again.
+const ORIGIN_LINES_PER_S_MAX: u32 = 1;
 
 pub struct Core {
     pub index: u16,
@@ -36,6 +38,7 @@ pub struct Core {
     pub connections: RefCell<ConnectionMap<Rc<Connection>>>,
     pub backlog: RefCell<Backlog>,
     pub refused_lines: LineLimit,
+    pub origin_lines: LineLimit,
     pub sweeps: RefCell<Vec<Sweep>>,
     pub large: RefCell<Large>,
     /// Where all connections read to; what is left of a frame is copied out of it.
@@ -69,6 +72,7 @@ impl Core {
             connections: RefCell::default(),
             backlog: RefCell::default(),
             refused_lines: LineLimit::new(REFUSED_LINES_PER_S_MAX),
+            origin_lines: LineLimit::new(ORIGIN_LINES_PER_S_MAX),
             sweeps: RefCell::default(),
             large: RefCell::default(),
             read_buffer: RefCell::default(),

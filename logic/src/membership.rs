@@ -71,7 +71,10 @@ pub(crate) fn change_of(log: &LogId, entry: &client::Entry) -> Result<Option<Mem
         }
         Some(Content::MemberRemoved(removed)) => change.left = vec![parse(log, entry, &removed.user_id)?],
         Some(Content::MemberLeft(_)) => change.left = vec![sender()?],
-        _ => return Ok(None),
+        // Each by name, so that a new content has to say whether it changes who is a member.
+        Some(Content::Message(_) | Content::MembersAdded(_) | Content::Tombstone(_) | Content::ReadMoved(_)) | None => {
+            return Ok(None);
+        }
     }
     Ok(Some(change))
 }

@@ -48,17 +48,6 @@ impl Config {
         }
     }
 
-    /// The page's own origins, by every name a browser on this machine may have used, then those of `gateway.origins`.
-    fn origins(&self, http: SocketAddr) -> Vec<String> {
-        let port = http.port();
-        let mut origins = vec![format!("http://{http}")];
-        if http.ip().is_loopback() || http.ip().is_unspecified() {
-            origins.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{port}")));
-        }
-        origins.extend(self.gateway.origins.iter().cloned());
-        origins
-    }
-
     /// What the workers and request handlers are started with.
     pub fn logic_config(&self) -> LogicConfig {
         let logic = &self.logic;

@@ -96,6 +96,8 @@ fn what_the_schema_refuses_the_server_refuses() {
         ("IM_AUTH__EXPIRY_REQUIRED", json!({"auth": {"expiry_required": 7}}), "7"),
         ("IM_LISTEN__TCP", json!({"listen": {"tcp": "localhost"}}), "localhost"),
         ("IM_GATEWAY__ORIGINS", json!({"gateway": {"origins": "x"}}), "x"),
+        ("IM_GATEWAY__ORIGINS", json!({"gateway": {"origins": ["https://x/"]}}), "[\"https://x/\"]"),
+        ("IM_GATEWAY__ORIGINS", json!({"gateway": {"origins": ["*"]}}), "[\"*\"]"),
         ("IM_AUTH__KEYS", json!({"auth": {"keys": [{"kid": "k"}]}}), "[{\"kid\": \"k\"}]"),
         ("IM_GATEWAY__FRAME_BYTES_MAX", json!({"gateway": {"frame_bytes_max": 196609}}), "196609"),
         ("IM_LISTEN__TPC", json!({"listen": {"tpc": "127.0.0.1:1"}}), "127.0.0.1:1"),

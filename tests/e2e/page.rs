@@ -3,7 +3,7 @@
 use crate::harness::http::{Answer, request};
 use crate::harness::raw::{Raw, within};
 use crate::harness::server::{Addresses, Folder, Server, Settings};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -110,13 +110,14 @@ fn demo_tokens_are_not_for_a_page_that_came_by_another_name() {
     let port = server.http.port();
     for name in ["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned(), server.http.ip().to_string()] {
         let host = format!("{name}:{port}");
-        assert_eq!(request(server.http, "GET", "/demo.json", &[("Host", &host)]).status, 200, "{host}");
+        let answer = request(server.http, "GET", "/demo.json", &[("Host", &host)]);
+        assert!(answer.status == 200 && answer.body.contains("eyJ"), "{host}: {answer:?}");
     }
     let foreign = [format!("evil.example:{port}"), format!("10.0.0.1:{port}"), "localhost".to_owned(), String::new()];
     for host in foreign {
-        let refused = request(server.http, "GET", "/demo.json", &[("Host", &host)]);
-        assert_eq!(refused.status, 404, "{host:?}");
-        assert!(!refused.body.contains("eyJ"), "{host:?}: {}", refused.body);
+        let answer = request(server.http, "GET", "/demo.json", &[("Host", &host)]);
+        assert_eq!(serde_json::from_str::<Value>(&answer.body).unwrap()["users"], json!([]), "{host:?}");
+        assert!(!answer.body.contains("eyJ"), "{host:?}: {}", answer.body);
     }
     let answer = browse(&server, "/demo.json");
     assert!(!answer.headers.contains_key("access-control-allow-origin"), "{answer:?}");
@@ -140,8 +141,12 @@ async fn where_others_can_reach_the_server_there_are_no_demo_users_but_the_page_
         let server = Server::start_at(folder, Settings::for_tests(), addresses);
         let host = format!("127.0.0.1:{}", server.http.port());
         let http = SocketAddr::from(([127, 0, 0, 1], server.http.port()));
-        assert_eq!(request(http, "GET", "/demo.json", &[("Host", &host)]).status, 404);
+        let told: Value = serde_json::from_str(&request(http, "GET", "/demo.json", &[("Host", &host)]).body).unwrap();
+        let websocket = format!("ws://127.0.0.1:{}/ws", server.websocket.port());
+        assert_eq!(told, json!({ "websocket": websocket, "users": [] }));
         assert_eq!(request(http, "GET", "/", &[("Host", &host)]).status, 200);
+        logged(&server, "The page is at http://").await;
+        logged(&server, "im-server token --user").await;
         assert!(!server.log().contains("eyJ"), "{}", server.log());
         let tcp = SocketAddr::from(([127, 0, 0, 1], server.tcp.port()));
         let mut refused = Raw::connect(tcp).await;
@@ -150,14 +155,31 @@ async fn where_others_can_reach_the_server_there_are_no_demo_users_but_the_page_
     }
 }
 
+/// The line of the log with these words, when it is there.
+async fn logged(server: &Server, words: &str) -> String {
+    within(words, async {
+        loop {
+            if let Some(line) = server.log().lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
 /// The status line that a WebSocket handshake from a page of `origin` gets.
 async fn handshake(server: &Server, origin: Option<&str>) -> String {
+    handshake_at(server, &server.websocket.to_string(), origin).await
+}
+
+/// The same, with what the browser calls the server.
+async fn handshake_at(server: &Server, host: &str, origin: Option<&str>) -> String {
     let mut stream = within("connect", TcpStream::connect(server.websocket)).await.unwrap();
     let origin = origin.map(|origin| format!("Origin: {origin}\r\n")).unwrap_or_default();
     let request = format!(
-        "GET /ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{origin}\r\n",
-        server.websocket
+        "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{origin}\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = vec![0; 12];
@@ -186,4 +208,36 @@ async fn pages_of_the_server_and_of_listed_origins_may_connect_and_others_get_40
     for origin in &foreign {
         assert_eq!(handshake(&server, Some(origin)).await, "HTTP/1.1 403", "{origin}");
     }
+}
+
+/// A phone opens the page by the machine's address in the local network.
+#[tokio::test]
+async fn where_the_server_listens_on_every_address_its_page_may_connect_by_any_of_them_but_not_by_a_name() {
+    let open = SocketAddr::from(([0, 0, 0, 0], 0));
+    let addresses = Addresses { websocket: open, http: open, ..Addresses::any_port([127, 0, 0, 1].into()) };
+    let server = Server::start_at(Folder::new(), Settings::for_tests(), addresses);
+    let (http, websocket) = (server.http.port(), server.websocket.port());
+    let page = request(([127, 0, 0, 1], http).into(), "GET", "/demo.json", &[("Host", &format!("192.168.1.5:{http}"))]);
+    let told: Value = serde_json::from_str(&page.body).unwrap();
+    assert_eq!(told["websocket"], format!("ws://192.168.1.5:{websocket}/ws"));
+
+    let host = format!("192.168.1.5:{websocket}");
+    let from = |name: &str| format!("http://{name}:{http}");
+    for origin in [from("192.168.1.5"), from("localhost"), from("127.0.0.1")] {
+        assert_eq!(handshake_at(&server, &host, Some(&origin)).await, "HTTP/1.1 101", "{origin}");
+    }
+    // A page on another machine; a name that was made to point here, whichever name the handshake goes to.
+    for origin in [from("192.168.1.6"), from("evil.example"), "http://192.168.1.5:1".to_owned()] {
+        assert_eq!(handshake_at(&server, &host, Some(&origin)).await, "HTTP/1.1 403", "{origin}");
+    }
+    let rebound = format!("evil.example:{websocket}");
+    assert_eq!(handshake_at(&server, &rebound, Some(&from("evil.example"))).await, "HTTP/1.1 403");
+}
+
+#[tokio::test]
+async fn a_page_that_is_refused_leaves_a_line_with_its_origin_and_the_settings_name() {
+    let server = Server::start(Settings::for_tests());
+    assert_eq!(handshake(&server, Some("https://chat.example.com")).await, "HTTP/1.1 403");
+    let line = logged(&server, "\"https://chat.example.com\"").await;
+    assert!(line.contains("WARN") && line.contains("gateway.origins"), "{line}");
 }

@@ -24,6 +24,18 @@ test("on_a_phone_the_list_and_the_chat_are_two_views", async () => {
   await page.getByRole("heading", { name: "Conversations" }).waitFor();
 });
 
+test("focus_goes_with_the_view", async () => {
+  const alice = await on.person("alice", PHONE);
+  await alice.writeTo("bob");
+  await alice.type("hello");
+  const focused = () => alice.page.evaluate(() => document.activeElement?.textContent);
+  await alice.page.getByRole("link", { name: "Back to conversations" }).click();
+  await alice.page.getByRole("heading", { name: "Conversations" }).waitFor();
+  assert.equal(await focused(), "Conversations");
+  await alice.openRow("bob");
+  assert.equal(await focused(), "bob");
+});
+
 test("a_chat_that_is_not_in_view_is_not_marked_read", async () => {
   const [alice, bob] = [await on.person("alice", PHONE), await on.person("bob")];
   await alice.writeTo("bob");

@@ -18,6 +18,10 @@ test("every_view_is_photographed", async () => {
   await first.goto(on.server.url);
   await first.getByRole("button", { name: "alice" }).waitFor();
   await first.screenshot({ path: join(folder, "sign-in.png") });
+  const stranger = await on.page(PHONE);
+  await stranger.goto(on.server.otherUrl);
+  await stranger.getByText("There are no demo users here").waitFor();
+  await stranger.screenshot({ path: join(folder, "phone-token.png") });
 
   const [alice, bob] = [await on.person("alice"), await on.person("bob")];
   const [carol, dave] = [await on.person("carol", { colorScheme: "dark" }), await on.person("dave", PHONE)];

@@ -10,8 +10,9 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
-/** A name that the browser of these tests takes for this machine: the page as it is met on a server that others can reach. */
+/** What the browser of these tests takes for this machine: a name, and an address as a phone in the same network types it. */
 export const OTHER_NAME = "demo.test";
+export const OTHER_ADDRESS = "192.0.2.5";
 
 const START_TIMEOUT_MS = 20_000;
 const PROBE_PAUSE_MS = 30;
@@ -23,36 +24,40 @@ export type Settings = Readonly<Record<string, string>>;
 
 export class Server {
   readonly url: string;
-  /** The same page by a name that is not loopback. */
+  /** The same page by a name and by an address that are not loopback. */
   readonly otherUrl: string;
+  readonly addressUrl: string;
   readonly websocket: string;
   readonly tcp: string;
   #environment: NodeJS.ProcessEnv;
   #folder: string;
   #process: ChildProcess | undefined;
 
-  private constructor(folder: string, settings: Settings, ports: readonly [number, number, number]) {
+  private constructor(folder: string, settings: Settings, listen: string, ports: readonly [number, number, number]) {
     const [tcp, websocket, http] = ports.map((port) => `127.0.0.1:${port}`);
+    const [listenTcp, listenWebsocket, listenHttp] = ports.map((port) => `${listen}:${port}`);
     this.#folder = folder;
     this.url = `http://${http}/`;
     this.otherUrl = `http://${OTHER_NAME}:${ports[2]}/`;
+    this.addressUrl = `http://${OTHER_ADDRESS}:${ports[2]}/`;
     this.websocket = `ws://${websocket}/ws`;
     this.tcp = `${tcp}`;
     this.#environment = {
       ...process.env,
-      ...settings,
       IM_STORE__FOLDER: join(folder, "data"),
-      IM_LISTEN__TCP: tcp,
-      IM_LISTEN__WEBSOCKET: websocket,
-      IM_LISTEN__HTTP: http,
+      IM_LISTEN__TCP: listenTcp,
+      IM_LISTEN__WEBSOCKET: listenWebsocket,
+      IM_LISTEN__HTTP: listenHttp,
       IM_GATEWAY__ORIGINS: JSON.stringify([`http://${OTHER_NAME}:${ports[2]}`]),
       IM_LOG__LEVEL: "warn",
+      ...settings,
     };
   }
 
-  static async start(settings: Settings): Promise<Server> {
+  /** `listen`: an address of this machine. */
+  static async start(settings: Settings, listen: string): Promise<Server> {
     const folder = await mkdtemp(join(tmpdir(), "im-browser-test-"));
-    const server = new Server(folder, settings, [await freePort(), await freePort(), await freePort()]);
+    const server = new Server(folder, settings, listen, [await freePort(), await freePort(), await freePort()]);
     await server.start();
     return server;
   }

@@ -1,14 +1,14 @@
 // The browser of one test file, and the judge of its consoles.
 //
 // In: a server. Out: people, each in a browser profile of their own. Always: after each test every console error, warning and
-// uncaught error that was not expected fails it. Expected are two things that Chromium itself prints and no page can keep it
-// from printing: while the network or the server is away, a WebSocket that could not be opened (filtered by its exact text and
-// address, and only inside `away`); and that /demo.json is absent where the page came by a name that is not loopback.
+// uncaught error that was not expected fails it. Expected is one thing that Chromium itself prints and no page can keep it from
+// printing: while the network or the server is away, a WebSocket that could not be opened (filtered by its exact text and
+// address, and only inside `away`).
 import assert from "node:assert/strict";
 import { after, afterEach, before } from "node:test";
-import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type ConsoleMessage, type Page } from "playwright-core";
+import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { Person } from "./person.js";
-import { OTHER_NAME, Server, type Settings } from "./server.js";
+import { OTHER_ADDRESS, OTHER_NAME, Server, type Settings } from "./server.js";
 
 const FLAGS = [
   "--no-sandbox",
@@ -18,11 +18,12 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-  `--host-resolver-rules=MAP ${OTHER_NAME} 127.0.0.1`,
+  `--host-resolver-rules=MAP ${OTHER_NAME} 127.0.0.1, MAP ${OTHER_ADDRESS} 127.0.0.1`,
 ];
 
 export class Stage {
   readonly #settings: Settings;
+  readonly #listen: string;
   #server: Server | undefined;
   #browser: Browser | undefined;
   #contexts: BrowserContext[] = [];
@@ -30,8 +31,9 @@ export class Stage {
   #foreign = new Set<string>();
   #isAway = false;
 
-  constructor(settings: Settings) {
+  constructor(settings: Settings, listen: string) {
     this.#settings = settings;
+    this.#listen = listen;
   }
 
   get server(): Server {
@@ -40,7 +42,7 @@ export class Stage {
   }
 
   async open(): Promise<void> {
-    this.#server = await Server.start(this.#settings);
+    this.#server = await Server.start(this.#settings, this.#listen);
     // A fresh profile in a temporary folder; contexts share nothing with each other.
     this.#browser = await chromium.launch({ executablePath: process.env.CHROMIUM_BIN ?? "/usr/bin/chromium", args: FLAGS });
   }
@@ -64,13 +66,14 @@ export class Stage {
     const context = await this.#browser.newContext({ viewport: { width: 1100, height: 720 }, locale: "en-GB", ...options });
     this.#contexts.push(context);
     context.on("request", (request) => {
-      const isOurs = [this.server.url, this.server.otherUrl].some((url) => request.url().startsWith(url));
+      const { url, otherUrl, addressUrl } = this.server;
+      const isOurs = [url, otherUrl, addressUrl].some((ours) => request.url().startsWith(ours));
       if (!isOurs) this.#foreign.add(request.url());
     });
     context.on("weberror", (error) => this.#complaints.push(`uncaught: ${error.error().stack ?? error.error().message}`));
     context.on("console", (message) => {
       const isComplaint = message.type() === "error" || message.type() === "warning";
-      const isExpected = (this.#isAway && this.#isFailedWebSocket(message.text())) || this.#isAbsentDemo(message);
+      const isExpected = this.#isAway && this.#isFailedWebSocket(message.text());
       if (isComplaint && !isExpected) this.#complaints.push(`${message.type()}: ${message.text()}`);
     });
     return context.newPage();
@@ -94,19 +97,14 @@ export class Stage {
     assert.deepEqual([...this.#foreign], [], "nothing is asked of another host");
   }
 
-  #isAbsentDemo(message: ConsoleMessage): boolean {
-    const text = "Failed to load resource: the server responded with a status of 404 (Not Found)";
-    return message.text() === text && message.location().url === `${this.server.otherUrl}demo.json`;
-  }
-
   #isFailedWebSocket(text: string): boolean {
     return text.startsWith(`WebSocket connection to '${this.server.websocket}' failed: `);
   }
 }
 
 /** A stage for the tests of a file: opened before the first, judged after each, closed behind the last. */
-export function stage(settings: Settings = {}): Stage {
-  const made = new Stage(settings);
+export function stage(settings: Settings = {}, listen = "127.0.0.1"): Stage {
+  const made = new Stage(settings, listen);
   before(() => made.open());
   afterEach(() => made.judge());
   after(() => made.close());

@@ -62,6 +62,33 @@ test("a_refused_message_stays_with_its_reason_until_it_is_dismissed", async () =
   await alice.page.getByText("Not sent: that is too long.").waitFor({ state: "detached" });
 });
 
+test("what_is_being_written_stays_when_a_refused_message_is_edited", async () => {
+  const alice = await on.person("alice");
+  await alice.writeTo("bob");
+  await alice.type("too long ".repeat(2000).trim());
+  await alice.page.getByText("Not sent: that is too long.").waitFor();
+  const box = alice.page.getByRole("textbox", { name: "Message" });
+  await box.fill("half a thought");
+  await alice.page.getByRole("button", { name: "Edit" }).click();
+  assert.match(await box.inputValue(), /^too long .* too long\nhalf a thought$/);
+  await alice.page.getByText("Not sent: that is too long.").waitFor({ state: "detached" });
+});
+
+test("the_enter_that_ends_a_composition_sends_nothing", async () => {
+  const alice = await on.person("alice");
+  await alice.writeTo("bob");
+  const box = alice.page.getByRole("textbox", { name: "Message" });
+  await box.fill("\u3053\u3093");
+  // Safari tells it by the code alone: the composition is over by then.
+  const sent = await box.evaluate((field) => {
+    const enter = new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true, cancelable: true });
+    return !field.dispatchEvent(enter);
+  });
+  assert.deepEqual([sent, await box.inputValue()], [false, "\u3053\u3093"]);
+  await box.press("Enter");
+  await alice.seesStatus("\u3053\u3093", "stored");
+});
+
 test("one_may_write_to_oneself_and_to_any_user_id", async () => {
   const alice = await on.person("alice");
   await alice.page.getByRole("textbox", { name: "User id to write to" }).fill("alice");

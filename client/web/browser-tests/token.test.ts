@@ -1,7 +1,7 @@
 // Where there are no demo users.
 //
-// In: the page by a name that is not loopback, so that /demo.json is absent and the context is not a secure one. Out: claims on
-// signing in by token.
+// In: the page by a name that is not loopback, so that it is told of no users and the context is not a secure one. Out: claims
+// on signing in by token.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Person } from "./person.js";
@@ -13,9 +13,9 @@ test("without_demo_users_the_page_says_so_and_takes_a_token", async () => {
   const page = await on.page();
   await page.goto(on.server.otherUrl);
   assert.equal(await page.evaluate(() => isSecureContext), false);
-  await page.getByText("This server gives out no demo users").waitFor();
+  await page.getByText("There are no demo users here").waitFor();
+  await page.getByText("keeps unsent messages only while its tab is open").waitFor();
   await page.getByRole("textbox", { name: "Token" }).fill(on.server.token("erin"));
-  await page.getByRole("textbox", { name: "WebSocket address" }).fill(on.server.websocket);
   await page.getByRole("button", { name: "Sign in" }).click();
   const erin = new Person("erin", page);
   await erin.isLive();
@@ -32,7 +32,6 @@ test("a_token_the_server_refuses_is_told_as_such", async () => {
   await page.getByText("Sign in with a token of your own").click();
   await page.getByRole("textbox", { name: "Token" }).fill("not-a-token");
   await page.getByRole("textbox", { name: "User id", exact: true }).fill("mallory");
-  await page.getByRole("textbox", { name: "WebSocket address" }).fill(on.server.websocket);
   await page.getByRole("button", { name: "Sign in" }).click();
   await new Person("mallory", page).connection("token refused");
 });

@@ -10,6 +10,7 @@ import { showItems } from "./keyed.js";
 import { messageItems } from "./messages.js";
 import { Scrolling } from "./scrolling.js";
 import type { OpenChat, State } from "./state.js";
+import { ENTRIES_MAX } from "./timeline.js";
 import { nameList } from "./words.js";
 
 interface Head {
@@ -34,6 +35,7 @@ export class ChatView {
   #messages = found("messages", HTMLOListElement);
   #scroller = found("scroller", HTMLElement);
   #older = found("older", HTMLButtonElement);
+  #full = found("full", HTMLElement);
   #members = found("show-members", HTMLButtonElement);
   #notMember = found("not-member", HTMLElement);
 
@@ -48,6 +50,8 @@ export class ChatView {
     this.scrolling = new Scrolling(() => this.#loadOlder(false), () => state.change());
     this.#older.addEventListener("click", () => this.#loadOlder(true));
     this.#members.addEventListener("click", showMembers);
+    const shown = ENTRIES_MAX.toLocaleString("en");
+    this.#full.textContent = `This page shows the newest ${shown} entries of a chat; the older ones are on the server.`;
     this.#sayWhatToDo(people);
   }
 
@@ -56,6 +60,7 @@ export class ChatView {
     this.#body.hidden = open === undefined;
     this.#empty.hidden = open !== undefined;
     if (open === undefined) {
+      if (this.#shownConversation !== "" && !isWide()) found("list-title", HTMLElement).focus();
       this.#shownConversation = "";
       return;
     }
@@ -69,8 +74,9 @@ export class ChatView {
 
   #opened(open: OpenChat, head: Head): void {
     this.scrolling.toEnd();
-    // On a phone the keyboard would hide what was just opened.
-    if (matchMedia("(min-width: 45rem)").matches) this.#composer.focus();
+    // On a phone the keyboard would hide what was just opened; but what was tapped is out of view.
+    if (isWide()) this.#composer.focus();
+    else this.#title.focus();
     if (head.group) this.#state.refreshMembers(open.conversation).catch(() => {});
     this.#loadOlder(false);
   }
@@ -130,6 +136,7 @@ export class ChatView {
       showItems(this.#messages, items);
       this.#older.hidden = !this.#history.hasOlder(conversation);
       this.#older.textContent = isLoading ? "Loading…" : "Earlier messages";
+      this.#full.hidden = !this.#history.isFull(conversation);
     });
     this.scrolling.showButton(this.#state.client.conversation(conversation)?.unread ?? 0);
     if (this.scrolling.hasRoom && !isLoading) this.#loadOlder(false);
@@ -153,4 +160,9 @@ export class ChatView {
       place.replaceChildren(link, `, then write to ${other} here.`);
     }
   }
+}
+
+/** Both columns are in view. */
+function isWide(): boolean {
+  return matchMedia("(min-width: 45rem)").matches;
 }

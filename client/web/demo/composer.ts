@@ -4,6 +4,8 @@
 // blank text is not sent; the text stays per chat until it is sent.
 import { found } from "./element.js";
 
+const COMPOSING_KEY_CODE = 229;
+
 export class Composer {
   #form = found("composer", HTMLFormElement);
   #text = found("text", HTMLTextAreaElement);
@@ -23,8 +25,9 @@ export class Composer {
       this.#text.focus();
     });
     this.#text.addEventListener("keydown", (event) => {
-      // While a character is being composed, Enter belongs to the input method.
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      // While a character is being composed, Enter belongs to the input method. Safari ends the composition first and tells
+      // it by the code alone.
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === COMPOSING_KEY_CODE) return;
       event.preventDefault();
       submit();
     });
@@ -44,8 +47,10 @@ export class Composer {
     this.#text.focus();
   }
 
+  /** Puts a text back, in front of what is being written. */
   edit(text: string): void {
-    this.#text.value = text;
+    const written = this.#text.value;
+    this.#text.value = written.trim() === "" ? text : `${text}\n${written}`;
     this.#text.focus();
   }
 }

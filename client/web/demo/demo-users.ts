@@ -1,7 +1,7 @@
-// The demo users that the server hands out while it can be reached from this machine only.
+// What the server tells its page: where the WebSocket is, and the demo users.
 //
-// In: /demo.json. Out: the WebSocket address and a token per user; undefined where the server hands out none. Always: the
-// answer is checked before it is used.
+// In: /demo.json. Out: the WebSocket address and a token per user; no users where the server hands out none. Always: the
+// answer is checked before it is used; the address is one that the page's policy lets it connect to.
 
 export interface DemoUser {
   readonly user: string;
@@ -13,13 +13,12 @@ export interface Demo {
   readonly users: readonly DemoUser[];
 }
 
-export async function fetchDemo(): Promise<Demo | undefined> {
+export async function fetchDemo(): Promise<Demo> {
   const response = await fetch("demo.json", { cache: "no-store" });
-  if (response.status === 404) return undefined;
   if (!response.ok) throw new Error(`demo.json: HTTP ${response.status}`);
   const answer: unknown = await response.json();
   if (!isDemo(answer)) throw new Error("demo.json is not of the expected form");
-  return answer;
+  return location.protocol === "https:" ? { ...answer, websocket: `wss://${location.host}/ws` } : answer;
 }
 
 function isDemo(value: unknown): value is Demo {

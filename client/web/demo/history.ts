@@ -1,11 +1,11 @@
 // What was said before: the newest page of a chat, older pages, and the last line of each conversation in the list.
 //
-// In: a conversation. Out: its older entries, in the state. Always: first what the browser kept, then the server; one request
-// a conversation at a time; at most PREVIEWS_MAX conversations at once are asked for their last entry; what failed is repeated
-// only when a person asks.
+// In: a conversation. Out: its older entries, in the state. Always: first what the browser kept, as far as it has no hole, then
+// the server; one request a conversation at a time; at most PREVIEWS_MAX conversations at once are asked for their last entry;
+// what failed is repeated only when a person asks.
 import type { Client, Entry } from "@im-server/client";
 import type { State } from "./state.js";
-import { errorWords } from "./words.js";
+import { errorWords, isReset } from "./words.js";
 
 const PAGE_ENTRIES = 50;
 const PREVIEWS_MAX = 4;
@@ -33,10 +33,20 @@ export class History {
   }
 
   hasOlder(conversation: string): boolean {
+    return this.#isCut(conversation) && !this.#state.timeline(conversation).isFull;
+  }
+
+  /** There are older ones, and no room for them. */
+  isFull(conversation: string): boolean {
+    return this.#isCut(conversation) && this.#state.timeline(conversation).isFull;
+  }
+
+  /** What is in memory does not begin where the conversation does for this user. */
+  #isCut(conversation: string): boolean {
     const known = this.#client.conversation(conversation);
     if (known === undefined || known.headSeq === 0n) return false;
-    const { first, isFull } = this.#state.timeline(conversation);
-    return !isFull && (first === undefined || first.seq > atLeastOne(known.floorSeq));
+    const { first } = this.#state.timeline(conversation);
+    return first === undefined || first.seq > atLeastOne(known.floorSeq);
   }
 
   /** A page more; resolves when it is there, or when there is none. `asked`: by a person. */
@@ -50,6 +60,8 @@ export class History {
       else this.#failed.delete(conversation);
       this.#state.addEntries(conversation, entries);
     } catch (error) {
+      // Everything is loaded again.
+      if (isReset(error)) return;
       this.#failed.add(conversation);
       this.#state.tell(`Earlier messages: ${errorWords(error)}.`);
     } finally {
@@ -79,7 +91,8 @@ export class History {
 
   async #page(conversation: string, limit: number): Promise<Entry[]> {
     const below = this.#state.timeline(conversation).first?.seq;
-    const stored = await this.#client.storedEntries(conversation, below === undefined ? { limit } : { below, limit });
+    const kept = await this.#client.storedEntries(conversation, below === undefined ? { limit } : { below, limit });
+    const stored = lastRun(kept);
     const newest = stored.at(-1)?.seq;
     if (newest !== undefined && (below === undefined || newest === below - 1n)) return stored;
 
@@ -104,6 +117,12 @@ export class History {
     }
     return entries;
   }
+}
+
+/** Without what lies before a hole: who was removed and added again lacks what was said meanwhile. */
+function lastRun(entries: readonly Entry[]): Entry[] {
+  const behindHole = entries.findLastIndex(({ seq }, index) => index > 0 && seq !== entries[index - 1]!.seq + 1n);
+  return entries.slice(Math.max(behindHole, 0));
 }
 
 function atLeastOne(seq: bigint): bigint {

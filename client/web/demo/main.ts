@@ -22,11 +22,11 @@ async function main(): Promise<void> {
   const demo = await fetchDemo();
   const identity = knownIdentity(demo) ?? (await askIdentity(demo));
   keepIdentity(identity);
-  run(await startSession(identity), identity.user, demo);
+  run(await startSession(identity, demo.websocket), identity.user, demo);
 }
 
-function run(client: Client, me: string, demo: Demo | undefined): void {
-  const people = (demo?.users ?? []).map(({ user }) => user);
+function run(client: Client, me: string, demo: Demo): void {
+  const people = demo.users.map(({ user }) => user);
   const app = found("app", HTMLElement);
   const notice = found("notice", HTMLElement);
   const noticeText = found("notice-text", HTMLElement);
@@ -35,6 +35,7 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
   };
 
   const state = new State(client, me, render);
+  tellIfNeverLive(state, demo.websocket);
   const past = new History(state);
   const members = new MembersView(state);
   const chat = new ChatView(state, past, people, () => members.show());
@@ -65,6 +66,23 @@ function run(client: Client, me: string, demo: Demo | undefined): void {
   app.hidden = false;
 }
 
+/** The page is there but its WebSocket is not: a closed port, or an origin that the server refuses. A browser tells no more. */
+function tellIfNeverLive(state: State, websocket: string): void {
+  const notice =
+    `${websocket} does not answer. If that stays so: can its port be reached from here? ` +
+    `And does the server's log say that it refuses this page?`;
+  let isTold = false;
+  const stop = state.client.on("state", ({ name }) => {
+    if (name === "waiting" && !isTold) {
+      isTold = true;
+      state.tell(notice);
+    } else if (name === "live") {
+      stop();
+      if (state.notice === notice) state.tell("");
+    }
+  });
+}
+
 /** The buttons that belong to no view. */
 function wireBar(state: State, me: string): void {
   found("back", HTMLAnchorElement).addEventListener("click", (event) => {
@@ -82,8 +100,9 @@ function wireBar(state: State, me: string): void {
   }
 }
 
-/** Another user in the address is another person: the page starts again as that one. */
+/** Another user in the address is another person: the page starts again as that one. A dialog was about the chat before. */
 function showRoute(state: State, me: string): void {
+  for (const dialog of document.querySelectorAll<HTMLDialogElement>("dialog[open]")) dialog.close();
   const { user, target } = readRoute(location.hash);
   if (user !== me) location.reload();
   else if (target === undefined) state.closeChat();

@@ -56,12 +56,15 @@ export class MembersView {
     const shown = (members?.members ?? []).slice(0, MEMBERS_SHOWN_MAX);
     const hidden = (members?.members.length ?? 0) - shown.length;
     this.#title.textContent = hidden > 0 ? `Members, the first ${MEMBERS_SHOWN_MAX} of ${shown.length + hidden}` : "Members";
-    showItems(this.#list, shown.map(({ userId }) => this.#row(conversation, userId, isCreator, members)));
+    const head = client.conversation(conversation)?.headSeq ?? 0n;
+    const readers = this.#state.readers(conversation);
+    const unread = (user: string) => (user === me ? "" : unreadWords(head, readers.get(user) ?? 0n));
+    showItems(this.#list, shown.map(({ userId }) => this.#row(userId, unread(userId), isCreator, members)));
   }
 
-  #row(conversation: string, user: string, isCreator: boolean, members: MemberList | undefined): Item {
+  #row(user: string, unread: string, isCreator: boolean, members: MemberList | undefined): Item {
     const { me } = this.#state;
-    const notes = [members?.creatorUserId === user ? "made the group" : "", this.#readWords(conversation, user)];
+    const notes = [members?.creatorUserId === user ? "made the group" : "", unread];
     const words = notes.filter((note) => note !== "").join(" · ");
     const canRemove = isCreator && user !== me;
     return {
@@ -82,15 +85,6 @@ export class MembersView {
     };
   }
 
-  #readWords(conversation: string, user: string): string {
-    const { me, client } = this.#state;
-    if (user === me) return "";
-    const head = client.conversation(conversation)?.headSeq ?? 0n;
-    const read = this.#state.readers(conversation).get(user) ?? 0n;
-    if (read >= head) return "has read everything";
-    return read === 0n ? "has read nothing yet" : `has ${head - read} not read`;
-  }
-
   /** Runs a command on the open group and shows the members as they are then. */
   async #do(command: (conversation: string) => Promise<unknown>): Promise<void> {
     const conversation = this.#state.open?.conversation;
@@ -103,4 +97,9 @@ export class MembersView {
       this.#problem.textContent = `That did not work: ${errorWords(error)}.`;
     }
   }
+}
+
+function unreadWords(head: bigint, read: bigint): string {
+  if (read >= head) return "has read everything";
+  return read === 0n ? "has read nothing yet" : `has ${head - read} not read`;
 }

@@ -48,9 +48,16 @@ interface Bubble {
   readonly failed?: Outgoing;
 }
 
+/** Reckoned once for all messages: a group may have thousands of readers. */
+interface Read {
+  /** Under which message each reader stands: the last one shown that they read. */
+  readonly standing: ReadonlyMap<bigint, readonly string[]>;
+  readonly byAllUpTo: bigint;
+}
+
 export function messageItems(shown: Shown): Item[] {
   const items: Item[] = [];
-  const standing = readersStanding(shown);
+  const read: Read = { standing: readersStanding(shown), byAllUpTo: readByAllUpTo(shown) };
   const lastOwn = shown.entries.findLast((entry) => entry.senderUserId === shown.me && textOf(entry) !== undefined);
   let before: { sender: string; timeMs: number } | undefined;
   let isNewShown = false;
@@ -74,7 +81,7 @@ export function messageItems(shown: Shown): Item[] {
       continue;
     }
     const follows = before?.sender === entry.senderUserId && timeMs - before.timeMs < FOLLOWS_MS;
-    items.push(bubbleItem(entryBubble(shown, entry, text, follows, entry === lastOwn, standing), shown));
+    items.push(bubbleItem(entryBubble(shown, entry, text, follows, entry === lastOwn, read), shown));
     before = { sender: entry.senderUserId, timeMs };
   }
   for (const message of shown.outgoing) {
@@ -89,7 +96,12 @@ function wasUnread({ me, unreadAtOpening: { read, head } }: Shown, entry: Entry)
   return read > 0n && entry.seq > read && entry.seq <= head && entry.senderUserId !== me;
 }
 
-/** Under which message each reader stands: the last one shown that they read. */
+/** How far all others have read; 0 where there are none. */
+function readByAllUpTo({ others, readers }: Shown): bigint {
+  const [first = 0n, ...more] = others.map((other) => readers.get(other) ?? 0n);
+  return more.reduce((least, seq) => (seq < least ? seq : least), first);
+}
+
 function readersStanding({ entries, readers }: Shown): Map<bigint, string[]> {
   const messages = entries.filter((entry) => textOf(entry) !== undefined);
   const standing = new Map<bigint, string[]>();
@@ -121,13 +133,13 @@ function entryBubble(
   text: string,
   follows: boolean,
   isLastOwn: boolean,
-  standing: ReadonlyMap<bigint, readonly string[]>,
+  { standing, byAllUpTo }: Read,
 ): Bubble {
   const mine = entry.senderUserId === shown.me;
-  const readBy = mine ? shown.others.filter((other) => (shown.readers.get(other) ?? 0n) >= entry.seq) : [];
-  const readByAll = readBy.length > 0 && readBy.length === shown.others.length;
+  const readByAll = entry.seq <= byAllUpTo;
   let words = "";
   if (isLastOwn && shown.others.length > 0) {
+    const readBy = shown.others.filter((other) => (shown.readers.get(other) ?? 0n) >= entry.seq);
     words = readBy.length > 0 ? `Read by ${shown.group && readByAll ? "everyone" : nameList(readBy)}` : "Stored";
   }
   return {

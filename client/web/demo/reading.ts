@@ -3,7 +3,7 @@
 // In: the state, whether the page is visible, whether the newest message is in view. Out: `markRead` calls. Always: one call
 // at a time and at most one an interval, so a burst of messages costs few; nothing is marked in a tab that is not looked at.
 import type { State } from "./state.js";
-import { errorWords } from "./words.js";
+import { errorWords, isReset } from "./words.js";
 
 const INTERVAL_MS = 300;
 
@@ -37,6 +37,7 @@ export class Reading {
     this.#state.client
       .markRead(conversation, last)
       .catch((error: unknown) => {
+        if (isReset(error)) return;
         this.#refused.set(conversation, last);
         this.#state.tell(`Marking as read: ${errorWords(error)}.`);
       })

@@ -7,8 +7,8 @@ import { fetchDemo } from "./demo-users.js";
 import { deviceOf } from "./device.js";
 import type { Identity } from "./sign-in.js";
 
-export async function startSession(identity: Identity): Promise<Client> {
-  const { user, websocket, isDemoUser } = identity;
+export async function startSession(identity: Identity, websocket: string): Promise<Client> {
+  const { user, isDemoUser } = identity;
   const device = identity.device ?? (await deviceOf(user));
   const storage = indexedDbStorage(`im-demo/${user}/${device}`);
   const tokens = new DemoTokens(identity);
@@ -47,6 +47,6 @@ class DemoTokens {
 
   async #fresh(): Promise<string> {
     const demo = await fetchDemo();
-    return demo?.users.find(({ user }) => user === this.#identity.user)?.token ?? this.#used;
+    return demo.users.find(({ user }) => user === this.#identity.user)?.token ?? this.#used;
   }
 }

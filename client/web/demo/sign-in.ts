@@ -10,7 +10,6 @@ import { claimsOf } from "./token-claims.js";
 export interface Identity {
   readonly user: string;
   readonly token: string;
-  readonly websocket: string;
   /** Of a token that names its device. */
   readonly device: string | undefined;
   /** Of the server's demo users, whose tokens can be fetched again. */
@@ -19,19 +18,17 @@ export interface Identity {
 
 const PASTED_KEY = "im-demo/pasted";
 const USER_KEY = "im-demo/user";
-const WEBSOCKET_PORT = 6101;
 
 /** Who this tab is already: by its address, or from before a reload. */
-export function knownIdentity(demo: Demo | undefined): Identity | undefined {
+export function knownIdentity(demo: Demo): Identity | undefined {
   const user = readRoute(location.hash).user ?? sessionStorage.getItem(USER_KEY);
   const pasted = sessionStorage.getItem(PASTED_KEY);
   if (pasted !== null) {
     const identity = JSON.parse(pasted) as Identity;
     if (identity.user === user) return identity;
   }
-  const known = demo?.users.find((one) => one.user === user);
-  if (demo === undefined || known === undefined) return undefined;
-  return { ...known, websocket: demo.websocket, device: undefined, isDemoUser: true };
+  const known = demo.users.find((one) => one.user === user);
+  return known === undefined ? undefined : { ...known, device: undefined, isDemoUser: true };
 }
 
 export function forgetIdentity(): void {
@@ -40,7 +37,7 @@ export function forgetIdentity(): void {
 }
 
 /** Shows the view until somebody was picked. */
-export function askIdentity(demo: Demo | undefined): Promise<Identity> {
+export function askIdentity(demo: Demo): Promise<Identity> {
   const view = found("sign-in", HTMLElement);
   view.hidden = false;
   sayWhatToDo(demo);
@@ -72,21 +69,21 @@ export function tellProblem(problem: string): void {
   found("sign-in-problem", HTMLElement).textContent = problem;
 }
 
-function sayWhatToDo(demo: Demo | undefined): void {
-  const [first, second] = demo?.users ?? [];
+function sayWhatToDo(demo: Demo): void {
+  const [first, second] = demo.users;
   const hint = found("sign-in-hint", HTMLElement);
   if (first !== undefined && second !== undefined) {
     hint.textContent = `Be ${first.user} in this tab, then open a second tab as ${second.user}, and write to each other.`;
     return;
   }
   hint.textContent =
-    "This server gives out no demo users, because it can be reached from other machines, or because this page was opened " +
-    "by another name than 127.0.0.1 or localhost. Sign in with a token:";
+    "There are no demo users here: they are only on a server that no other machine can reach, for a page that was opened " +
+    "there by 127.0.0.1 or localhost and the server's own port.";
   found("token-box", HTMLDetailsElement).open = true;
 }
 
-function offerDemoUsers(demo: Demo | undefined): void {
-  const links = (demo?.users ?? []).map(({ user }) => {
+function offerDemoUsers(demo: Demo): void {
+  const links = demo.users.map(({ user }) => {
     const button = element("button", {}, avatar(user), user);
     button.addEventListener("click", () => {
       location.hash = writeRoute(user);
@@ -96,10 +93,10 @@ function offerDemoUsers(demo: Demo | undefined): void {
   found("demo-users", HTMLUListElement).replaceChildren(...links);
 }
 
-function offerToken(demo: Demo | undefined): void {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const websocket = demo?.websocket ?? `${scheme}://${location.hostname}:${WEBSOCKET_PORT}/ws`;
-  found("token-websocket", HTMLInputElement).value = websocket;
+function offerToken(demo: Demo): void {
+  found("token-goes-to", HTMLElement).textContent = demo.websocket;
+  // See device.ts.
+  found("token-kept", HTMLElement).hidden = isSecureContext;
   found("token", HTMLTextAreaElement).addEventListener("input", () => {
     const user = claimsOf(found("token", HTMLTextAreaElement).value.trim()).user;
     if (user !== undefined) found("token-user", HTMLInputElement).value = user;
@@ -116,7 +113,6 @@ function pastedIdentity(): Identity {
   return {
     user: found("token-user", HTMLInputElement).value,
     token,
-    websocket: found("token-websocket", HTMLInputElement).value,
     device: claimsOf(token).device,
     isDemoUser: false,
   };

@@ -18,6 +18,17 @@ export interface OpenChat {
   readonly unreadAtOpening: { readonly read: bigint; readonly head: bigint };
 }
 
+/** By every content there is, so that the compiler asks for a new one. */
+const CHANGES_MEMBERS: Readonly<Record<NonNullable<Entry["content"]["case"]>, boolean>> = {
+  message: false,
+  tombstone: false,
+  readMoved: false,
+  groupCreated: false,
+  membersAdded: true,
+  memberRemoved: true,
+  memberLeft: true,
+};
+
 export class State {
   readonly client: Client;
   readonly me: string;
@@ -167,9 +178,8 @@ export class State {
 
   #entry(conversation: string, entry: Entry): void {
     this.addEntries(conversation, [entry]);
-    const moved = entry.content.case;
-    const membership = moved === "membersAdded" || moved === "memberRemoved" || moved === "memberLeft";
-    if (membership && this.#members.has(conversation)) {
+    const { content } = entry;
+    if (content.case !== undefined && CHANGES_MEMBERS[content.case] && this.#members.has(conversation)) {
       // Somebody removed may no longer list; what is shown then stays.
       this.refreshMembers(conversation).catch(() => {});
     }

@@ -23,6 +23,11 @@ export function errorWords(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The question was about a history that was replaced meanwhile: the event `reset` tells it. */
+export function isReset(error: unknown): boolean {
+  return error instanceof RefusedError && error.code === ErrorCode.RESET;
+}
+
 export type Tone = "good" | "wait" | "bad";
 
 /** The state of the connection, and how it is meant. `retryInMs` counts down while waiting. */
@@ -85,7 +90,14 @@ export function eventWords(entry: Entry, me: string): string | undefined {
       return `${who} removed ${name(entry.content.value.userId)}`;
     case "memberLeft":
       return `${who} left`;
+    case "message":
+    case "tombstone":
+    case "readMoved":
+    case undefined:
+      return undefined;
     default:
+      // The compiler asks for a new content; a page that is older than its server shows nothing of it.
+      entry.content satisfies never;
       return undefined;
   }
 }

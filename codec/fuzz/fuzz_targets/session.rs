@@ -92,7 +92,7 @@ impl Run {
                     assert_ne!(request_id, 0);
                     self.open.push(request_id);
                 }
-                Action::Close { .. } | Action::Left { .. } | Action::Refused => self.is_closed = true,
+                Action::Close { .. } | Action::Left { .. } | Action::Refused { .. } => self.is_closed = true,
                 Action::Write(_) | Action::Refuse { .. } | Action::SignIn(_) | Action::Heartbeat => {}
             }
         }

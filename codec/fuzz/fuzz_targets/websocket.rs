@@ -5,7 +5,7 @@
 #![no_main]
 
 use bytes::BytesMut;
-use im_codec::websocket::{ClientHandshake, Decoder, Event, MessageLimits, PATH, Request, Role, ServerEnd};
+use im_codec::websocket::{ClientHandshake, Decoder, Event, MessageLimits, Origins, PATH, Request, Role, ServerEnd};
 use im_codec::{Action, Login, Session, SessionLimits};
 use im_proto::{DeviceId, Epoch, Generation, InboxVersion, UserId};
 use libfuzzer_sys::fuzz_target;
@@ -96,7 +96,7 @@ impl Served {
 
     fn receive(&mut self, piece: &[u8]) {
         let mut out = Vec::new();
-        self.end.receive(BytesMut::from(piece), &[], &mut self.session, 0, &mut out);
+        self.end.receive(BytesMut::from(piece), &Origins::default(), &mut self.session, 0, &mut out);
         assert!(self.end.held_bytes() <= piece.len() + 14 + 125);
         while let Some(at) = out.iter().position(|action| matches!(action, Action::SignIn(_))) {
             assert_eq!(at + 1, out.len(), "something behind a sign-in");

@@ -52,11 +52,11 @@ impl Session {
         }
     }
 
-    /// The transport refused the client before a frame could come.
-    pub fn refused(&mut self, out: &mut Vec<Action>) {
+    /// The transport refused the client before a frame could come. `origin`: of a page that may not connect.
+    pub fn refused(&mut self, origin: Option<String>, out: &mut Vec<Action>) {
         if !self.is_closing() {
             self.end();
-            out.push(Action::Refused);
+            out.push(Action::Refused { origin });
         }
     }
 }

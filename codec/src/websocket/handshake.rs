@@ -5,6 +5,7 @@
 
 pub mod client;
 mod head;
+pub mod origins;
 pub mod server;
 
 use base64::Engine as _;

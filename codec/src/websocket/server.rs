@@ -7,6 +7,7 @@
 
 use super::close;
 use super::decoder::{Decoder, Event, Kind, MessageLimits, Role, Violation};
+use super::handshake::origins::Origins;
 use super::handshake::server::{Refusal, ServerHandshake};
 use super::outgoing::Outgoing;
 use crate::error::CloseReason;
@@ -39,7 +40,7 @@ impl ServerEnd {
     pub fn receive(
         &mut self,
         mut input: BytesMut,
-        origins: &[String],
+        origins: &Origins,
         session: &mut Session,
         now_ms: u64,
         out: &mut Vec<Action>,
@@ -55,7 +56,8 @@ impl ServerEnd {
                 Ok(Some(response)) => self.outgoing.open(response),
                 Err(refusal) => {
                     self.outgoing.refuse(refusal.response());
-                    session.refused(out);
+                    let origin = if let Refusal::Forbidden { origin } = refusal { Some(origin) } else { None };
+                    session.refused(origin, out);
                 }
             }
             self.handshake = None;

@@ -5,7 +5,7 @@
 
 use super::tcp::Tcp;
 use super::{WRITE_FRAMES_MAX, gather};
-use crate::config::GatewayConfig;
+use crate::config::{GatewayConfig, WebsocketConfig};
 use crate::planted::{Bug, planted};
 use bytes::{Bytes, BytesMut};
 use im_codec::websocket::ServerEnd;
@@ -42,10 +42,10 @@ impl WebSocket {
         actions: &mut Vec<Action>,
     ) {
         let mut end = self.end.borrow_mut();
-        let origins = config.websocket.as_ref().map_or(&[][..], |websocket| &websocket.origins);
-        match input {
-            Some(input) => end.receive(input, origins, session, now_ms, actions),
-            None => end.go_on(session, now_ms, actions),
+        let Some(input) = input else { return end.go_on(session, now_ms, actions) };
+        // Without it nobody listens for this transport.
+        if let Some(WebsocketConfig { origins, .. }) = &config.websocket {
+            end.receive(input, origins, session, now_ms, actions);
         }
     }
 

@@ -9,6 +9,7 @@ mod device;
 use bytes::Bytes;
 pub use device::{Client, read_to_end};
 use im_codec::encode_delimited;
+use im_codec::websocket::Origins;
 use im_gateway::{
     AskLogic, CoreLane, Driver, Forward, Gateway, GatewayConfig, GatewayHandle, HeldLogin, LargeHead, LargeMembers,
     LargeMembership, LogicAnswer, Question, SignInRefused, SignedIn, Upstream, WebsocketConfig,
@@ -74,7 +75,8 @@ pub const ORIGIN: &str = "http://127.0.0.1:6102";
 
 pub fn config(on: On) -> GatewayConfig {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let websocket = WebsocketConfig { address, origins: vec![ORIGIN.into()] };
+    let origins = Origins { listed: vec![ORIGIN.into()], own_http_port: None };
+    let websocket = WebsocketConfig { address, origins };
     GatewayConfig {
         tcp: address,
         websocket: (on.transport == Transport::WebSocket).then_some(websocket),

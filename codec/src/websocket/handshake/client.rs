@@ -99,6 +99,7 @@ fn judge(head: &[u8], accept: &str) -> Result<(), HandshakeFailed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::websocket::Origins;
     use crate::websocket::{PATH, ServerHandshake};
 
     const REQUEST: Request<'static> = Request { host: "localhost:6101", path: PATH, origin: None };
@@ -114,7 +115,10 @@ mod tests {
     #[test]
     fn client_and_server_agree_and_keep_what_follows() {
         let (mut client, request) = ClientHandshake::new(REQUEST, [7; 16]);
-        let answer = ServerHandshake::default().receive(&mut BytesMut::from(request.as_str()), &[]).unwrap().unwrap();
+        let answer = ServerHandshake::default()
+            .receive(&mut BytesMut::from(request.as_str()), &Origins::default())
+            .unwrap()
+            .unwrap();
         let mut input = BytesMut::from(answer.as_str());
         input.extend_from_slice(b"frames");
         assert_eq!(client.receive(&mut input), Ok(true));

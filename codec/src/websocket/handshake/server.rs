@@ -5,6 +5,7 @@
 //! and is not required; no extension is accepted; a request with a body is refused.
 
 use super::head::Head;
+use super::origins::Origins;
 use super::{HEADERS_MAX, accept, names};
 use crate::websocket::{PATH, SUBPROTOCOL};
 use base64::Engine as _;
@@ -12,12 +13,17 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use httparse::Header;
 
+/// Of a refused origin: what is told of it.
+const ORIGIN_CHARS_MAX: usize = 128;
+
 /// The request is answered with an HTTP error, and the connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     BadRequest,
-    /// A page of an origin that is not on the list.
-    Forbidden,
+    /// A page of an origin that may not connect. Empty: it names none that is text.
+    Forbidden {
+        origin: String,
+    },
     NotFound,
     MethodNotAllowed,
     /// Plain HTTP, or another version of WebSocket.
@@ -31,10 +37,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub fn status(self) -> u16 {
+    pub fn status(&self) -> u16 {
         match self {
             Self::BadRequest => 400,
-            Self::Forbidden => 403,
+            Self::Forbidden { .. } => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::TimedOut => 408,
@@ -46,10 +52,10 @@ impl Refusal {
     }
 
     /// The whole answer.
-    pub fn response(self) -> String {
+    pub fn response(&self) -> String {
         let (reason, header) = match self {
             Self::BadRequest => ("Bad Request", ""),
-            Self::Forbidden => ("Forbidden", ""),
+            Self::Forbidden { .. } => ("Forbidden", ""),
             Self::NotFound => ("Not Found", ""),
             Self::MethodNotAllowed => ("Method Not Allowed", "Allow: GET\r\n"),
             Self::TimedOut => ("Request Timeout", ""),
@@ -70,7 +76,7 @@ pub struct ServerHandshake {
 
 impl ServerHandshake {
     /// Takes the request from the front of `input`, and answers the response with status 101. `None`: more is needed.
-    pub fn receive(&mut self, input: &mut BytesMut, origins: &[String]) -> Result<Option<String>, Refusal> {
+    pub fn receive(&mut self, input: &mut BytesMut, origins: &Origins) -> Result<Option<String>, Refusal> {
         match self.head.take(input) {
             Ok(Some(head)) => answer(head, origins).map(Some),
             Ok(None) => Ok(None),
@@ -79,7 +85,7 @@ impl ServerHandshake {
     }
 }
 
-fn answer(head: &[u8], origins: &[String]) -> Result<String, Refusal> {
+fn answer(head: &[u8], origins: &Origins) -> Result<String, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
@@ -117,14 +123,16 @@ fn judge_target(request: &httparse::Request<'_, '_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn judge_origin(headers: &Headers<'_>, origins: &[String]) -> Result<(), Refusal> {
+fn judge_origin(headers: &Headers<'_>, origins: &Origins) -> Result<(), Refusal> {
     let mut named = headers.all("origin");
-    let (first, second) = (named.next(), named.next());
-    match (first, second) {
-        (None, _) => Ok(()),
-        (Some(Ok(origin)), None) if origins.iter().any(|known| known.eq_ignore_ascii_case(origin)) => Ok(()),
-        _ => Err(Refusal::Forbidden),
+    let Some(first) = named.next() else { return Ok(()) };
+    let origin = first.unwrap_or_default();
+    let host = headers.one("host").ok().flatten();
+    // Two are no browser's.
+    if named.next().is_none() && origins.allow(origin, host) {
+        return Ok(());
     }
+    Err(Refusal::Forbidden { origin: origin.chars().take(ORIGIN_CHARS_MAX).collect() })
 }
 
 /// The client's key, when everything that an upgrade needs is there.
@@ -180,7 +188,8 @@ mod tests {
         Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
     fn receive(request: &[u8], origins: &[&str]) -> Result<Option<String>, Refusal> {
-        let origins: Vec<String> = origins.iter().map(|o| o.to_string()).collect();
+        let listed = origins.iter().map(|o| o.to_string()).collect();
+        let origins = Origins { listed, own_http_port: None };
         ServerHandshake::default().receive(&mut BytesMut::from(request), &origins)
     }
 
@@ -202,7 +211,7 @@ mod tests {
             for piece in [&stream[..at], &stream[at..]] {
                 input.extend_from_slice(piece);
                 if answer.is_none() {
-                    answer = handshake.receive(&mut input, &[]).unwrap();
+                    answer = handshake.receive(&mut input, &Origins::default()).unwrap();
                 }
             }
             let answer = answer.unwrap();
@@ -225,10 +234,16 @@ mod tests {
     fn a_page_of_another_origin_is_refused() {
         let page = with("Origin: http://localhost:6102");
         assert!(receive(page.as_bytes(), &["http://localhost:6102"]).is_ok());
-        assert_eq!(receive(page.as_bytes(), &["http://localhost"]), Err(Refusal::Forbidden));
-        check(&with("Origin: null"), Refusal::Forbidden);
+        let refused = |origin: &str| Refusal::Forbidden { origin: origin.to_owned() };
+        assert_eq!(receive(page.as_bytes(), &["http://localhost"]), Err(refused("http://localhost:6102")));
+        check(&with("Origin: null"), refused("null"));
         let two = with("Origin: http://a\r\nOrigin: http://a");
-        assert_eq!(receive(two.as_bytes(), &["http://a"]), Err(Refusal::Forbidden));
+        assert_eq!(receive(two.as_bytes(), &["http://a"]), Err(refused("http://a")));
+        let long = "x".repeat(5_000);
+        check(&with(&format!("Origin: {long}")), refused(&long[..ORIGIN_CHARS_MAX]));
+        let no_text = with("Origin: ?").replace('?', "\u{1}").into_bytes();
+        let no_text: Vec<u8> = no_text.into_iter().map(|byte| if byte == 1 { 0xff } else { byte }).collect();
+        assert_eq!(receive(&no_text, &[]), Err(refused("")));
     }
 
     #[test]
