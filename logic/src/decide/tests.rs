@@ -38,7 +38,7 @@ struct Case {
 
 impl Case {
     fn new(log: LogId, at: Position) -> Self {
-        Self { log, at, memory: CommandMemory::new(), read: None }
+        Self { log, at, memory: CommandMemory::new(1_000), read: None }
     }
 
     fn decide(&self, sender: &str, command: &Command) -> Decision {
