@@ -175,6 +175,9 @@ pub struct Logic {
     pub upstream_age_max_ms: u32,
     #[schemars(range(min = 1))]
     pub logs_cached_max: u32,
+    // A worker allocates the table at its start.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub commands_remembered_max: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

@@ -28,6 +28,7 @@ pub struct ConnArgs {
     server: ServerArgs,
     #[command(flatten)]
     placement: Placement,
+    /// How many, each signed in as a user of its own.
     #[arg(long, default_value_t = 1000)]
     connections: usize,
     /// Open so many a second; 0: as fast as they are accepted.

@@ -42,6 +42,7 @@ pub struct FloorArgs {
     /// What the frames ride on: a length, or the header of a WebSocket message.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub transport: Transport,
+    /// Size of what a frame carries.
     #[arg(long, default_value_t = 64)]
     pub payload_bytes: usize,
     /// Length of each case.

@@ -59,12 +59,16 @@ enum Command {
     Group(group::GroupArgs),
     /// What this machine can do at best: bare echo and fan-out servers, and a bare append+fdatasync loop.
     Floor(floor::FloorArgs),
+    /// One of the floor's bare servers, which im-bench starts by itself.
     #[command(name = floor::child::SUBCOMMAND, hide = true)]
     FloorServer {
+        /// What it does with a frame.
         #[arg(long)]
         kind: floor::server::Kind,
+        /// What the frames ride on.
         #[arg(long)]
         transport: connect::Transport,
+        /// Run on this CPU only.
         #[arg(long)]
         cpu: Option<usize>,
     },
@@ -105,4 +109,29 @@ fn block_on<F: Future>(future: F) -> Result<F::Output, BenchError> {
         .build()
         .during("the load's event loop")?;
     Ok(runtime.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    /// The commands and options below `command` that say nothing of themselves.
+    fn silent(command: &clap::Command) -> Vec<String> {
+        let name = command.get_name();
+        let options = command.get_arguments().filter(|option| option.get_help().is_none());
+        let mut silent: Vec<String> = options.map(|option| format!("{name} {option}")).collect();
+        for below in command.get_subcommands() {
+            if below.get_about().is_none() {
+                silent.push(format!("{name} {}", below.get_name()));
+            }
+            silent.extend(self::silent(below));
+        }
+        silent
+    }
+
+    #[test]
+    fn every_command_and_option_has_a_line_of_help() {
+        assert_eq!(silent(&Cli::command()), [""; 0]);
+    }
 }

@@ -69,7 +69,7 @@ impl Core {
             heartbeat: Heartbeat::default(),
             outbox: Outbox::new(config.outbox_sends_max),
             requests: Requests::new(config.requests_max),
-            gaps: Gaps::default(),
+            gaps: Gaps::new(config.user.clone()),
             sync: Sync::new(Bytes::new()),
             events: VecDeque::new(),
             rng,

@@ -10,15 +10,16 @@ use crate::event::{Event, Refusal};
 use crate::state::ConversationCursor;
 use crate::wire::{Asked, Wire};
 use im_proto::client::{self, client_frame, entry};
-use im_proto::{LogId, Ordinal, Seq};
+use im_proto::{LogId, Ordinal, Seq, UserId};
 use rand::rngs::SmallRng;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 const BUFFERED_ENTRIES_MAX: usize = 64;
 const PULLS_MAX: usize = 8;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Gaps {
+    user: UserId,
     places: HashMap<LogId, Place>,
     /// Conversations to be pulled, each once.
     behind: VecDeque<LogId>,
@@ -36,6 +37,8 @@ struct Place {
     /// The last entry known to exist.
     head: u64,
     buffered: BTreeMap<u64, client::Entry>,
+    /// The other user of a direct conversation, once something named it; until then, and in groups, empty.
+    peer: String,
     pull: Pull,
     failures: u32,
 }
@@ -49,6 +52,11 @@ enum Pull {
 }
 
 impl Gaps {
+    /// The device is `user`'s.
+    pub fn new(user: UserId) -> Self {
+        Self { user, places: HashMap::new(), behind: VecDeque::new(), later: BTreeSet::new(), pulls_pending: 0 }
+    }
+
     pub fn load(&mut self, log: LogId, cursor: &ConversationCursor) {
         let head = cursor.head_seq.max(cursor.seq);
         self.places.insert(log, Place { seq: cursor.seq, ordinal: cursor.ordinal, head, ..Place::default() });
@@ -106,6 +114,7 @@ impl Gaps {
             None => self.places.entry(log.clone()).or_default(),
         };
         place.head = place.head.max(entry.seq);
+        place.meet(&self.user, &entry);
         if entry.seq == place.seq + 1 {
             place.hand_over(&log, entry, events);
             place.drain(&log, events);
@@ -120,6 +129,20 @@ impl Gaps {
         let place = self.places.entry(log.clone()).or_default();
         place.head = place.head.max(head.0);
         place.pull_if_behind(&log, &mut self.behind);
+    }
+
+    /// The state of a conversation names the other user; of a group, nobody.
+    pub fn saw_peer(&mut self, log: &LogId, peer: &str) {
+        if let Some(place) = self.places.get_mut(log)
+            && place.peer.is_empty()
+        {
+            peer.clone_into(&mut place.peer);
+        }
+    }
+
+    /// The other user of a direct conversation, if this device knows.
+    pub fn peer_of(&self, log: &LogId) -> Option<String> {
+        self.places.get(log).map(|place| place.peer.clone()).filter(|peer| !peer.is_empty())
     }
 
     pub fn write(&mut self, epoch: u64, wire: &mut Wire, now_ms: u64) {
@@ -151,6 +174,7 @@ impl Gaps {
         // Below the floor nothing is kept for this reader.
         place.skip_to(pulled.floor_seq.saturating_sub(1));
         for entry in pulled.entries {
+            place.meet(&self.user, &entry);
             if entry.seq == place.seq + 1 {
                 place.hand_over(&log, entry, events);
             }
@@ -212,6 +236,18 @@ impl Place {
         if self.head > self.seq && self.pull == Pull::No {
             self.pull = Pull::Underway;
             behind.push_back(log.clone());
+        }
+    }
+
+    /// A message of a direct conversation names both of its users.
+    fn meet(&mut self, user: &UserId, entry: &client::Entry) {
+        if self.peer.is_empty()
+            && let Some(entry::Content::Message(client::Message { to_user_id, .. })) = &entry.content
+            && !to_user_id.is_empty()
+        {
+            let is_own = entry.sender_user_id == user.as_str();
+            let peer = if is_own { to_user_id } else { &entry.sender_user_id };
+            peer.clone_into(&mut self.peer);
         }
     }
 

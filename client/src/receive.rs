@@ -11,7 +11,7 @@ use crate::write::{QueuedWrite, Write};
 use bytes::Bytes;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{self, ErrorClass, ErrorCode, entry};
-use im_proto::{ClientId, Epoch, Generation, LogId, Seq, UserId};
+use im_proto::{ClientId, Epoch, Generation, LogId, LogKind, Seq, UserId};
 
 impl Core {
     pub(crate) fn on_frame(&mut self, frame: client::ServerFrame, now_ms: u64) {
@@ -151,26 +151,34 @@ impl Core {
             // One id for a group command and a send, and the server took both: its fault, and no answer to this one.
             return self.events.push_back(Event::Answered { ticket, answer: Answer::Unknown });
         };
-        let entry = self.own_entry(&id, to, body, &ack);
         self.events.push_back(Event::Acked {
             ticket,
             conversation: conversation.clone(),
-            client_message_id: id,
+            client_message_id: id.clone(),
             epoch: Epoch(ack.epoch),
             seq: Seq(ack.seq),
             server_time_ms: ack.server_time_ms,
         });
         // The server does not push to a connection what its ack tells: the ack stands for the entry.
+        let Some(to_user_id) = self.receiver(to) else {
+            return self.sync.admit_seq(conversation, Seq(ack.seq), &mut self.gaps);
+        };
+        let entry = self.own_entry(&id, to_user_id, body, &ack);
         if let Some((log, entry)) = self.sync.admit(conversation, entry, &mut self.gaps) {
             self.gaps.apply(log, entry, &mut self.events);
         }
     }
 
-    fn own_entry(&self, id: &ClientId, to: Recipient, body: Bytes, ack: &client::SendAck) -> client::Entry {
-        let to_user_id = match to {
-            Recipient::User(user) => (&user).into(),
-            Recipient::Conversation(_) => String::new(),
-        };
+    /// Whom the entry of a send names as its receiver. `None`: the log alone knows.
+    fn receiver(&self, to: Recipient) -> Option<String> {
+        match to {
+            Recipient::User(user) => Some((&user).into()),
+            Recipient::Conversation(log) if log.kind() == Some(LogKind::Direct) => self.gaps.peer_of(&log),
+            Recipient::Conversation(_) => Some(String::new()),
+        }
+    }
+
+    fn own_entry(&self, id: &ClientId, to_user_id: String, body: Bytes, ack: &client::SendAck) -> client::Entry {
         client::Entry {
             seq: ack.seq,
             ordinal: ack.ordinal,
@@ -226,7 +234,7 @@ impl Core {
             }
             Asked::Pull(log) => self.gaps.pull_failed(log, error.retry_after_ms, now_ms, &mut self.rng),
             Asked::Sync(attempt) if !self.sync.expects(attempt) => {}
-            Asked::Sync(_) if is_final && !self.sync.token().is_empty() => self.reset(),
+            Asked::Sync(_) if is_reset && !self.sync.token().is_empty() => self.reset(),
             Asked::Sync(_) => self.sync.failed(error.retry_after_ms, now_ms, &mut self.rng),
         }
     }

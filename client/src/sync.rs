@@ -112,6 +112,14 @@ impl Sync {
         None
     }
 
+    /// An entry of which this device knows the place alone: it is pulled; during a sync, whatever the next one tells.
+    pub fn admit_seq(&mut self, log: LogId, seq: Seq, gaps: &mut Gaps) {
+        match self.step {
+            Step::Live => gaps.saw_head(log, seq),
+            _ => self.hint(0),
+        }
+    }
+
     /// False for an attempt that was given up.
     pub fn expects(&self, attempt: u64) -> bool {
         self.step == Step::Asked { attempt }
@@ -132,9 +140,9 @@ impl Sync {
             if from_now && !gaps.knows(&log) {
                 gaps.begin(log.clone(), Seq(state.head_seq), Ordinal(state.head_ordinal));
             }
-            let head = Seq(state.head_seq);
+            gaps.saw_head(log.clone(), Seq(state.head_seq));
+            gaps.saw_peer(&log, &state.peer_user_id);
             events.push_back(Event::ConversationState(state));
-            gaps.saw_head(log, head);
         }
         for entry in synced.user_entries {
             // Without a cursor of our own the token is one: its next entry is the first here.
@@ -153,7 +161,7 @@ impl Sync {
         }
     }
 
-    /// No final answer.
+    /// No answer of use: none, a repeatable error, or a refusal other than `RESET`, which asking at once would only repeat.
     pub fn failed(&mut self, retry_after_ms: u32, now_ms: u64, rng: &mut SmallRng) {
         let until_ms = now_ms + REPEAT.delay_ms(self.failures, retry_after_ms, rng);
         self.failures += 1;

@@ -197,6 +197,15 @@ impl Session {
         }
     }
 
+    /// Bytes of the client's that are kept: an unfinished frame, what is not parsed yet, a command that waits for room.
+    pub fn held_bytes(&self) -> usize {
+        let stalled = match &self.state {
+            State::SignedIn(signed_in) => signed_in.stalled.as_ref().map_or(0, |decoded| decoded.bytes.len()),
+            _ => 0,
+        };
+        self.deframer.held_bytes() + self.held.len() + stalled
+    }
+
     /// Ends the session from the server's side: the client is told, then the connection is closed.
     pub fn close(&mut self, reason: CloseReason, out: &mut Vec<Action>) {
         if self.is_closing() {

@@ -11,6 +11,9 @@ pub struct LogicConfig {
     pub batch_records_max: usize,
     /// Logs whose head and members a worker remembers; the one used longest ago goes.
     pub logs_cached_max: usize,
+    /// Commands a worker remembers, so that a repetition needs no look into the store. Usefully more than a batch holds:
+    /// what a command waits for may stand in the same one.
+    pub commands_remembered_max: usize,
     /// A command that waited longer is answered RETRY and not stored: its sender has long given up on it.
     pub upstream_age_max_ms: u32,
     /// How often what was applied is made durable, so that a restart has little to repeat.
@@ -42,6 +45,7 @@ impl Default for LogicConfig {
             wall_clock_ms: crate::clock::now_ms,
             batch_records_max: 1024,
             logs_cached_max: 100_000,
+            commands_remembered_max: 65_536,
             upstream_age_max_ms: 60_000,
             cover_interval_ms: 1_000,
             claim_check_interval_ms: 5_000,

@@ -10,9 +10,6 @@ use im_proto::{ClientId, LogId, Ordinal, Seq, UserId};
 use lru::LruCache;
 use std::num::NonZeroUsize;
 
-/// Ids remembered per worker. Beyond it the ones used longest ago are forgotten. Far above the largest batch.
-const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
-
 /// Names one command. Unique in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CommandKey {
@@ -35,8 +32,9 @@ pub(crate) struct CommandMemory {
 }
 
 impl CommandMemory {
-    pub fn new() -> Self {
-        Self { written: LruCache::new(WRITTEN_MAX) }
+    /// Beyond `commands_max` those that were written longest ago are forgotten.
+    pub fn new(commands_max: usize) -> Self {
+        Self { written: LruCache::new(NonZeroUsize::new(commands_max).unwrap_or(NonZeroUsize::MIN)) }
     }
 
     pub fn written(&self, key: &CommandKey) -> Option<&Written> {

@@ -139,7 +139,7 @@ impl Worker {
         Self {
             epoch: shared.ports.log.epoch(),
             logs: LruCache::new(logs_max),
-            memory: CommandMemory::new(),
+            memory: CommandMemory::new(shared.config.commands_remembered_max),
             owned: BTreeMap::new(),
             reads: ReadMarks::default(),
             inbox_behind: false,

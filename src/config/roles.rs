@@ -56,6 +56,7 @@ impl Config {
             wall_clock_ms: clock::now_ms,
             batch_records_max: logic.batch_records_max as usize,
             logs_cached_max: logic.logs_cached_max as usize,
+            commands_remembered_max: logic.commands_remembered_max as usize,
             upstream_age_max_ms: logic.upstream_age_max_ms,
             send_rate_per_user_per_s: logic.send_rate_per_user_per_s,
             send_burst_per_user: logic.send_burst_per_user,

@@ -1,4 +1,7 @@
 //! A power cut at any moment loses nothing that was reported as stored.
+//!
+//! In: a recorded run. Out: a store opened after each cut. Always: every sync of the run is cut right before and right
+//! behind; other moments are drawn until there are `IM_CUT_POINTS` in all.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -7,7 +10,7 @@ mod support;
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use support::{
-    disk::{Cutter, Disk},
+    disk::{Cutter, Disk, Event, Op},
     run::{History, Run, open},
     setting,
 };
@@ -22,6 +25,19 @@ async fn recorded(seed: u64) -> (Disk, History) {
     (disk, run.close().await)
 }
 
+/// Before and behind every sync, then any.
+fn moments(events: &[Event], count: usize, random: &mut SmallRng) -> Vec<usize> {
+    let syncs = events.iter().enumerate().filter(|(_, event)| matches!(event.op, Op::Sync));
+    let mut moments: Vec<usize> = syncs.flat_map(|(at, _)| [at, at + 1]).collect();
+    moments.dedup();
+    println!("cut points at syncs {}, others {}", moments.len(), count.saturating_sub(moments.len()));
+    while moments.len() < count {
+        moments.push(random.random_range(0..=events.len()));
+    }
+    moments.sort_unstable();
+    moments
+}
+
 #[tokio::test]
 async fn a_power_cut_at_any_moment_loses_nothing_that_was_reported() {
     let seed = setting("IM_SEED", rand::random_range(0..1_000_000));
@@ -30,8 +46,7 @@ async fn a_power_cut_at_any_moment_loses_nothing_that_was_reported() {
     let (disk, history) = recorded(seed).await;
     let events = disk.events();
     let mut random = SmallRng::seed_from_u64(seed);
-    let mut moments: Vec<_> = (0..cut_points).map(|_| random.random_range(0..=events.len())).collect();
-    moments.sort_unstable();
+    let moments = moments(&events, cut_points, &mut random);
     let mut cutter = Cutter::new(events);
     let mut most = 0;
     for moment in moments {

@@ -38,7 +38,8 @@ async fn a_resent_message_gets_the_same_ack() {
 
 #[tokio::test]
 async fn a_resend_long_after_is_recognised_when_no_memory_holds_it() {
-    let settings = Settings::for_tests().with("IM_LOGIC__LOGS_CACHED_MAX", "1");
+    let settings =
+        Settings::for_tests().with("IM_LOGIC__LOGS_CACHED_MAX", "1").with("IM_LOGIC__COMMANDS_REMEMBERED_MAX", "1");
     let server = Server::start(settings);
     let mut ann = Raw::device(&server, "ann", "phone").await;
     let first = ann.message_to_user("bob", "m1").await;

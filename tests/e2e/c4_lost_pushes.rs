@@ -10,7 +10,6 @@ use im_proto::client::ServerFrame;
 use im_proto::client::server_frame::Body;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use std::time::Duration;
 
 fn hinted_version(got: Got) -> Option<u64> {
     match got {
@@ -45,7 +44,7 @@ async fn converges_although_pushes_are_lost(fault: &str) {
     let mut rng = StdRng::seed_from_u64(seed());
     let server = Server::start(Settings::for_tests().with("IM_FAULT_DROP_PUSHES", fault));
     let load = Load::start(&server, rng.random()).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    load.goes_on(1000).await;
     load.finish(&server).await;
 }
 

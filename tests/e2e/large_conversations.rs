@@ -385,7 +385,7 @@ async fn converges(settings: Settings) {
     let mut rng = StdRng::seed_from_u64(seed());
     let server = Server::start(settings);
     let load = Load::start(&server, rng.random()).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    load.goes_on(1000).await;
     load.finish(&server).await;
 }
 

@@ -1,5 +1,6 @@
 //! How the process starts, refuses to start, and ends: the exit code, the text, and data that nobody touched.
 
+use crate::harness::http::try_get;
 use crate::harness::raw::{Got, Raw, send_to_user, within};
 use crate::harness::server::{Addresses, Folder, Server, Settings, binary};
 use im_proto::client::client_frame::Command;
@@ -215,12 +216,29 @@ async fn sigterm_drains_tells_the_clients_and_exits_with_0() {
 #[tokio::test]
 async fn a_drained_server_takes_no_new_connection_and_says_that_it_is_not_ready() {
     let mut server = Server::start(Settings::for_tests());
-    assert_eq!(crate::harness::http::get(server.http, "/healthz").0, 200);
-    assert_eq!(crate::harness::http::get(server.http, "/readyz").0, 200);
+    let status = |path| try_get(server.http, path).map(|(status, _)| status).ok();
+    assert_eq!((status("/healthz"), status("/readyz")), (Some(200), Some(200)));
+    // They are told to go one after the other, and do not: the process stays for a while.
+    let mut open = Vec::new();
+    for number in 0..20 {
+        open.push(Raw::device(&server, &format!("user{number}"), "phone").await);
+    }
     server.terminate();
+    let is_ready = || status("/readyz").expect("the process ended before it said that it is not ready") == 200;
+    while is_ready() {}
+    loop {
+        let connected = within("an answer from the port", tokio::net::TcpStream::connect(server.tcp)).await;
+        // Asked behind the attempt: the port was closed by a process that still ran.
+        assert_eq!(status("/readyz"), Some(503));
+        if connected.is_err() {
+            break;
+        }
+    }
+    assert_eq!(status("/healthz"), Some(200));
+    for raw in &mut open {
+        raw.closed_with(CloseCode::GoingAway).await;
+    }
     assert!(server.wait().success());
-    let refused = tokio::net::TcpStream::connect(server.tcp);
-    assert!(within("an answer from the port", refused).await.is_err());
 }
 
 #[tokio::test]

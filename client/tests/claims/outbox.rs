@@ -1,10 +1,11 @@
 //! Claims about sends: order, repetition, what ends them (contract C2, C3).
 
-use crate::script::{Script, ack, ann_bob, error, id, user};
+use crate::script::{Script, ack, ann_bob, entry, error, id, pulled, pushed, state, synced, user};
 use bytes::Bytes;
 use im_client::{Command, Event, Recipient};
+use im_proto::client::entry::Content;
 use im_proto::client::server_frame::Body;
-use im_proto::client::{ErrorClass, ErrorCode};
+use im_proto::client::{ConversationState, Entry, ErrorClass, ErrorCode, SyncHint};
 
 fn sends(script: &mut Script, count: usize) -> Vec<(u64, String, String)> {
     (0..count).map(|_| script.next_send()).collect()
@@ -160,6 +161,83 @@ fn a_user_and_its_conversation_share_one_lane() {
     let same = Command::Send { to, client_message_id: Some(id("m2")), body: Bytes::new() };
     script.core.command(same, 0).unwrap();
     assert_eq!(named(&sends(&mut script, 2)), [("m1", ""), ("m2", "m1")]);
+}
+
+fn send_to_conversation(script: &mut Script, message_id: &str) -> u64 {
+    let to = Recipient::Conversation(ann_bob());
+    let command = Command::Send { to, client_message_id: Some(id(message_id)), body: message_id.to_owned().into() };
+    script.core.command(command, script.now_ms).unwrap();
+    script.next_send().0
+}
+
+/// The receivers that the entries handed over since the last look name, by seq.
+fn receivers(script: &mut Script) -> Vec<(u64, String)> {
+    let receiver = |event| match event {
+        Event::Entry { entry: Entry { seq, content: Some(Content::Message(message)), .. }, .. } => {
+            Some((seq, message.to_user_id))
+        }
+        _ => None,
+    };
+    script.events().into_iter().filter_map(receiver).collect()
+}
+
+#[test]
+fn a_message_to_a_conversation_names_the_same_receiver_here_as_everywhere() {
+    let to_bob = |seq| (seq, "bob".to_owned());
+    // Told by the state of a sync.
+    let mut script = Script::live();
+    script.push(Body::SyncHint(SyncHint { inbox_version: 0 }));
+    let sync = script.expect_sync(b"t1");
+    let state = ConversationState { peer_user_id: "bob".to_owned(), ..state(&ann_bob(), 0) };
+    script.answer(sync, Body::Synced(synced("t2", true, vec![state])));
+    let request = send_to_conversation(&mut script, "m1");
+    script.answer(request, ack(&ann_bob(), 1));
+    assert_eq!(receivers(&mut script), [to_bob(1)]);
+
+    // Told by an entry of the peer's.
+    let mut script = Script::live();
+    script.push(pushed(&ann_bob(), entry(1)));
+    let request = send_to_conversation(&mut script, "m2");
+    script.answer(request, ack(&ann_bob(), 2));
+    assert_eq!(receivers(&mut script), [(1, "ann".to_owned()), to_bob(2)]);
+
+    // Told by a message of ann's own.
+    let mut script = Script::live();
+    script.send("m1");
+    let (request, ..) = script.next_send();
+    script.answer(request, ack(&ann_bob(), 1));
+    let request = send_to_conversation(&mut script, "m2");
+    script.answer(request, ack(&ann_bob(), 2));
+    assert_eq!(receivers(&mut script), [to_bob(1), to_bob(2)]);
+    assert!(script.is_silent());
+}
+
+#[test]
+fn a_message_to_a_conversation_whose_users_are_not_known_here_is_read_from_the_log() {
+    let mut script = Script::live();
+    let request = send_to_conversation(&mut script, "m1");
+    script.answer(request, ack(&ann_bob(), 1));
+    assert_eq!(receivers(&mut script), []);
+    let pull = script.expect_pull(&ann_bob(), 1);
+    script.answer(pull, pulled(&ann_bob(), 1..=1, 1, 1));
+    assert_eq!(receivers(&mut script).len(), 1);
+    let request = send_to_conversation(&mut script, "m2");
+    script.answer(request, ack(&ann_bob(), 2));
+    assert_eq!(receivers(&mut script), [(2, "bob".to_owned())]);
+    assert!(script.is_silent());
+}
+
+#[test]
+fn an_ack_during_a_sync_of_a_message_whose_receiver_is_not_known_is_told_of_by_another_sync() {
+    let mut script = Script::new();
+    script.sign_in();
+    let sync = script.expect_sync(b"");
+    let request = send_to_conversation(&mut script, "m1");
+    script.answer(request, ack(&ann_bob(), 1));
+    script.answer(sync, Body::Synced(synced("t1", true, vec![])));
+    let sync = script.expect_sync(b"t1");
+    script.answer(sync, Body::Synced(synced("t2", true, vec![state(&ann_bob(), 1)])));
+    script.expect_pull(&ann_bob(), 1);
 }
 
 #[test]

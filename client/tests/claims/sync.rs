@@ -106,6 +106,26 @@ fn reset_forgets_cursors() {
 }
 
 #[test]
+fn a_refused_sync_that_is_no_reset_forgets_nothing_and_is_asked_again_after_a_while() {
+    let mut script = Script::live();
+    script.push(pushed(&ann_bob(), entry(1)));
+    assert_eq!(script.seqs(), [1]);
+    script.push(Body::SyncHint(SyncHint { inbox_version: 0 }));
+    let mut waited_ms = 0;
+    for _ in 0..10 {
+        let sync = script.expect_sync(b"t1");
+        script.answer(sync, error(ErrorClass::Final, ErrorCode::NotAllowed, 0));
+        assert!(script.is_silent(), "asked again at once");
+        waited_ms += script.wait_for_deadline();
+    }
+    assert!(waited_ms > 1_000, "asked again and again within {waited_ms} ms");
+    assert_eq!(script.events(), []);
+    let sync = script.expect_sync(b"t1");
+    script.answer(sync, Body::Synced(synced("t2", true, vec![])));
+    assert_eq!(script.events(), [Event::Synced]);
+}
+
+#[test]
 fn a_reset_during_a_sync_voids_its_answer() {
     let mut script = Script::live();
     script.push(pushed(&ann_bob(), entry(2)));

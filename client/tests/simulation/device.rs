@@ -53,8 +53,11 @@ impl Device {
         let peer = UserId::parse(USERS.choose(rng).unwrap()).unwrap();
         let log = im_proto::LogId::direct(&UserId::parse(self.user).unwrap(), &peer);
         self.sent.entry(log.to_string()).or_default().push(id.clone());
+        // By its conversation only where there is one: the server would refuse an id that nobody wrote under.
+        let is_known = self.shown.contains_key(log.as_str());
+        let to = if is_known && rng.random_bool(0.5) { Recipient::Conversation(log) } else { Recipient::User(peer) };
         let command = Command::Send {
-            to: Recipient::User(peer),
+            to,
             client_message_id: Some(ClientId::parse(&id).unwrap()),
             body: Bytes::from(format!("body of {id}")),
         };

@@ -85,10 +85,20 @@ impl Server {
         if self.is_unkind(rng, 10) {
             return error(ErrorClass::Retry, ErrorCode::Unavailable, 0);
         }
-        let Some(send::To::UserId(peer)) = send.to.clone() else { panic!("{send:?}") };
+        let peer = match send.to.clone() {
+            Some(send::To::UserId(peer)) => peer,
+            Some(send::To::ConversationId(log)) => self.peer_of(user, &log),
+            None => panic!("{send:?}"),
+        };
         let log = LogId::direct(&UserId::parse(user).unwrap(), &UserId::parse(&peer).unwrap()).to_string();
         let answer = self.decide(from, user, &peer, &log, send, rng);
         if self.is_unkind(rng, 5) { error(ErrorClass::Unknown, ErrorCode::TimedOut, 0) } else { answer }
+    }
+
+    fn peer_of(&self, user: &str, log: &str) -> String {
+        let first = &self.logs[log][0];
+        let Some(entry::Content::Message(message)) = &first.content else { panic!("{first:?}") };
+        if first.sender_user_id == user { message.to_user_id.clone() } else { first.sender_user_id.clone() }
     }
 
     fn decide(
@@ -186,6 +196,7 @@ impl Server {
         let state = |(_, log): (u64, String)| {
             let head = self.logs[&log].len() as u64;
             client::ConversationState {
+                peer_user_id: self.peer_of(user, &log),
                 conversation_id: log,
                 head_seq: head,
                 head_ordinal: head,

@@ -39,7 +39,8 @@ struct Case {
 
 impl Case {
     fn new(log: LogId, at: Position) -> Self {
-        Self { log, at, memory: CommandMemory::new(), read: None, turned_away: TurnedAway::new() }
+        let memory = CommandMemory::new(1_000);
+        Self { log, at, memory, read: None, turned_away: TurnedAway::new() }
     }
 
     fn decide(&self, sender: &str, command: &Command) -> Decision {

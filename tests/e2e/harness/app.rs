@@ -40,7 +40,6 @@ pub struct Seen {
     /// Commands that were answered for good.
     pub answered: u64,
     /// Messages among them that were acked.
-    #[cfg_attr(not(feature = "services"), allow(dead_code, reason = "only long runs of chaos count while they run"))]
     pub acked: u64,
     pub syncs: usize,
     pub disconnects: usize,
@@ -78,9 +77,18 @@ impl App {
     }
 
     pub async fn send_to_user(&mut self, user: &str) {
-        let to = UserId::parse(user).unwrap();
-        let conversation = LogId::direct(&self.user, &to);
-        self.send(Recipient::User(to), &conversation).await;
+        let conversation = self.conversation_with(user);
+        self.send(Recipient::User(UserId::parse(user).unwrap()), &conversation).await;
+    }
+
+    /// The direct conversation with this user.
+    pub fn conversation_with(&self, user: &str) -> LogId {
+        LogId::direct(&self.user, &UserId::parse(user).unwrap())
+    }
+
+    /// The app was shown something of it.
+    pub fn has_seen(&self, conversation: &LogId) -> bool {
+        self.seen.borrow().cursors.contains_key(conversation.as_str())
     }
 
     pub async fn send_to(&mut self, conversation: &LogId) {

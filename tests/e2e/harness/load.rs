@@ -30,6 +30,8 @@ const PACE_MS: std::ops::Range<u64> = 0..12;
 /// Circles whose stores are read back side by side.
 const FINISHED_AT_ONCE: usize = 4;
 const EVENTS_OF_A_LONG_HISTORY: usize = 50_000;
+/// A cluster on a small machine acks some hundred messages a second.
+const GOES_ON_DEADLINE: Duration = Duration::from_secs(60);
 /// A test that waits for a server does not wait for the growing delay of a client's backoff.
 #[cfg(feature = "services")]
 const REDIAL: Duration = Duration::from_secs(1);
@@ -46,7 +48,6 @@ struct Circle {
     stop: watch::Sender<bool>,
     users: Vec<JoinHandle<App>>,
     clients: Vec<im_client::tokio_transport::Client>,
-    #[cfg_attr(not(feature = "services"), allow(dead_code, reason = "clusters and chaos need the services"))]
     seen: Vec<watch::Receiver<Seen>>,
 }
 
@@ -91,8 +92,21 @@ impl Load {
         assert!(answered.is_ok(), "somebody had no answer within {deadline:?}");
     }
 
+    /// Until so many messages more were acked, however fast the machine is.
+    pub async fn goes_on(&self, messages: u64) {
+        let wanted = self.acked() + messages;
+        // Whatever happens in a circle reaches this device.
+        let mut first = self.circles[0].seen[0].clone();
+        let goes_on = async {
+            while self.acked() < wanted {
+                first.changed().await.unwrap();
+            }
+        };
+        let in_time = tokio::time::timeout(GOES_ON_DEADLINE, goes_on).await;
+        assert!(in_time.is_ok(), "no {messages} messages were acked within {GOES_ON_DEADLINE:?}");
+    }
+
     /// How many messages were acked so far.
-    #[cfg(feature = "services")]
     pub fn acked(&self) -> u64 {
         self.circles.iter().flat_map(|circle| &circle.seen).map(|seen| seen.borrow().acked).sum()
     }
@@ -262,7 +276,13 @@ impl User {
         match self.rng.random_range(0..100) {
             0..45 => {
                 let to = self.names.choose(&mut self.rng).unwrap();
-                self.app.send_to_user(to).await;
+                let conversation = self.app.conversation_with(to);
+                // Where nobody has written yet the server knows of no such conversation.
+                let by_conversation = self.rng.random_bool(0.4) && self.app.has_seen(&conversation);
+                match by_conversation {
+                    true => self.app.send_to(&conversation).await,
+                    false => self.app.send_to_user(to).await,
+                }
             }
             45..80 => {
                 let group = self.groups.choose(&mut self.rng).unwrap().clone();
