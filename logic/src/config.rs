@@ -11,6 +11,8 @@ pub struct LogicConfig {
     pub batch_records_max: usize,
     /// Logs whose head and members a worker remembers; the one used longest ago goes.
     pub logs_cached_max: usize,
+    /// Members that all those logs of a worker hold together, up to 100 bytes each: the logs used longest ago go.
+    pub members_cached_max: usize,
     /// A command that waited longer is answered RETRY and not stored: its sender has long given up on it.
     pub upstream_age_max_ms: u32,
     /// How often what was applied is made durable, so that a restart has little to repeat.
@@ -42,6 +44,7 @@ impl Default for LogicConfig {
             wall_clock_ms: crate::clock::now_ms,
             batch_records_max: 1024,
             logs_cached_max: 100_000,
+            members_cached_max: 2_000_000,
             upstream_age_max_ms: 60_000,
             cover_interval_ms: 1_000,
             claim_check_interval_ms: 5_000,
