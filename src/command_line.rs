@@ -14,6 +14,9 @@ pub struct Arguments {
     /// YAML or JSON with the keys that differ from the defaults; `im-server config print` shows them all
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Override gateway.driver
+    #[arg(long, global = true)]
+    pub driver: Option<Driver>,
     #[command(subcommand)]
     pub command: Option<Command>,
 }
@@ -22,18 +25,10 @@ pub struct Arguments {
 pub enum Command {
     /// Serve everything from this one process, with its own durable store (the default)
     #[command(after_help = STANDALONE_HELP)]
-    Standalone {
-        /// Override gateway.driver
-        #[arg(long)]
-        driver: Option<Driver>,
-    },
+    Standalone,
     /// Distributed: hold connections of clients
     #[command(after_help = GATEWAY_HELP)]
-    Gateway {
-        /// Override gateway.driver
-        #[arg(long)]
-        driver: Option<Driver>,
-    },
+    Gateway,
     /// Distributed: decide, store and deliver, and answer the gateways' questions
     #[command(after_help = LOGIC_HELP)]
     Logic,
@@ -118,7 +113,8 @@ everything in store.folder. SIGTERM or SIGINT: clients are told to go, everythin
 Example:
   im-server standalone --config im.yaml
 
-Exit codes: 0 told to stop; 1 the store failed while serving; 2 configuration; 3 port; 4 data folder; 5 damaged data.";
+Exit codes: 0 told to stop; 1 the store failed while serving, or a worker ended by itself; 2 configuration; 3 port; 4 data
+folder; 5 damaged data.";
 
 const GATEWAY_HELP: &str = "\
 Listens for apps (listen.tcp), browsers (listen.websocket), HTTP (listen.http) and workers (listen.gateway_rpc). Puts commands
@@ -251,6 +247,17 @@ mod tests {
         for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
             commands(inner, &format!("{path} {}", inner.get_name()), found);
         }
+    }
+
+    #[test]
+    fn the_options_of_the_configuration_stand_before_or_behind_the_command_or_without_one() {
+        for line in
+            ["im-server --driver epoll", "im-server --driver epoll standalone", "im-server gateway --driver epoll"]
+        {
+            let parsed = Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(parsed.driver, Some(Driver::Epoll), "{line}");
+        }
+        assert!(Arguments::try_parse_from(["im-server", "--driver", "kqueue"]).is_err());
     }
 
     #[test]

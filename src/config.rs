@@ -208,7 +208,8 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Defaults, then `file`, then the variables of `environment` that hold a `__`.
+    /// Defaults, then `file`, then the variables of `environment` that hold a `__`. One that lacks it and begins like a
+    /// section is an error; the others are not ours.
     pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let known = layers::parse("the built-in defaults", defaults::TEXT)?;
         let mut effective = known.clone();
@@ -219,10 +220,11 @@ impl Config {
             layers::overlay(&mut effective, layers::parse(&name, &text)?, &known, &name, "")?;
         }
         for (variable, text) in environment {
-            let Some(path) = variable.strip_prefix(variables::PREFIX).filter(|p| p.contains(variables::SEPARATOR))
-            else {
+            let Some(path) = variable.strip_prefix(variables::PREFIX) else { continue };
+            if !path.contains(variables::SEPARATOR) {
+                variables::refuse_lookalike(&variable)?;
                 continue;
-            };
+            }
             let path = path.to_ascii_lowercase();
             let leaf = layers::parse(&variable, &text)?;
             let nested = path
@@ -299,6 +301,24 @@ mod tests {
         assert!(error.contains("did you mean gateway.heartbeat_interval_ms?"), "{error}");
         let error = load(None, &[("IM_LISTEN__TPC", "127.0.0.1:7")]).unwrap_err();
         assert!(error.contains("IM_LISTEN__TPC") && error.contains("listen.tcp"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_with_one_underscore_too_few_is_an_error_that_names_the_right_one() {
+        for (wrong, right) in [
+            ("IM_LISTEN_TCP", "IM_LISTEN__TCP"),
+            ("IM_GATEWAY_HEARTBEAT_INTERVAL_MS", "IM_GATEWAY__HEARTBEAT_INTERVAL_MS"),
+            ("IM_RPC_TLS_AUTHORITY", "IM_RPC__TLS__AUTHORITY"),
+            ("IM_LOGIC_PARTITION", "IM_LOGIC__PARTITIONS"),
+        ] {
+            let error = load(None, &[(wrong, "1")]).unwrap_err();
+            assert!(error.contains(wrong) && error.contains(&format!("did you mean {right}?")), "{error}");
+        }
+        let of_tests = ["IM_FAULT_POINT", "IM_PLANTED_BUG", "IM_TEST_KAFKA", "IM_SERVICES_KAFKA_PORT", "IM_SERVER_BIN"];
+        let of_kubernetes = ["IM_GATEWAY_SERVICE_HOST", "IM_GATEWAY_PORT", "IM_LOGIC_PORT_6104_TCP_ADDR"];
+        for not_ours in of_tests.iter().chain(&of_kubernetes) {
+            assert!(load(None, &[(not_ours, "1")]).is_ok(), "{not_ours}");
+        }
     }
 
     #[test]

@@ -24,8 +24,6 @@ use tokio::net::TcpListener;
 
 /// What was decided goes to the gateways, or their clients ask again.
 const HAND_ON_TIMEOUT: Duration = Duration::from_secs(2);
-/// A worker that ended by itself has met what it believed impossible: the process ends, and another takes its partitions.
-const LOOK_AT_WORKERS: Duration = Duration::from_secs(1);
 
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
@@ -38,11 +36,11 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let http = bind("logic_http", config.listen.logic_http).await?;
     let rpc = bind("logic_rpc", config.listen.logic_rpc).await?;
-    let mut role = Role::start(config, &http, rpc).await?;
+    let role = Role::start(config, &http, rpc).await?;
     tokio::spawn(http::serve(http, role.endpoints.clone()));
     let ended = tokio::select! {
         () = signals.told_to_stop() => Ok(()),
-        () = role.a_worker_ended() => Err(Failure::Other("a worker ended by itself; see the log".to_owned())),
+        failure = process::a_worker_ended(&role.workers) => Err(failure),
     };
     tracing::info!("stopping");
     role.stop().await;
@@ -104,12 +102,6 @@ impl Role {
         println!("  rpc   {rpc_address}");
         println!("  http  {}  (/healthz /readyz /metrics)", http.local_addr().map_err(other)?);
         Ok(Self { workers, streams, questions, endpoints })
-    }
-
-    async fn a_worker_ended(&mut self) {
-        while !self.workers.iter().any(WorkerHandle::has_ended) {
-            tokio::time::sleep(LOOK_AT_WORKERS).await;
-        }
     }
 
     /// Takes no more questions, finishes what was taken, and returns when nothing runs any more.

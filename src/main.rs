@@ -7,7 +7,7 @@
 
 use clap::Parser as _;
 use im_server::command_line::{Arguments, Command, ConfigCommand};
-use im_server::config::{self, Config, ConfigError};
+use im_server::config::{self, Config, ConfigError, Driver};
 use im_server::{exit, restore, standalone, tokens};
 use std::process::ExitCode;
 
@@ -26,18 +26,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), exit::Failure> {
-    let load = || load(arguments.config.as_deref());
-    match arguments.command.unwrap_or(Command::Standalone { driver: None }) {
-        Command::Standalone { driver } => {
-            let mut config = load()?;
-            config.gateway.driver = driver.unwrap_or(config.gateway.driver);
-            standalone::run(&config)
-        }
-        Command::Gateway { driver } => {
-            let mut config = load()?;
-            config.gateway.driver = driver.unwrap_or(config.gateway.driver);
-            distributed::gateway(&config)
-        }
+    let Arguments { config, driver, command } = arguments;
+    let load = || load(config.as_deref(), driver);
+    match command.unwrap_or(Command::Standalone) {
+        Command::Standalone => standalone::run(&load()?),
+        Command::Gateway => distributed::gateway(&load()?),
         Command::Logic => distributed::logic(&load()?),
         Command::Migrate { what } => distributed::migrate(&load()?, what),
         Command::Doctor => distributed::doctor(&load()?),
@@ -101,6 +94,8 @@ mod distributed {
     }
 }
 
-fn load(file: Option<&std::path::Path>) -> Result<Config, ConfigError> {
-    Config::load(file, std::env::vars())
+fn load(file: Option<&std::path::Path>, driver: Option<Driver>) -> Result<Config, ConfigError> {
+    let mut config = Config::load(file, std::env::vars())?;
+    config.gateway.driver = driver.unwrap_or(config.gateway.driver);
+    Ok(config)
 }

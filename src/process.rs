@@ -5,6 +5,7 @@
 
 use crate::exit::Failure;
 use im_gateway::GatewayHandle;
+use im_logic::WorkerHandle;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const DRAIN_SPREAD_MS: u64 = 500;
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// A worker that ended by itself has met what it believed impossible: the process ends, and whoever starts it again, or
+/// another process, goes on with its partitions.
+const LOOK_AT_WORKERS: Duration = Duration::from_secs(1);
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 const PORT_POLL: Duration = Duration::from_millis(20);
 
@@ -47,6 +51,14 @@ impl Signals {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Returns when a worker does not run any more, though nobody told it to end.
+pub async fn a_worker_ended(workers: &[WorkerHandle]) -> Failure {
+    while !workers.iter().any(WorkerHandle::has_ended) {
+        tokio::time::sleep(LOOK_AT_WORKERS).await;
+    }
+    Failure::Other("a worker ended by itself; see the log".to_owned())
 }
 
 /// Waits a little for a port: io_uring lets go of a killed server's listeners only some time after the process is gone.

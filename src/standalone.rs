@@ -1,7 +1,8 @@
 //! Composition root: everything in one process, with the embedded store.
 //!
 //! In: a configuration. Out: a server that runs until SIGTERM or SIGINT, or a [`Failure`]. Always: the order of opening is
-//! ports of the network, folder, keys; of closing: clients, queue, workers, store; nothing of it is on a message's path.
+//! ports of the network, folder, keys; of closing: clients, queue, workers, store; nothing of it is on a message's path; a
+//! process that can no longer store what comes ends by itself.
 
 use crate::config::Config;
 use crate::demo::Demo;
@@ -21,9 +22,13 @@ use im_storage::ports::{self, GatewayBoot};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// Threads for the logic: decisions are short, and the cores of the gateway need the processors too.
 const LOGIC_THREADS: usize = 2;
+/// What the queue holds at the end is worked off for as long; the rest was not acked, and its senders repeat it.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
@@ -45,19 +50,20 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     start_text::print(config, is_new, &server.gateway, http_address, &keys);
     server.endpoints.ready.store(true, Ordering::Release);
 
-    let reason = tokio::select! {
-        () = signals.told_to_stop() => None,
-        failure = store.failed() => Some(failure),
+    let ended = tokio::select! {
+        () = signals.told_to_stop() => Ok(()),
+        failure = process::a_worker_ended(&server.workers) => Err(failure),
+        failure = store.failed() => {
+            server.endpoints.ready.store(false, Ordering::Release);
+            tracing::error!(%failure, "the store has failed; nothing more is acked");
+            server.gateway.shutdown();
+            return Err(Failure::Other(format!("the store has failed: {failure}; everything acked is safe")));
+        }
     };
     server.endpoints.ready.store(false, Ordering::Release);
-    if let Some(failure) = reason {
-        tracing::error!(%failure, "the store has failed; nothing more is acked");
-        server.gateway.shutdown();
-        return Err(Failure::Other(format!("the store has failed: {failure}; everything acked is safe")));
-    }
     tracing::info!("stopping");
     server.stop().await;
-    store.close().await.map_err(other)
+    ended.and(store.close().await.map_err(other))
 }
 
 fn open_store(config: &Config) -> Result<EmbeddedStore, Failure> {
@@ -97,14 +103,13 @@ impl Server {
     ) -> Result<Self, Failure> {
         let (queue, consumers) = EmbeddedQueue::new(config.logic.partitions, config.logic.queue_records_max as usize);
         let delivery = Arc::new(DeliverToGateway::default());
-        let routes = Arc::new(EmbeddedRoutes::new());
         let points = Points::from_env()?;
         let ports = points.ports(Ports {
             queue: queue.clone(),
             log: store.entry_log(),
             directory: store.directory(),
             inbox: store.inbox(),
-            routes: routes.clone(),
+            routes: Arc::new(EmbeddedRoutes::new()),
             delivery: delivery.clone(),
         });
         let logic = Logic::new(ports.clone(), config.logic_config());
@@ -127,7 +132,7 @@ impl Server {
         delivery.connect(gateway.clone());
         // A delivery is a call here: nobody needs the endpoint.
         let lives = ports::Gateway { boot: GatewayBoot(gateway.boot()), endpoint: String::new() };
-        let lease = Lease::take(routes, lives, config.gateway.lease_ms).await.map_err(other)?;
+        let lease = Lease::take(ports.routes, lives, config.gateway.lease_ms).await.map_err(other)?;
         let snapshot = (gateway.clone(), logic.metrics(), queue.clone());
         let websocket = gateway.websocket_address().unwrap_or(config.listen.websocket);
         let endpoints = Arc::new(Endpoints {
@@ -158,8 +163,17 @@ impl Server {
         process::shut_down(self.gateway).await;
         self.lease.end().await;
         self.queue.close();
-        for worker in self.workers {
-            if worker.stop().await.is_err() {
+        tracing::info!(records = self.queue.waiting(), "finishing what was taken");
+        let deadline = Instant::now() + FINISH_TIMEOUT;
+        for mut worker in self.workers {
+            let ended = match timeout_at(deadline, worker.ended()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    tracing::warn!("a worker is not done in time; what is left was not acked");
+                    worker.stop().await
+                }
+            };
+            if ended.is_err() {
                 tracing::error!("a worker panicked; what it had not finished was not acked");
             }
         }

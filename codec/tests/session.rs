@@ -198,7 +198,18 @@ fn a_heartbeat_is_answered_in_time_though_the_logic_is_silent() {
     driven.bytes(&[0]);
     assert!(driven.pass(VERSIONS_TIMEOUT_MS - 1).is_empty());
     assert!(matches!(&driven.pass(1)[..], [Action::Write(bytes)] if bytes[..] == [0]));
-    assert!(driven.version(99).is_empty(), "the late version answers nothing");
+    assert!(driven.version(10).is_empty(), "a late version that is no news answers nothing");
+}
+
+#[test]
+fn a_version_that_comes_late_takes_no_hint_from_the_heartbeat_behind_it() {
+    let mut driven = Driven::signed_in();
+    driven.bytes(&[0]);
+    driven.pass(VERSIONS_TIMEOUT_MS);
+    // The first heartbeat's version comes only now, and is older than what moved since.
+    assert!(matches!(driven.bytes(&[0])[..], [Action::Heartbeat]));
+    assert!(matches!(&driven.version(10)[..], [Action::Write(bytes)] if bytes[..] == [0]));
+    assert!(matches!(&bodies(&driven.version(11))[..], [Body::SyncHint(hint)] if hint.inbox_version == 11));
 }
 
 #[test]

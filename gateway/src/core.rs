@@ -13,7 +13,7 @@ use crate::gateway::Shared;
 use crate::lane::CoreLane;
 use crate::large::Large;
 use crate::metrics::CoreMetrics;
-use crate::ports::{HeldLogin, Question, SignedIn};
+use crate::ports::{ASKED_AT_ONCE_MAX, HeldLogin, Question, SignedIn};
 use crate::sweep::Sweep;
 use crate::timer::{Due, Wheel};
 use bytes::{Bytes, BytesMut};
@@ -183,9 +183,7 @@ impl Core {
         if has_records {
             self.forward_now();
         }
-        if !heartbeats.is_empty() {
-            self.ask(Question::Heartbeats { logins: heartbeats });
-        }
+        heartbeat_questions(heartbeats).for_each(|question| self.ask(question));
         for connection in dirty.drain(..) {
             connection.is_dirty.set(false);
             connection.write_waiting(self);
@@ -196,6 +194,15 @@ impl Core {
             turn.dirty = dirty;
         }
     }
+}
+
+/// As many as it takes for all logins.
+fn heartbeat_questions(mut logins: Vec<HeldLogin>) -> impl Iterator<Item = Question> {
+    std::iter::from_fn(move || {
+        let behind = logins.split_off(logins.len().min(ASKED_AT_ONCE_MAX));
+        let logins = std::mem::replace(&mut logins, behind);
+        (!logins.is_empty()).then_some(Question::Heartbeats { logins })
+    })
 }
 
 /// Splitmix64's last step: no two numbers give the same.
@@ -213,4 +220,32 @@ pub async fn yield_now() {
 /// Reading from an epoll core never waits while there are bytes, so it has to yield by itself.
 pub fn must_yield(core: &Core) -> bool {
     core.shared.driver == Chosen::Epoll
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use im_proto::{DeviceId, Generation, UserId};
+
+    #[test]
+    fn every_heartbeat_of_a_turn_is_asked_about_in_questions_that_are_not_too_large() {
+        let login = |number| HeldLogin {
+            connection: ConnectionId(number),
+            user: UserId::parse("ann").expect("an id"),
+            device: DeviceId::parse("phone").expect("an id"),
+            generation: Generation(1),
+        };
+        for count in [0, 1, ASKED_AT_ONCE_MAX, 2 * ASKED_AT_ONCE_MAX + 1] {
+            let questions = heartbeat_questions((0..count as u64).map(login).collect());
+            let asked: Vec<Vec<u64>> = questions
+                .map(|question| match question {
+                    Question::Heartbeats { logins } => logins.iter().map(|login| login.connection.0).collect(),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert!(asked.iter().all(|logins| logins.len() <= ASKED_AT_ONCE_MAX), "{count}");
+            assert_eq!(asked.len(), count.div_ceil(ASKED_AT_ONCE_MAX));
+            assert_eq!(asked.concat(), (0..count as u64).collect::<Vec<_>>());
+        }
+    }
 }

@@ -74,7 +74,7 @@ impl Gateway {
             boot: random_boot(),
             addresses,
             driver,
-            lanes: (0..cores).map(|_| CoreLane::new()).collect(),
+            lanes: (0..cores).map(|_| CoreLane::default()).collect(),
             metrics: (0..cores).map(|_| CoreMetrics::default()).collect(),
             connection_counters: (0..cores).map(|_| AtomicU64::new(1)).collect(),
             trace_counters: (0..cores).map(|_| AtomicU64::new(1)).collect(),

@@ -1,8 +1,8 @@
 //! The one way into a core from other threads.
 //!
 //! In: deliveries and the logic's answers, from any thread. Out: the same, in order, on the core. Always: a sender never
-//! waits; a full lane drops, counts, and has the core hint its connections; however much is sent before the core looks, it
-//! is woken once. What a core must not miss (hint, drain, stop) are flags that cannot be dropped.
+//! waits; a full lane gives back, counts, and has the core hint its connections; however much is sent before the core looks,
+//! it is woken once. What a core must not miss (hint, drain, stop) are flags that cannot be dropped.
 
 use crate::large::Record;
 use crate::ports::LogicAnswer;
@@ -65,8 +65,8 @@ pub enum Command {
     Stop,
 }
 
-impl CoreLane {
-    pub(crate) fn new() -> Self {
+impl Default for CoreLane {
+    fn default() -> Self {
         Self(Arc::new(Lane {
             events: ArrayQueue::new(LANE_EVENTS_MAX),
             targets: AtomicUsize::new(0),
@@ -79,22 +79,31 @@ impl CoreLane {
             stop: AtomicBool::new(false),
         }))
     }
+}
 
-    /// The logic's answer to a question of this core.
-    pub fn answer(&self, answer: LogicAnswer) {
-        self.push(LaneEvent::Logic(answer));
+impl CoreLane {
+    /// The logic's answer to a question of this core. Given back if the core will not see it: a login that stands then
+    /// has nobody who would end it.
+    pub fn answer(&self, answer: LogicAnswer) -> Option<LogicAnswer> {
+        let refused = self.push(LaneEvent::Logic(answer));
         self.wake();
+        match refused {
+            Some(LaneEvent::Logic(answer)) => Some(answer),
+            _ => None,
+        }
     }
 
-    /// Queues without waking; [`wake`](Self::wake) follows behind the last of a batch.
-    pub(crate) fn push(&self, event: LaneEvent) {
+    /// Queues without waking; [`wake`](Self::wake) follows behind the last of a batch. Gives back what found no room.
+    pub(crate) fn push(&self, event: LaneEvent) -> Option<LaneEvent> {
         let targets = target_count(&event);
         let has_room = self.0.targets.fetch_add(targets, Ordering::Relaxed) + targets <= LANE_TARGETS_MAX;
-        if !has_room || self.0.events.push(event).is_err() {
+        let refused = if has_room { self.0.events.push(event).err() } else { Some(event) };
+        if refused.is_some() {
             self.0.targets.fetch_sub(targets, Ordering::Relaxed);
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             self.0.hint.store(true, Ordering::Release);
         }
+        refused
     }
 
     pub(crate) fn command(&self, command: Command) {
@@ -214,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_batch_wakes_the_core_once() {
-        let lane = CoreLane::new();
+        let lane = CoreLane::default();
         let wakes = Arc::new(Wakes::default());
         let waker = Waker::from(wakes.clone());
         let context = Context::from_waker(&waker);
@@ -233,19 +242,21 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lane_drops_counts_and_asks_for_hints() {
-        let lane = CoreLane::new();
+    fn a_full_lane_gives_back_counts_and_asks_for_hints() {
+        let lane = CoreLane::default();
         for _ in 0..LANE_EVENTS_MAX {
             lane.push(kick());
         }
         assert_eq!((lane.dropped(), lane.take_command()), (0, None));
-        lane.push(kick());
+        assert!(matches!(lane.push(kick()), Some(LaneEvent::Kick(_))));
         assert_eq!((lane.dropped(), lane.take_command()), (1, Some(Command::Hint)));
+        let answer = LogicAnswer::LargeHeads { heads: Vec::new() };
+        assert!(matches!(lane.answer(answer), Some(LogicAnswer::LargeHeads { .. })));
     }
 
     #[test]
     fn the_targets_of_pushes_are_bounded_too() {
-        let lane = CoreLane::new();
+        let lane = CoreLane::default();
         let targets = |count| vec![internal::Target::default(); count];
         let push = |count| LaneEvent::Push { frame: Bytes::new(), targets: targets(count), trace: None };
         lane.push(push(LANE_TARGETS_MAX));

@@ -11,7 +11,7 @@ mod users;
 use crate::connection::Connection;
 use crate::connection_map::ConnectionMap;
 use crate::core::Core;
-use crate::ports::{LargeHead, LargeMembers, LargeMembership, Question};
+use crate::ports::{ASKED_AT_ONCE_MAX, LargeHead, LargeMembers, LargeMembership, Question};
 use crate::sweep::Sweep;
 use im_observe::TRACE;
 use im_proto::{ConnectionId, LogId, Seq, UserId};
@@ -26,8 +26,6 @@ pub use log::Record;
 
 /// Looks in a heartbeat interval: what one hears the next acts on, and the hints go out before the interval is over.
 const LOOKS_PER_HEARTBEAT: u64 = 3;
-/// Conversations, or users, of one question.
-const ASKED_AT_ONCE_MAX: usize = 1_000;
 /// Conversations without a member on this core whose members are remembered all the same, so that their next entry needs no
 /// question. Beyond it all of them are forgotten.
 const IDLE_LOGS_MAX: usize = 4_096;

@@ -38,6 +38,6 @@ pub use gateway::{Gateway, GatewayHandle};
 pub use lane::CoreLane;
 pub use metrics::{CoreSnapshot, Snapshot};
 pub use ports::{
-    AskLogic, Forward, HeldLogin, LargeHead, LargeMembers, LargeMembership, LogicAnswer, Question, SignInRefused,
-    SignedIn, Upstream,
+    ASKED_AT_ONCE_MAX, AskLogic, Forward, HeldLogin, LargeHead, LargeMembers, LargeMembership, LogicAnswer, Question,
+    SignInRefused, SignedIn, Upstream,
 };

@@ -7,6 +7,9 @@ use crate::lane::CoreLane;
 use bytes::Bytes;
 use im_proto::{ConnectionId, DeviceId, Generation, InboxVersion, LogId, Seq, TraceId, UserId, client};
 
+/// Logins, conversations or users of one question. A logic in another process refuses more.
+pub const ASKED_AT_ONCE_MAX: usize = 1_000;
+
 /// A command that writes, on its way to the queue.
 #[derive(Debug, Clone)]
 pub struct Upstream {

@@ -14,6 +14,8 @@ pub struct LogicConfig {
     /// Commands a worker remembers, so that a repetition needs no look into the store. Usefully more than a batch holds:
     /// what a command waits for may stand in the same one.
     pub commands_remembered_max: usize,
+    /// Members that all those logs of a worker hold together, up to 100 bytes each: the logs used longest ago go.
+    pub members_cached_max: usize,
     /// A command that waited longer is answered RETRY and not stored: its sender has long given up on it.
     pub upstream_age_max_ms: u32,
     /// How often what was applied is made durable, so that a restart has little to repeat.
@@ -46,6 +48,7 @@ impl Default for LogicConfig {
             batch_records_max: 1024,
             logs_cached_max: 100_000,
             commands_remembered_max: 65_536,
+            members_cached_max: 2_000_000,
             upstream_age_max_ms: 60_000,
             cover_interval_ms: 1_000,
             claim_check_interval_ms: 5_000,

@@ -25,6 +25,7 @@ mod decide;
 mod deliver;
 mod entry;
 mod frame;
+mod log_cache;
 mod log_state;
 mod membership;
 mod memory;

@@ -29,7 +29,7 @@ impl Worker {
         let mut lanes: Vec<Lane> = Vec::with_capacity(logs.len());
         let mut cold = Vec::new();
         for (at, log) in logs.into_iter().enumerate() {
-            let state = self.logs.pop(&log);
+            let state = self.logs.take(&log);
             if state.is_none() {
                 cold.push(at);
             }

@@ -6,7 +6,7 @@
 use crate::admit::Origin;
 use crate::catch_up::CatchUps;
 use crate::config::LogicConfig;
-use crate::log_state::LogState;
+use crate::log_cache::LogCache;
 use crate::memory::CommandMemory;
 use crate::metrics::{LogicMetrics, add};
 use crate::rate::SendRate;
@@ -18,9 +18,7 @@ use im_proto::{Epoch, LogId, UserId};
 use im_storage::ports::{
     Claim, Covered, Cursor, Delivery, Directory, EntryLog, Inbox, Partition, Queue, Routes, Shard, StoreError,
 };
-use lru::LruCache;
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -119,7 +117,7 @@ pub(crate) struct Worker {
     pub shared: Shared,
     pub epoch: Epoch,
     /// Logs not in the present batch.
-    pub logs: LruCache<LogId, LogState>,
+    pub logs: LogCache,
     pub memory: CommandMemory,
     /// Those gained, not lost again, and caught up.
     pub owned: BTreeMap<Partition, Owned>,
@@ -135,10 +133,10 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub fn new(shared: Shared, stop: watch::Receiver<bool>) -> Self {
-        let logs_max = NonZeroUsize::new(shared.config.logs_cached_max).unwrap_or(NonZeroUsize::MIN);
+        let logs = LogCache::new(shared.config.logs_cached_max, shared.config.members_cached_max);
         Self {
             epoch: shared.ports.log.epoch(),
-            logs: LruCache::new(logs_max),
+            logs,
             memory: CommandMemory::new(shared.config.commands_remembered_max),
             owned: BTreeMap::new(),
             reads: ReadMarks::default(),
@@ -150,17 +148,10 @@ impl Worker {
         }
     }
 
-    pub fn partition(&self, shard: Shard) -> Partition {
-        Partition::of(shard, self.shared.ports.queue.partitions())
-    }
-
     /// Another worker may write, or have written, the logs of this partition.
     pub fn forget(&mut self, partition: Partition) {
-        let of_partition = |log: &&LogId| self.partition(Shard::of(log)) == partition;
-        let logs: Vec<LogId> = self.logs.iter().map(|(log, _)| log).filter(of_partition).cloned().collect();
-        for log in logs {
-            self.logs.pop(&log);
-        }
+        let partitions = self.shared.ports.queue.partitions();
+        self.logs.forget(|log| Partition::of(Shard::of(log), partitions) == partition);
         self.owned.remove(&partition);
         self.catch_ups.forget(partition);
     }

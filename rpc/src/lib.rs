@@ -30,5 +30,5 @@ pub use delivery_service::{DeliverySink, delivery_service};
 pub use delivery_streams::{DeliveryCounts, DeliveryStreams, LANE_BATCHES_MAX, LANE_BYTES_MAX};
 pub use health::is_serving;
 pub use logic_client::{CallError, LogicClient};
-pub use logic_service::{LogicHandler, Refused, logic_service};
+pub use logic_service::{ASKED_AT_ONCE_MAX, LogicHandler, Refused, logic_service};
 pub use serve::{Served, Stop, serve};

@@ -16,10 +16,8 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
-/// Logins of one heartbeat call.
-const LOGINS_MAX: usize = 1_000;
-/// Conversations, or users, of one question about large conversations.
-const LARGE_ASKED_MAX: usize = 1_000;
+/// Logins of one heartbeat call; conversations, or users, of one question about large conversations.
+pub const ASKED_AT_ONCE_MAX: usize = 1_000;
 
 /// Why the logic gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +74,7 @@ impl SessionService for Service {
 
     async fn heartbeats(&self, request: Request<HeartbeatsCall>) -> Result<Response<HeartbeatsAnswer>, Status> {
         let call = request.into_inner();
-        if call.logins.len() > LOGINS_MAX {
+        if call.logins.len() > ASKED_AT_ONCE_MAX {
             return Err(Status::invalid_argument("more than 1000 logins"));
         }
         call.logins.iter().try_for_each(check)?;
@@ -123,7 +121,7 @@ fn check(login: &HeldLogin) -> Result<(), Status> {
 }
 
 fn asked<T>(ids: &[String], parse: impl Fn(&str) -> Result<T, Status>) -> Result<Vec<T>, Status> {
-    if ids.len() > LARGE_ASKED_MAX {
+    if ids.len() > ASKED_AT_ONCE_MAX {
         return Err(Status::invalid_argument("more than 1000 ids"));
     }
     ids.iter().map(|id| parse(id)).collect()

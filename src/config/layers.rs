@@ -33,12 +33,17 @@ pub fn overlay(into: &mut Value, from: Value, known: &Value, source_name: &str, 
 }
 
 fn unknown_key(source_name: &str, key: String, path: &str, known: &Map<String, Value>) -> ConfigError {
-    let asked = key.rsplit('.').next().unwrap_or_default();
-    let nearest = known
-        .keys()
-        .max_by(|a, b| strsim::jaro_winkler(a, asked).total_cmp(&strsim::jaro_winkler(b, asked)))
-        .map(|name| if path.is_empty() { name.clone() } else { format!("{path}.{name}") })
-        .map(|name| format!("; did you mean {name}?"))
-        .unwrap_or_default();
+    let asked = key.rsplit('.').next().unwrap_or_default().to_owned();
+    let full = |name: String| if path.is_empty() { name } else { format!("{path}.{name}") };
+    let nearest = nearest(&asked, known.keys().cloned()).map(full);
+    unknown(source_name, key, nearest)
+}
+
+pub fn nearest(asked: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    names.max_by(|a, b| strsim::jaro_winkler(a, asked).total_cmp(&strsim::jaro_winkler(b, asked)))
+}
+
+pub fn unknown(source_name: &str, key: String, nearest: Option<String>) -> ConfigError {
+    let nearest = nearest.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
     ConfigError::UnknownKey { source_name: source_name.to_owned(), key, nearest }
 }

@@ -3,17 +3,33 @@
 //! In: the schema and `default.yaml`. Out: names, and a text that lists each with its type, default and meaning. Always: the
 //! name follows from the key alone: `IM_`, then the path in capitals with two underscores between its parts.
 
-use super::{defaults, schema};
+use super::{ConfigError, defaults, layers, schema};
 use serde_json::Value;
 use std::fmt::Write as _;
 
 pub const PREFIX: &str = "IM_";
 pub const SEPARATOR: &str = "__";
+/// In the variables by which Kubernetes names its services to every container; one may well be called `im-gateway`.
+const OF_KUBERNETES: [&str; 2] = ["_SERVICE_", "_PORT_"];
 const LINE_CHARS_MAX: usize = 100;
 const INDENT: &str = "    ";
 
 pub fn name(path: &[&str]) -> String {
     format!("{PREFIX}{}", path.join(SEPARATOR).to_ascii_uppercase())
+}
+
+/// An error if `variable`, which holds no separator, begins with a section's name: whoever set it believes it to be obeyed.
+pub fn refuse_lookalike(variable: &str) -> Result<(), ConfigError> {
+    let keys = defaults::keys();
+    let begins_with = |section: &str| variable.strip_prefix(section).is_some_and(|rest| rest.starts_with('_'));
+    let is_ours = keys.iter().any(|key| key.is_section && key.path.len() == 1 && begins_with(&name(&key.path)));
+    // One of them ends behind its `PORT`.
+    let of_kubernetes = OF_KUBERNETES.iter().any(|part| format!("{variable}_").contains(part));
+    if !is_ours || of_kubernetes {
+        return Ok(());
+    }
+    let names = keys.iter().filter(|key| !key.is_section).map(|key| name(&key.path));
+    Err(layers::unknown("the environment", variable.to_owned(), layers::nearest(variable, names)))
 }
 
 /// Every variable, in the order of `default.yaml`.

@@ -17,6 +17,8 @@ use im_storage::ports::GatewayBoot;
 const RETRY_AFTER_MS: u32 = 500;
 const RECONNECT_AFTER_MS: u32 = 1_000;
 
+const _: () = assert!(im_gateway::ASKED_AT_ONCE_MAX <= im_rpc::ASKED_AT_ONCE_MAX, "the logic would refuse to answer");
+
 pub struct Remote(LogicClient);
 
 impl Remote {

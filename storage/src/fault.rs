@@ -1,7 +1,7 @@
 //! Ports with a place to die before and after every call.
 //!
 //! In: a port and the point chosen by `IM_FAULT_POINT`. Out: the same port. Always: at the chosen passing of the chosen
-//! point the process aborts, as a kill would, or that call never returns; everywhere else the call goes through unchanged.
+//! point the process aborts, as a kill would, or that call hangs, or panics; everywhere else the call goes through unchanged.
 //! Nothing is atomic across two calls, and these points are how the tests see to it.
 
 use crate::ports::*;
@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 /// Every call that has a point on both sides.
@@ -74,9 +75,23 @@ pub struct FaultPoints {
     left: AtomicU64,
     /// Passings count while this file exists; `None`: always.
     armed_by: Option<PathBuf>,
-    /// The call hangs instead, as one to a store that never answers. Calls that do not wait cannot.
-    hangs: bool,
+    strike: Strike,
 }
+
+/// What happens at the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Strike {
+    #[default]
+    Abort,
+    /// The call does not return while the arming file exists, as one to a store that does not answer; without such a file,
+    /// never. Calls that do not wait cannot hang.
+    Hang,
+    /// As a bug in whoever makes the call.
+    Panic,
+}
+
+/// Between two looks at the file that keeps a call hanging.
+const HANG_POLL: Duration = Duration::from_millis(2);
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a fault point: want name:n, as entry_log.append.before:3")]
@@ -84,12 +99,18 @@ pub struct UnknownPoint(String);
 
 impl FaultPoints {
     /// Reads `name:n` from the environment variable: the n-th passing of that point, counted from 1. Where the variable
-    /// `IM_FAULT_ARMED` names a file, only passings while the file exists are counted; with `IM_FAULT_HANGS` the call hangs.
+    /// `IM_FAULT_ARMED` names a file, only passings while the file exists are counted; with `IM_FAULT_HANGS` the call hangs,
+    /// with `IM_FAULT_PANICS` it panics.
     pub fn from_env(variable: &str) -> Result<Arc<Self>, UnknownPoint> {
         let Ok(value) = std::env::var(variable) else { return Ok(Arc::default()) };
         let armed_by = std::env::var_os("IM_FAULT_ARMED").map(PathBuf::from);
-        let hangs = std::env::var_os("IM_FAULT_HANGS").is_some();
-        Ok(Arc::new(Self { armed_by, hangs, ..Self::parse(&value)? }))
+        let is_set = |name| std::env::var_os(name).is_some();
+        let strike = match (is_set("IM_FAULT_HANGS"), is_set("IM_FAULT_PANICS")) {
+            (true, _) => Strike::Hang,
+            (_, true) => Strike::Panic,
+            _ => Strike::Abort,
+        };
+        Ok(Arc::new(Self { armed_by, strike, ..Self::parse(&value)? }))
     }
 
     pub fn parse(value: &str) -> Result<Self, UnknownPoint> {
@@ -99,7 +120,7 @@ impl FaultPoints {
         if !names().iter().any(|known| known == name) {
             return Err(unknown());
         }
-        Ok(Self { chosen: Some(name.to_owned()), left: AtomicU64::new(passing), armed_by: None, hangs: false })
+        Ok(Self { chosen: Some(name.to_owned()), left: AtomicU64::new(passing), ..Self::default() })
     }
 
     /// True: the call must hang here.
@@ -111,22 +132,32 @@ impl FaultPoints {
         if !here || !armed() || self.left.fetch_sub(1, Ordering::SeqCst) != 1 {
             return false;
         }
-        if !self.hangs {
-            eprintln!("aborting at fault point {chosen}");
-            std::process::abort();
+        match self.strike {
+            Strike::Abort => {
+                eprintln!("aborting at fault point {chosen}");
+                std::process::abort();
+            }
+            Strike::Hang => true,
+            Strike::Panic => panic!("the fault point {chosen}"),
         }
-        true
     }
 
     async fn around<T>(&self, call: &str, inner: impl Future<Output = T>) -> T {
         if self.pass(call, "before") {
-            std::future::pending::<()>().await;
+            self.hang().await;
         }
         let answer = inner.await;
         if self.pass(call, "after") {
-            std::future::pending::<()>().await;
+            self.hang().await;
         }
         answer
+    }
+
+    async fn hang(&self) {
+        let Some(file) = &self.armed_by else { return std::future::pending().await };
+        while file.exists() {
+            tokio::time::sleep(HANG_POLL).await;
+        }
     }
 }
 

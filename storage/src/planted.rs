@@ -5,7 +5,7 @@
 
 /// The bugs that exist: what each breaks.
 #[cfg(feature = "planted-bugs")]
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "fsync_removed",         // reports durable without syncing
     "crc_skip",              // hands out entries without looking at their checksum
     "no_client_id_key",      // stores a resent client id again
@@ -13,6 +13,7 @@ pub const NAMES: [&str; 8] = [
     "replaced_owner_covers", // takes a cover from an owner whose claim is gone
     "unregister_by_device",  // the end of an old login takes the route of a newer one
     "stale_route_accepted",  // hands out routes of a gateway without a lease
+    "cut_flush_forgotten",   // a flush whose caller gives up forgets the rows it has not written
     "queue_drops_when_full", // takes what does not fit, and forgets it
 ];
 

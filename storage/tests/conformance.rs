@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use async_trait::async_trait;
-use im_proto::{ClientId, LogId, Seq, UserId};
+use im_proto::{ClientId, ConnectionId, DeviceId, LogId, Seq, UserId};
 use im_storage::{
     conformance::{self, Ports, Stores},
     embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenError, OpenOptions},
     fault::CutAppends,
-    ports::{EntryLog, NewEntry, Stop, StoreError},
+    ports::{EntryLog, Gateway, GatewayBoot, Login, NewEntry, Registered, Routes, Stop, StoreError},
 };
 use std::{path::Path, sync::Mutex, time::Duration};
 use tempfile::TempDir;
@@ -70,6 +70,35 @@ async fn the_inbox_keeps_its_promises() {
 #[tokio::test(start_paused = true)]
 async fn the_routes_keep_their_promises() {
     conformance::routes(&EmbeddedRoutes::new(), async |time: Duration| tokio::time::advance(time).await).await;
+}
+
+#[tokio::test]
+async fn a_user_with_too_many_devices_loses_the_route_of_the_oldest_login_and_no_login() {
+    const DEVICES_MAX: u64 = 32;
+    let (routes, ann, boot) = (EmbeddedRoutes::new(), UserId::parse("ann").unwrap(), GatewayBoot(7));
+    routes.renew_lease(&Gateway { boot, endpoint: String::new() }, 60_000).await.unwrap();
+    let mut logins = Vec::new();
+    for number in 0..DEVICES_MAX + 8 {
+        let (device, connection) = (DeviceId::parse(&format!("d{number}")).unwrap(), ConnectionId::new(0, number));
+        let registered = routes.register(&ann, &device, boot, connection, number as i64).await.unwrap();
+        assert_eq!(registered.replaced, None);
+        let Registered { generation, .. } = registered;
+        logins.push(Login { user: ann.clone(), device, generation, gateway: boot, connection });
+    }
+    let known = async || {
+        let mut known = routes.look_up(std::slice::from_ref(&ann)).await.unwrap().remove(0);
+        known.sort_by_key(|login| login.generation);
+        known
+    };
+    assert_eq!(known().await, logins[8..]);
+    // A heartbeat of one without a route neither ends it nor takes the place of a newer one.
+    assert_eq!(routes.confirm(&logins[..1]).await.unwrap(), [true]);
+    assert_eq!(known().await, logins[8..]);
+    // Whoever left makes room first, and then a heartbeat does bring the route back.
+    routes.unregister(&logins[20]).await.unwrap();
+    assert_eq!(routes.confirm(&logins[..1]).await.unwrap(), [true]);
+    assert_eq!(known().await.len() as u64, DEVICES_MAX);
+    assert_eq!(known().await[0], logins[0]);
 }
 
 #[tokio::test]

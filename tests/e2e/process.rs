@@ -1,14 +1,18 @@
 //! How the process starts, refuses to start, and ends: the exit code, the text, and data that nobody touched.
 
 use crate::harness::http::try_get;
+use crate::harness::calls::{direct, message_ids};
 use crate::harness::raw::{Got, Raw, send_to_user, within};
 use crate::harness::server::{Addresses, Folder, Server, Settings, binary};
 use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
-use im_proto::client::{CloseCode, ServerFrame};
+use im_proto::client::{ClientFrame, CloseCode, ServerFrame};
+use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "fault-points")]
+use std::time::Duration;
 
 fn any_port() -> Addresses {
     Addresses::any_port([127, 0, 0, 1].into())
@@ -152,6 +156,68 @@ async fn damaged_data_is_exit_code_5_and_is_not_mended_by_guessing() {
 mod fault_points {
     use super::*;
 
+    const POLL: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
+    async fn a_worker_that_panics_ends_the_process_with_exit_code_1() {
+        let settings =
+            Settings::for_tests().with("IM_FAULT_POINT", "entry_log.append.before:1").with("IM_FAULT_PANICS", "1");
+        let mut server = Server::start_in(Folder::new(), settings);
+        let mut ann = Raw::device(&server, "ann", "phone").await;
+        ann.send(Command::Send(send_to_user("bob", "m1", "x"))).await;
+        assert_eq!(server.wait().code(), Some(1));
+        assert!(server.log().contains("im-server: a worker ended by itself"), "{}", server.log());
+
+        server.set(Settings::for_tests());
+        server.restart();
+        let mut ann = Raw::device(&server, "ann", "phone").await;
+        assert_eq!(ann.message_to_user("bob", "m1").await.seq, 1);
+    }
+
+    #[tokio::test]
+    async fn sigterm_waits_until_what_was_taken_is_stored() {
+        const QUEUED: u64 = 20;
+        let folder = Folder::new();
+        let stalled = folder.path().join("stalled");
+        let settings = Settings::for_tests()
+            .with("IM_LOGIC__PARTITIONS", "1")
+            .with("IM_FAULT_POINT", "entry_log.append.before:1")
+            .with("IM_FAULT_ARMED", &stalled.display().to_string())
+            .with("IM_FAULT_HANGS", "1");
+        let mut server = Server::start_in(folder, settings);
+        let mut ann = Raw::device(&server, "ann", "phone").await;
+        std::fs::write(&stalled, "").unwrap();
+        ann.send(Command::Send(send_to_user("bob", "first", "x"))).await;
+        // Counted before the store is asked, which does not answer.
+        becomes(&server, "im_logic_appends_total", 1.0).await;
+        for number in 0..QUEUED {
+            ann.send(Command::Send(send_to_user("bob", &format!("m{number}"), "x"))).await;
+        }
+        becomes(&server, "im_queue_waiting", QUEUED as f64).await;
+        server.terminate();
+        let finishing = async {
+            while !server.log().contains("finishing what was taken") {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        within("the queue is closed", finishing).await;
+        std::fs::remove_file(&stalled).unwrap();
+        assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+
+        server.restart();
+        let mut bob = Raw::device(&server, "bob", "phone").await;
+        assert_eq!(bob.sync().await.conversations[0].head_seq, 1 + QUEUED);
+    }
+
+    async fn becomes(server: &Server, metric: &str, value: f64) {
+        let reached = async {
+            while server.metric(metric) != Some(value) {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        within(metric, reached).await;
+    }
+
     #[tokio::test]
     async fn a_folder_of_a_newer_format_is_exit_code_4_and_stays_as_it_is() {
         let mut server = Server::start(Settings::for_tests().with("IM_FAULT_STORE_FORMAT", "4000"));
@@ -163,6 +229,56 @@ mod fault_points {
     }
 }
 
+#[tokio::test]
+async fn a_disk_that_is_full_ends_the_process_with_exit_code_1_and_loses_nothing_acked() {
+    const FILE_KIB_MAX: u32 = 4 * 1024;
+    const BODY_BYTES: usize = 8 * 1024;
+    const FIRST_REQUEST: u64 = 1_000;
+    let body = "x".repeat(BODY_BYTES);
+    let folder = Folder::new();
+    let mut full = Server::start_in(folder.clone(), Settings::for_tests().file_kib_max(FILE_KIB_MAX));
+    let mut ann = Raw::device(&full, "ann", "phone").await;
+    let mut acked = Vec::new();
+    // One more than could fit.
+    for number in 0..=FILE_KIB_MAX as usize * 1024 / BODY_BYTES {
+        let send = Command::Send(send_to_user("bob", &format!("m{number}"), &body));
+        let frame =
+            ClientFrame { request_id: FIRST_REQUEST + number as u64, command: Some(send), ..Default::default() };
+        // The server may end between two of them.
+        if ann.try_send_bytes(&frame.encode_length_delimited_to_vec()).await.is_err() {
+            break;
+        }
+        match within("an ack or the end", ack_or_end(&mut ann, frame.request_id)).await {
+            Some(seq) => acked.push((seq, format!("m{number}"))),
+            None => break,
+        }
+    }
+    assert_eq!(full.wait().code(), Some(1), "{}", full.log());
+    assert!(full.log().contains("im-server: the store has failed"), "{}", full.log());
+    assert!(!acked.is_empty());
+
+    let server = Server::start_in(folder, Settings::for_tests());
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let epoch = bob.sync().await.epoch;
+    let entries = bob.pull_all(&direct("ann", "bob"), epoch, 1).await;
+    let stored: Vec<(u64, String)> =
+        entries.iter().map(|entry| entry.seq).zip(message_ids(&entries).into_iter().map(str::to_owned)).collect();
+    assert_eq!(stored[..acked.len()], acked);
+}
+
+/// The seq of the ack; `None` if the server ended instead.
+async fn ack_or_end(raw: &mut Raw, request: u64) -> Option<u64> {
+    loop {
+        match raw.read_unhurried().await {
+            Got::Frame(ServerFrame { request_id, body: Some(Body::SendAck(ack)) }) if request_id == request => {
+                return Some(ack.seq);
+            }
+            Got::End => return None,
+            Got::Frame(_) | Got::Heartbeat => {}
+        }
+    }
+}
+
 #[test]
 fn a_wrong_key_is_exit_code_2_and_names_the_nearest() {
     let folder = Folder::new();
@@ -170,6 +286,37 @@ fn a_wrong_key_is_exit_code_2_and_names_the_nearest() {
     let words = ["IM_GATEWAY__HEARTBEAT_INTERVALL_MS", "gateway.heartbeat_interval_ms"];
     refused(&folder, &settings, any_port(), 2, &words);
     assert!(!folder.data().exists(), "nothing was made");
+}
+
+#[test]
+fn a_variable_with_one_underscore_too_few_is_exit_code_2_and_names_the_right_one() {
+    let folder = Folder::new();
+    let settings = Settings::for_tests().with("IM_LISTEN_TCP", "127.0.0.1:0");
+    refused(&folder, &settings, any_port(), 2, &["IM_LISTEN_TCP", "did you mean IM_LISTEN__TCP?"]);
+}
+
+#[tokio::test]
+async fn without_io_uring_the_driver_is_epoll_and_the_server_says_so() {
+    let settings = Settings::for_tests().with("IM_GATEWAY__DRIVER", "auto").with("MONOIO_FORCE_LEGACY_DRIVER", "1");
+    let server = Server::start_in(Folder::new(), settings);
+    runs_on_epoll(&server).await;
+    let log = server.log();
+    let warned = |line: &str| line.contains("WARN") && line.contains("io_uring is not available here: using epoll");
+    assert!(log.lines().any(warned), "{log}");
+}
+
+#[tokio::test]
+async fn the_driver_can_be_chosen_on_the_command_line_without_a_command() {
+    let settings = Settings::for_tests().with("IM_GATEWAY__DRIVER", "uring").arguments(&["--driver", "epoll"]);
+    runs_on_epoll(&Server::start_in(Folder::new(), settings)).await;
+}
+
+async fn runs_on_epoll(server: &Server) {
+    let log = server.log();
+    assert!(log.lines().any(|line| line.starts_with("  tcp ") && line.ends_with("(2 cores, epoll)")), "{log}");
+    assert_eq!(server.metric("im_gateway_driver{driver=\"epoll\"}"), Some(1.0));
+    let mut ann = Raw::device(server, "ann", "phone").await;
+    ann.message_to_user("bob", "m1").await;
 }
 
 #[test]

@@ -134,13 +134,17 @@ impl SignedIn {
     }
 
     /// One answer for each heartbeat that waits; the first is a hint if the inbox moved past what was given, or if the
-    /// connection is behind in another way. That has no version: a client must not think that it has it already.
+    /// connection is behind in another way. That has no version: a client must not think that it has it already. News is
+    /// hinted also where nothing waits: an older version that came late may have answered the heartbeat that asked for it.
     pub(super) fn answer_heartbeats(&mut self, version: InboxVersion, is_behind: bool, out: &mut Vec<Action>) {
-        for n in 0..std::mem::take(&mut self.heartbeats_waiting) {
+        let waiting = std::mem::take(&mut self.heartbeats_waiting);
+        let is_news = is_behind || version > self.given.version();
+        if is_news {
             let hint = if is_behind { InboxVersion(0) } else { version };
-            let is_hint = n == 0 && (is_behind || version > self.given.version());
-            out.push(Action::Write(if is_hint { sync_hint(hint) } else { Bytes::from_static(HEARTBEAT) }));
+            out.push(Action::Write(sync_hint(hint)));
         }
+        let left = waiting.saturating_sub(u32::from(is_news));
+        out.extend((0..left).map(|_| Action::Write(Bytes::from_static(HEARTBEAT))));
     }
 }
 

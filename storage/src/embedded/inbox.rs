@@ -1,16 +1,18 @@
 //! The inbox on the embedded store: rows in memory, written behind.
 //!
 //! In: moves. Out: versions and rows. Always: many moves of a row cost one write; what waits to be written is bounded,
-//! and the mover that passes the bound writes it; durable with `cover`.
+//! and the mover that passes the bound writes it; what a flush has begun it finishes, whoever stops waiting for it; durable
+//! with `cover`.
 
 use super::{
     claims::Claims,
-    engine::Engine,
+    engine::{Engine, closed},
     inbox_rows::{Row, Stripe},
     tables::{self, Place, meta, open_to_read, second_of_pair, store_error},
     versions::Versions,
     writer::{Sync, Writer},
 };
+use crate::planted::planted;
 use crate::ports::{
     Claim, Covered, Cursor, Inbox, InboxPage, InboxRow, Move, Moved, Projection, ReadCursor, Shard, StoreError,
 };
@@ -39,35 +41,57 @@ pub struct EmbeddedInbox {
     engine: Arc<Engine>,
     writer: Writer,
     versions: Versions,
+    rows: Arc<Rows>,
+    claims: Claims,
+}
+
+/// The rows in memory and their way to the table.
+struct Rows {
+    writer: Writer,
     stripes: [Mutex<Stripe>; STRIPES],
     hasher: RandomState,
     /// Rows that wait in all stripes. Below zero for a moment when a flush takes rows that their mover has yet to count.
     changed: AtomicI64,
     flushing: tokio::sync::Mutex<()>,
-    claims: Claims,
 }
 
 impl EmbeddedInbox {
     pub fn new(engine: Arc<Engine>, writer: Writer, versions_reserved: u64) -> Self {
-        Self {
-            engine,
-            writer,
-            versions: Versions::new(versions_reserved),
+        let rows = Rows {
+            writer: writer.clone(),
             stripes: std::array::from_fn(|_| Mutex::new(Stripe::new())),
             hasher: RandomState::new(),
             changed: AtomicI64::new(0),
             flushing: tokio::sync::Mutex::default(),
+        };
+        Self {
+            engine,
+            writer,
+            versions: Versions::new(versions_reserved),
+            rows: Arc::new(rows),
             claims: Claims::new(meta::COVERED_BY_INBOX),
         }
     }
 
+    /// Writes what waits, visible to a later open only behind a synced commit. A task of its own: a caller that gives up in
+    /// the middle must not take rows with it that no longer count as changed.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        if planted("cut_flush_forgotten") {
+            return self.rows.flush().await;
+        }
+        let rows = self.rows.clone();
+        tokio::spawn(async move { rows.flush().await }).await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+impl Rows {
     fn stripe(&self, user: &UserId) -> MutexGuard<'_, Stripe> {
         let place = self.hasher.hash_one(user) as usize % STRIPES;
         self.stripes[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what waits, visible to a later open only behind a synced commit.
-    pub async fn flush(&self) -> Result<(), StoreError> {
+    /// Must not be dropped half-way.
+    async fn flush(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.flushing.lock().await;
         for stripe in &self.stripes {
             let lock = || stripe.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,13 +125,13 @@ impl Inbox for EmbeddedInbox {
         self.versions.promise(moves.len(), &self.writer).await?;
         let mut changed = 0;
         let bump = |moved: &Move| {
-            let (answer, first) = self.stripe(&moved.user).bump(&self.engine, &self.versions, moved)?;
+            let (answer, first) = self.rows.stripe(&moved.user).bump(&self.engine, &self.versions, moved)?;
             changed += i64::from(first);
             Ok(answer)
         };
         let answers = moves.iter().map(bump).collect();
         // Counted also if a later move failed: the rows do wait.
-        if self.changed.fetch_add(changed, Ordering::Relaxed) + changed > ROWS_CHANGED_MAX {
+        if self.rows.changed.fetch_add(changed, Ordering::Relaxed) + changed > ROWS_CHANGED_MAX {
             self.flush().await?;
         }
         answers
@@ -116,7 +140,7 @@ impl Inbox for EmbeddedInbox {
     async fn since(&self, user: &UserId, after: InboxVersion, limit: usize) -> Result<InboxPage, StoreError> {
         // The snapshot is taken under the lock: a row that is not in memory then is in the table already.
         let (held, version, txn) = {
-            let mut stripe = self.stripe(user);
+            let mut stripe = self.rows.stripe(user);
             let version = stripe.version(&self.engine, user)?;
             (stripe.held_rows(user), version, self.engine.read()?)
         };
@@ -132,12 +156,12 @@ impl Inbox for EmbeddedInbox {
     }
 
     async fn versions(&self, users: &[UserId]) -> Result<Vec<InboxVersion>, StoreError> {
-        users.iter().map(|user| self.stripe(user).version(&self.engine, user)).collect()
+        users.iter().map(|user| self.rows.stripe(user).version(&self.engine, user)).collect()
     }
 
     async fn reads(&self, of: &[(LogId, UserId)]) -> Result<Vec<ReadCursor>, StoreError> {
         let read = |(log, user): &(LogId, UserId)| {
-            let held = self.stripe(user).held_row(user, log);
+            let held = self.rows.stripe(user).held_row(user, log);
             // A row leaves memory only once the table has it, so a later snapshot shows it.
             Ok(held.map_or_else(|| Row::read(&self.engine, user, log), Ok)?.read)
         };

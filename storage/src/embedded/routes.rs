@@ -17,7 +17,8 @@ use tokio::time::Instant;
 /// Devices that left and whose last generation is still known, so that a clock that goes back lets no old login win.
 /// Above it, all that belong to users without a login are forgotten.
 const DEPARTED_MAX: usize = 65_536;
-/// Devices remembered per user, departed ones included; above it, one departed device is forgotten for each new one.
+/// Devices remembered per user. Above it, the departed one with the oldest login is forgotten; without one, the oldest
+/// login: its device gets no pushes and learns by heartbeats what moved.
 const DEVICES_PER_USER_MAX: usize = 32;
 
 #[derive(Default)]
@@ -70,10 +71,28 @@ impl EmbeddedRoutes {
                 true
             }
             None => {
-                devices.push(Device { id: login.device.clone(), generation: login.generation, place });
+                if self.make_room(&mut devices, login.generation) {
+                    devices.push(Device { id: login.device.clone(), generation: login.generation, place });
+                }
                 true
             }
         }
+    }
+
+    /// For one device more. False if there is none: all are logins, and above `generation`.
+    fn make_room(&self, devices: &mut Vec<Device>, generation: Generation) -> bool {
+        if devices.len() < DEVICES_PER_USER_MAX {
+            return true;
+        }
+        let oldest = (0..devices.len()).min_by_key(|at| (devices[*at].place.is_some(), devices[*at].generation));
+        let Some(oldest) = oldest else { return true };
+        let has_left = devices[oldest].place.is_none();
+        if !has_left && devices[oldest].generation > generation {
+            return false;
+        }
+        devices.swap_remove(oldest);
+        self.departed.fetch_sub(usize::from(has_left), Ordering::Relaxed);
+        true
     }
 
     fn forget_departed(&self) {
@@ -110,12 +129,8 @@ impl Routes for EmbeddedRoutes {
             known.place = place;
             return Ok(Registered { generation: known.generation, replaced });
         }
-        if devices.len() >= DEVICES_PER_USER_MAX
-            && let Some(departed) = devices.iter().position(|device| device.place.is_none())
-        {
-            devices.swap_remove(departed);
-            self.departed.fetch_sub(1, Ordering::Relaxed);
-        }
+        // Who signs in now is the newest, whatever the clock says.
+        self.make_room(&mut devices, Generation(u64::MAX));
         let generation = now.max(Generation(1));
         devices.push(Device { id: device.clone(), generation, place });
         Ok(Registered { generation, replaced: None })

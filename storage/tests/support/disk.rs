@@ -8,7 +8,7 @@ use im_storage::embedded::Witness;
 use rand::{RngExt, rngs::SmallRng};
 use std::{
     io::{self, ErrorKind},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
 const SECTOR_BYTES: u64 = 512;
@@ -46,7 +46,17 @@ struct State {
 
 /// Clones share the disk.
 #[derive(Debug, Clone)]
-pub struct Disk(Arc<Mutex<State>>);
+pub struct Disk {
+    state: Arc<Mutex<State>>,
+    stall: Arc<Stall>,
+}
+
+/// While it is on, a sync does not return.
+#[derive(Debug, Default)]
+struct Stall {
+    on: Mutex<bool>,
+    over: Condvar,
+}
 
 impl Disk {
     pub fn new() -> Self {
@@ -58,7 +68,8 @@ impl Disk {
         if witness > 0 {
             memory.note(witness).unwrap();
         }
-        Self(Arc::new(Mutex::new(State { image, events: Vec::new(), record: false, fault: None, witness: memory })))
+        let state = State { image, events: Vec::new(), record: false, fault: None, witness: memory };
+        Self { state: Arc::new(Mutex::new(state)), stall: Arc::default() }
     }
 
     /// Keeps every event from now on.
@@ -69,6 +80,12 @@ impl Disk {
 
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().fault = fault;
+    }
+
+    /// Syncs hang from now on, or those that hang go on.
+    pub fn stall(&self, on: bool) {
+        *self.stall.on.lock().unwrap() = on;
+        self.stall.over.notify_all();
     }
 
     /// Changes bytes behind the engine's back.
@@ -94,7 +111,7 @@ impl Disk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap()
+        self.state.lock().unwrap()
     }
 }
 
@@ -130,6 +147,7 @@ impl redb::StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        drop(self.stall.over.wait_while(self.stall.on.lock().unwrap(), |on| *on).unwrap());
         let mut state = self.state();
         if let Some(Fault::Sync(left)) = &mut state.fault {
             *left = left.saturating_sub(1);

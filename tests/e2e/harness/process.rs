@@ -113,6 +113,10 @@ pub struct Settings {
     environment: BTreeMap<String, String>,
     /// `ulimit -n` of the process.
     descriptors_max: Option<u32>,
+    /// No file of the process grows beyond it: writes fail as on a full disk.
+    file_kib_max: Option<u32>,
+    /// Instead of the role's command.
+    arguments: Option<Vec<String>>,
     /// Runs the process as this user id.
     user_id: Option<u32>,
 }
@@ -149,9 +153,28 @@ impl Settings {
         self
     }
 
+    pub fn file_kib_max(mut self, limit: u32) -> Self {
+        self.file_kib_max = Some(limit);
+        self
+    }
+
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
+        self
+    }
+
     pub fn user_id(mut self, id: u32) -> Self {
         self.user_id = Some(id);
         self
+    }
+
+    /// Shell commands that set the limits of a process.
+    fn limits(&self, role: Role) -> String {
+        let descriptors = self.descriptors_max.filter(|_| role != Role::Logic);
+        let descriptors = descriptors.map(|limit| format!("ulimit -n {limit}; ")).unwrap_or_default();
+        // In blocks of 512 bytes. A write beyond it is an error and no signal.
+        let files = self.file_kib_max.map(|kib| format!("trap '' XFSZ; ulimit -f {}; ", kib * 2)).unwrap_or_default();
+        descriptors + &files
     }
 }
 
@@ -174,12 +197,12 @@ impl Launch {
 
     /// A command line of the program with this configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let limit = self.settings.descriptors_max.filter(|_| self.role != Role::Logic);
-        let mut command = match limit {
-            None => Command::new(binary()),
-            Some(limit) => {
+        let limits = self.settings.limits(self.role);
+        let mut command = match limits.as_str() {
+            "" => Command::new(binary()),
+            limits => {
                 let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\"")).arg(binary());
+                shell.arg("-c").arg(format!("{limits}exec \"$0\" \"$@\"")).arg(binary());
                 shell
             }
         };
@@ -330,7 +353,9 @@ struct Running {
 
 impl Started {
     fn run(launch: Launch, mut addresses: Addresses, log: Log) -> Self {
-        let mut command = launch.command(&[launch.role.command()]);
+        let of_role = vec![launch.role.command().to_owned()];
+        let arguments = launch.settings.arguments.clone().unwrap_or(of_role);
+        let mut command = launch.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
         for (variable, _, address) in launch.role.listeners(&mut addresses) {
             // What a test set itself stands.
             if !launch.settings.environment.contains_key(variable) {
