@@ -31,6 +31,8 @@ pub struct FaultyLog {
     late: Mutex<Vec<NewEntry>>,
     /// Calls of `head`, `range` and `find` that fail before one succeeds.
     pub reads_failing: AtomicU64,
+    /// Answers of `head` that are older than the question by now, given before true ones.
+    pub stale_heads: Mutex<VecDeque<EntryRow>>,
     /// A log that no longer reads as it was written.
     pub damaged: Mutex<Option<LogId>>,
     /// Entries of each append that was asked for.
@@ -44,6 +46,7 @@ impl FaultyLog {
             faults: Mutex::default(),
             late: Mutex::default(),
             reads_failing: AtomicU64::new(0),
+            stale_heads: Mutex::default(),
             damaged: Mutex::default(),
             asked: Mutex::default(),
         }
@@ -121,7 +124,8 @@ impl EntryLog for FaultyLog {
 
     async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
         self.read(log)?;
-        self.inner.head(log).await
+        let stale = self.stale_heads.lock().unwrap().pop_front();
+        if stale.is_some() { Ok(stale) } else { self.inner.head(log).await }
     }
 
     async fn range(&self, log: &LogId, from: Seq, entries: usize, bytes: usize) -> Result<Vec<EntryRow>, StoreError> {
