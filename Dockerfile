@@ -12,13 +12,13 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /source
 COPY . .
-# gcc and make, which librdkafka needs, are in this image. The cache mounts keep crates and objects between builds; what
+# gcc, make and libssl-dev, which librdkafka needs for TLS, are in this image. The cache mounts keep crates and objects between builds; what
 # leaves them must be copied out.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    cargo build --release --locked -p im-server --features distributed && cp target/release/im-server /im-server
+    RUSTFLAGS="--cfg kafka_tls" cargo build --release --locked -p im-server --features distributed && cp target/release/im-server /im-server
 
 FROM debian:bookworm-slim
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 6100 im && mkdir /data && chown im /data
 COPY --from=build /im-server /usr/local/bin/im-server
 # From outside of a container its loopback is out of reach. A file, not the environment, so that yours replaces it.

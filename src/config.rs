@@ -127,7 +127,7 @@ pub struct Gateway {
     pub frame_timeout_ms: u32,
     #[schemars(range(min = 4352, max = 196608))]
     pub frame_bytes_max_before_sign_in: u32,
-    #[schemars(range(min = 4352, max = 196608))]
+    #[schemars(range(min = 45312, max = 196608))]
     pub frame_bytes_max: u32,
     pub body_bytes_max: u32,
     #[schemars(range(min = 1))]

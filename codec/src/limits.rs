@@ -24,7 +24,9 @@ pub const TOKEN_BYTES_MAX: usize = 4096;
 pub const GROUP_NAME_BYTES_MAX: usize = 128;
 /// User ids in one command.
 pub const USER_IDS_MAX: usize = 1_000;
-pub const SYNC_TOKEN_BYTES_MAX: usize = 256;
+/// What the logic's largest token has, rounded up: 22 bytes for each of a user's 2,000 large conversations (a test in `logic`
+/// compares the two).
+pub const SYNC_TOKEN_BYTES_MAX: usize = 44 * 1024;
 /// What a client is told to wait after OVERLOADED and SLOW_CONSUMER.
 pub const BUSY_RECONNECT_MS: u32 = 1_000;
 /// What a client is told to wait after GOING_AWAY and INTERNAL.
@@ -70,7 +72,7 @@ impl Default for SessionLimits {
 /// A configuration that cannot work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLimits {
-    #[error("frame_bytes_max must lie between {SIGN_IN_BYTES_MIN} and {FRAME_BYTES_CAP}")]
+    #[error("frame_bytes_max must lie between {FRAME_BYTES_MIN} and {FRAME_BYTES_CAP}")]
     FrameBytes,
     #[error("frame_bytes_max_before_sign_in must lie between {SIGN_IN_BYTES_MIN} and frame_bytes_max")]
     FrameBytesBeforeSignIn,
@@ -84,12 +86,14 @@ pub enum InvalidLimits {
 
 /// A sign-in with the longest token and ids fits.
 const SIGN_IN_BYTES_MIN: u32 = 4096 + 256;
+/// A sync with the longest token fits.
+pub const FRAME_BYTES_MIN: u32 = SYNC_TOKEN_BYTES_MAX as u32 + 256;
 /// Everything of a send but its body: ids, keys, lengths.
 const SEND_OVERHEAD_BYTES: usize = 512;
 
 impl SessionLimits {
     pub fn check(&self) -> Result<(), InvalidLimits> {
-        if !(SIGN_IN_BYTES_MIN..=FRAME_BYTES_CAP).contains(&self.frame_bytes_max) {
+        if !(FRAME_BYTES_MIN..=FRAME_BYTES_CAP).contains(&self.frame_bytes_max) {
             return Err(InvalidLimits::FrameBytes);
         }
         if !(SIGN_IN_BYTES_MIN..=self.frame_bytes_max).contains(&self.frame_bytes_max_before_sign_in) {
@@ -110,7 +114,7 @@ impl SessionLimits {
 
 const _: () = {
     assert!(TOKEN_BYTES_MAX + 256 <= SIGN_IN_BYTES_MIN as usize);
-    assert!(SIGN_IN_BYTES_MIN < FRAME_BYTES_CAP);
+    assert!(SIGN_IN_BYTES_MIN < FRAME_BYTES_MIN && FRAME_BYTES_MIN < FRAME_BYTES_CAP);
     // The rest is for the entry's own fields around what the client sent.
     assert!(FRAME_BYTES_CAP + 64 * 1024 <= SERVER_FRAME_BYTES_MAX);
     assert!(VERSIONS_TIMEOUT_MS < REQUEST_TIMEOUT_MS);
@@ -135,6 +139,7 @@ mod tests {
             limits.check()
         };
         assert_eq!(check(|l| l.frame_bytes_max = FRAME_BYTES_CAP + 1), Err(InvalidLimits::FrameBytes));
+        assert_eq!(check(|l| l.frame_bytes_max = FRAME_BYTES_MIN - 1), Err(InvalidLimits::FrameBytes));
         assert_eq!(check(|l| l.frame_bytes_max_before_sign_in = 10), Err(InvalidLimits::FrameBytesBeforeSignIn));
         assert_eq!(check(|l| l.body_bytes_max = usize::MAX), Err(InvalidLimits::BodyBytes));
         assert_eq!(check(|l| l.idle_timeout_ms = 30_000), Err(InvalidLimits::IdleTimeout));

@@ -68,7 +68,7 @@ pub(crate) fn admit(shared: &Shared, partition: Partition, records: Vec<Queued>)
             admitted.dead.push(Dead { letter, origin });
             continue;
         };
-        match turn_away(shared, &arrival, now.saturating_duration_since(queued.since), now) {
+        match turn_away(shared, &arrival, &queued, now) {
             Some(refusal) => {
                 let Arrival { origin, sender, .. } = &arrival;
                 let written = Some((*origin, &record.log));
@@ -127,10 +127,15 @@ fn origin_of(record: &Record) -> Option<Origin> {
     upstream.origin.filter(|origin| origin.request_id != 0).map(|origin| Origin::new(&origin, trace))
 }
 
-fn turn_away(shared: &Shared, arrival: &Arrival, waited: Duration, now: Instant) -> Option<Refusal> {
+fn turn_away(shared: &Shared, arrival: &Arrival, queued: &Queued, now: Instant) -> Option<Refusal> {
     // A ghost: its sender was told UNKNOWN long ago and may by now have sent other things instead.
+    let waited = now.saturating_duration_since(queued.since);
     if waited > Duration::from_millis(shared.config.upstream_age_max_ms.into()) {
         return Some(Refusal::TOO_OLD);
+    }
+    // What may have come before was counted then, and may be stored without anybody having been told: it is looked at.
+    if queued.may_repeat {
+        return None;
     }
     shared.send_rate.take(&arrival.sender, now).err().map(Refusal::rate_limited)
 }

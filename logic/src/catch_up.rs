@@ -136,10 +136,7 @@ impl Worker {
         }
         tracing::info!("the inbox is back and is given what it did not get");
         self.inbox_behind = false;
-        self.catch_ups.restart();
-        for partition in std::mem::take(&mut self.owned).into_keys() {
-            self.catch_ups.add(partition, false);
-        }
+        self.catch_up_again();
     }
 }
 

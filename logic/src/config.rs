@@ -20,6 +20,9 @@ pub struct LogicConfig {
     pub upstream_age_max_ms: u32,
     /// How often what was applied is made durable, so that a restart has little to repeat.
     pub cover_interval_ms: u32,
+    /// Moved read cursors that a worker holds for the directory; one more batch, and they are handed over or left to be repeated
+    /// from the log.
+    pub reads_waiting_max: usize,
     /// How often an idle worker looks whether its projections still are what they were.
     pub claim_check_interval_ms: u32,
     /// Writing commands a second per user; beyond the burst they are answered BUSY.
@@ -51,6 +54,7 @@ impl Default for LogicConfig {
             members_cached_max: 2_000_000,
             upstream_age_max_ms: 60_000,
             cover_interval_ms: 1_000,
+            reads_waiting_max: 65_536,
             claim_check_interval_ms: 5_000,
             send_rate_per_user_per_s: 20,
             send_burst_per_user: 60,

@@ -2,7 +2,7 @@
 //!
 //! In: batches of a queue's partitions. Out: each of them decided, stored, handed on, and only then committed. Always: one
 //! batch at a time, so a log's commands keep their order; a store that is away makes the partition wait, nothing is passed
-//! over; the projections of a partition that was gained, or that have lost rows, are caught up beside the commands.
+//! over; projections are covered, and those of a partition that was gained or that have lost rows caught up, beside the commands.
 
 use crate::admit::{Admitted, admit};
 use crate::catch_up::CaughtUp;
@@ -10,17 +10,13 @@ use crate::log_state::Lane;
 use crate::metrics::add;
 use crate::planted::planted;
 use crate::worker::{Stopped, Worker, told_to_stop};
-use im_storage::ports::{Batch, Consumed, Consumer, Covered, Offset, Partition, StoreError};
+use im_storage::ports::{Batch, Consumed, Consumer, Offset, Partition};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 /// Between attempts to read a queue that is away.
 const QUEUE_WAIT: Duration = Duration::from_millis(500);
-/// A projection that hangs must not keep messages waiting.
-const COVER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Whoever was replaced hears from the queue within this time that it lost the partition. If it does not, it is the owner.
-const REPLACED_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Worker {
     /// Runs until the queue is closed and drained, or `stop` says so.
@@ -29,9 +25,7 @@ impl Worker {
             tracing::warn!("stopped while a store was away; what was under way is repeated at the next start");
             return;
         }
-        if let Err(error) = self.cover().await {
-            tracing::warn!(%error, "the projections' last changes are repeated at the next start");
-        }
+        self.cover_last().await;
     }
 
     async fn consume(&mut self, consumer: &mut dyn Consumer, ready: watch::Sender<bool>) -> Result<(), Stopped> {
@@ -42,8 +36,17 @@ impl Worker {
             let consumed = tokio::select! {
                 biased;
                 () = told_to_stop(&mut stop) => return Ok(()),
-                () = sleep_until(cover_at) => {
-                    cover_at = self.cover_and_repair().await;
+                ended = self.covering.next() => {
+                    if !self.covered(ended) {
+                        cover_at = cover_at.min(Instant::now() + self.cover_interval());
+                    }
+                    continue;
+                }
+                () = sleep_until(cover_at), if self.covering.is_idle() => {
+                    self.repair_inbox().await;
+                    self.begin_cover().await;
+                    let again = if self.inbox_behind { self.cover_interval() } else { self.idle_cover_interval() };
+                    cover_at = Instant::now() + again;
                     continue;
                 }
                 caught_up = self.catch_ups.next() => {
@@ -74,6 +77,9 @@ impl Worker {
                 Ok(Some(Consumed::Records(batch))) => {
                     self.process(consumer, batch).await?;
                     cover_at = cover_at.min(Instant::now() + self.cover_interval());
+                    if self.reads.len() >= self.shared.config.reads_waiting_max {
+                        self.make_room_for_reads().await;
+                    }
                 }
                 Ok(None) => return Ok(()),
                 Err(error) => {
@@ -140,67 +146,5 @@ impl Worker {
             add(&self.shared.metrics.projections_repaired, 1);
         }
         self.owned.insert(partition, owned);
-    }
-
-    /// Covers, and has caught up what a projection has lost. Answers when to cover next.
-    async fn cover_and_repair(&mut self) -> Instant {
-        self.repair_inbox().await;
-        if self.inbox_behind {
-            return Instant::now() + self.cover_interval();
-        }
-        match self.cover().await {
-            Ok(lost) => {
-                for partition in lost {
-                    tracing::warn!(
-                        partition = partition.0,
-                        "a projection lost rows or claims; repeating what it lacks"
-                    );
-                    // Of a directory that lost rows no change may be passed over: what is decided next reads the log.
-                    self.forget(partition);
-                    self.catch_ups.add(partition, true);
-                }
-                Instant::now() + self.idle_cover_interval()
-            }
-            Err(error) => {
-                add(&self.shared.metrics.store_errors, 1);
-                tracing::warn!(%error, "projections not made durable; trying again");
-                Instant::now() + self.cover_interval()
-            }
-        }
-    }
-
-    /// Between batches everything stored in our shards is applied, so the end of the log, read now, is covered of those that
-    /// are caught up. Answers the partitions that must be claimed again.
-    async fn cover(&mut self) -> Result<Vec<Partition>, StoreError> {
-        if self.inbox_behind {
-            return Ok(Vec::new());
-        }
-        let end = self.shared.ports.log.end().await?;
-        self.hand_over_reads().await?;
-        let mut lost = Vec::new();
-        for (partition, owned) in &mut self.owned {
-            let Ok(covered) = tokio::time::timeout(COVER_TIMEOUT, self.shared.cover(owned, &end)).await else {
-                self.inbox_behind = true;
-                return Ok(lost);
-            };
-            match covered? {
-                Covered::Noted => owned.replaced_at = None,
-                Covered::Lost if planted("lost_rows_ignored") => {}
-                Covered::Lost => lost.push(*partition),
-                Covered::Replaced => {
-                    let since = *owned.replaced_at.get_or_insert_with(Instant::now);
-                    if since.elapsed() > REPLACED_PATIENCE {
-                        lost.push(*partition);
-                    }
-                }
-            }
-        }
-        Ok(lost)
-    }
-
-    pub(crate) async fn hand_over_reads(&mut self) -> Result<(), StoreError> {
-        self.shared.ports.directory.record_reads(self.reads.waiting()).await?;
-        self.reads.handed_over();
-        Ok(())
     }
 }

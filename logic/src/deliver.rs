@@ -14,7 +14,7 @@ use crate::log_state::Lane;
 use crate::metrics::add;
 use crate::persist::{Outcome, Stored};
 use crate::planted::planted;
-use crate::prefetch::LOADS_AT_ONCE_MAX;
+use crate::prefetch::{LOADS_AT_ONCE_MAX, READS_PATIENCE};
 use crate::traced;
 use crate::worker::{Stopped, Told, Worker};
 use futures_util::{StreamExt as _, stream};
@@ -25,6 +25,7 @@ use outbox::{Outbox, inbox_move};
 use plan::{Audience, Plan, Run, RunKind};
 pub(crate) use plan::{others, own_log_move, read_move, touch};
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// Inbox rows moved, and routes looked up, at once. A batch of large conversations takes several turns, so that neither
 /// memory nor other tasks' waiting grows with members times logs.
@@ -49,9 +50,9 @@ impl Worker {
         let members_of = |lane: usize| lanes[lane].state.stored.members.present.len();
         stored.sort_by_key(|entry| (members_of(entry.lane), entry.lane));
         self.apply(&stored).await?;
-        self.note_reads(lanes, &stored).await?;
+        self.note_reads(lanes, &stored);
         for part in plan::parts(&stored, self.shared.config.large_members_min, MOVES_AT_ONCE_MAX) {
-            self.deliver_part(lanes, part).await?;
+            self.deliver_part(lanes, part).await;
         }
         // Last: the answer to a resend may rest on an entry of this very batch, whose sender may sync at once.
         traced::answered(&told);
@@ -59,16 +60,10 @@ impl Worker {
         Ok(())
     }
 
-    async fn deliver_part(&mut self, lanes: &[Lane], stored: &[Stored]) -> Result<(), Stopped> {
-        let receipts = self.receipt_readers(stored).await?;
+    async fn deliver_part(&mut self, lanes: &[Lane], stored: &[Stored]) {
+        let Some(receipts) = self.receipt_readers(stored).await else { return self.answer_alone(lanes, stored) };
         let plan = plan::plan(lanes, stored, receipts, self.shared.config.large_members_min);
-        let Some(moves) = self.bump(&plan).await else {
-            self.inbox_behind = !planted("missed_moves_forgotten");
-            let answers = stored.iter().filter_map(|entry| entry.answer.clone());
-            self.answer_all(answers.map(|(origin, body)| Told { origin, body }).collect());
-            traced::delivered(stored, lanes);
-            return Ok(());
-        };
+        let Some(moves) = self.bump(&plan).await else { return self.answer_alone(lanes, stored) };
         let gateways = if plan.has_large() { self.gateways().await } else { Vec::new() };
         let mut outbox = Outbox::default();
         for run in &plan.runs {
@@ -83,7 +78,14 @@ impl Worker {
         }
         self.hand_on(outbox);
         traced::delivered(stored, lanes);
-        Ok(())
+    }
+
+    /// The senders hear that their entries are stored. The inboxes lack them until they are repeated from the log.
+    fn answer_alone(&mut self, lanes: &[Lane], stored: &[Stored]) {
+        self.inbox_behind = !planted("missed_moves_forgotten");
+        let answers = stored.iter().filter_map(|entry| entry.answer.clone());
+        self.answer_all(answers.map(|(origin, body)| Told { origin, body }).collect());
+        traced::delivered(stored, lanes);
     }
 
     /// Answers that rest on nothing that this worker still has to do.
@@ -116,7 +118,7 @@ impl Worker {
     }
 
     /// For the directory, with its next cover: own sends, and cursors that were moved.
-    async fn note_reads(&mut self, lanes: &[Lane], stored: &[Stored]) -> Result<(), Stopped> {
+    fn note_reads(&mut self, lanes: &[Lane], stored: &[Stored]) {
         for entry in stored {
             let (log, read) = match &entry.read_moved {
                 Some((conversation, cursor)) => (conversation.clone(), *cursor),
@@ -127,44 +129,31 @@ impl Worker {
             };
             self.reads.add(log, entry.sender.clone(), read);
         }
-        if self.reads.is_full() {
-            let mut patience = self.patience("remember read cursors");
-            while let Err(error) = self.hand_over_reads().await {
-                patience.wait(&error).await?;
-            }
-        }
-        Ok(())
     }
 
-    /// For each moved read cursor of the batch: the other members, if they are few enough to be told.
-    async fn receipt_readers(&self, stored: &[Stored]) -> Result<Vec<Vec<UserId>>, Stopped> {
+    /// For each moved read cursor of the batch: the other members, if they are few enough to be told. `None`: the directory is
+    /// away, and a receipt is worth no message's waiting.
+    async fn receipt_readers(&self, stored: &[Stored]) -> Option<Vec<Vec<UserId>>> {
         let mut readers = vec![Vec::new(); stored.len()];
-        let mut patience = self.patience("look up who gets a receipt");
-        let mut missing: Vec<usize> = (0..stored.len()).filter(|at| stored[*at].read_moved.is_some()).collect();
-        while !missing.is_empty() {
-            let looks = missing.drain(..).filter_map(|at| {
-                let entry = &stored[at];
-                let (conversation, _) = entry.read_moved.clone()?;
-                let (shared, reader) = (self.shared.clone(), entry.sender.clone());
-                Some(async move { (at, plan::others(&shared, &conversation, &reader).await) })
-            });
-            let mut found = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOADS_AT_ONCE_MAX);
-            let mut away = None;
-            while let Some((at, outcome)) = found.next().await {
-                match outcome {
-                    Ok(others) => readers[at] = others,
-                    Err(StoreError::Damaged(what)) => tracing::error!(what, "no receipts: damaged data"),
-                    Err(error) => {
-                        missing.push(at);
-                        away = Some(error);
-                    }
+        let looks = stored.iter().enumerate().filter_map(|(at, entry)| {
+            let (conversation, _) = entry.read_moved.clone()?;
+            let (shared, reader) = (self.shared.clone(), entry.sender.clone());
+            Some(async move { (at, plan::others(&shared, &conversation, &reader).await) })
+        });
+        let mut found = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOADS_AT_ONCE_MAX);
+        let deadline = Instant::now() + READS_PATIENCE;
+        while let Some((at, outcome)) = timeout_at(deadline, found.next()).await.ok()? {
+            match outcome {
+                Ok(others) => readers[at] = others,
+                Err(StoreError::Damaged(what)) => tracing::error!(what, "no receipts: damaged data"),
+                Err(error) => {
+                    add(&self.shared.metrics.store_errors, 1);
+                    tracing::warn!(%error, "who gets a receipt cannot be looked up");
+                    return None;
                 }
             }
-            if let Some(error) = away {
-                patience.wait(&error).await?;
-            }
         }
-        Ok(readers)
+        Some(readers)
     }
 
     /// `None`: the inbox is away. What is stored is acked all the same; nobody is pushed to, since the routes lie where the

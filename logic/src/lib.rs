@@ -21,6 +21,7 @@ mod catch_up;
 mod clock;
 mod config;
 mod consume;
+mod cover;
 mod decide;
 mod deliver;
 mod entry;

@@ -2,14 +2,11 @@
 //!
 //! In: cursors as they move. Out: one mark for each reader and conversation. Always: only the furthest is kept, so a busy
 //! sender costs one row for each cover and not one for each message; what is not handed over yet is found again behind the
-//! directory's last cover.
+//! directory's last cover. Who adds looks at the bound (`reads_waiting_max`) between batches.
 
 use im_proto::{LogId, UserId};
 use im_storage::ports::{ReadCursor, ReadMark};
 use std::collections::HashMap;
-
-/// Marks that wait; beyond it they are handed over before the next cover.
-const MARKS_MAX: usize = 16_384;
 
 #[derive(Default)]
 pub(crate) struct ReadMarks {
@@ -24,22 +21,14 @@ impl ReadMarks {
         }
     }
 
-    pub fn is_full(&self) -> bool {
-        self.marks.len() >= MARKS_MAX
+    pub fn len(&self) -> usize {
+        self.marks.len()
     }
 
-    /// All that wait. They stay until [`handed_over`](Self::handed_over).
-    pub fn waiting(&self) -> Vec<ReadMark> {
-        let mark = |((log, user), read): (&(LogId, UserId), &ReadCursor)| ReadMark {
-            log: log.clone(),
-            user: user.clone(),
-            read: *read,
-        };
-        self.marks.iter().map(mark).collect()
-    }
-
-    pub fn handed_over(&mut self) {
-        self.marks = HashMap::new();
+    /// All that wait; from now on they are the caller's.
+    pub fn take(&mut self) -> Vec<ReadMark> {
+        let marks = std::mem::take(&mut self.marks).into_iter();
+        marks.map(|((log, user), read)| ReadMark { log, user, read }).collect()
     }
 }
 
@@ -57,8 +46,7 @@ mod tests {
         for seq in [2, 5, 3] {
             marks.add(log.clone(), user.clone(), read(seq));
         }
-        assert_eq!(marks.waiting(), [ReadMark { log, user, read: read(5) }]);
-        marks.handed_over();
-        assert_eq!(marks.waiting(), []);
+        assert_eq!(marks.take(), [ReadMark { log, user, read: read(5) }]);
+        assert_eq!(marks.take(), []);
     }
 }

@@ -7,6 +7,7 @@ use crate::admit::Origin;
 use crate::catch_up::CatchUps;
 use crate::config::LogicConfig;
 use crate::log_cache::LogCache;
+use crate::cover::Covering;
 use crate::memory::CommandMemory;
 use crate::metrics::{LogicMetrics, add};
 use crate::rate::SendRate;
@@ -60,6 +61,7 @@ pub(crate) struct Refused<'a> {
 pub(crate) const REFUSED_LINES_PER_S_MAX: u32 = 100;
 
 /// A partition, and the right to say how far the projections show it.
+#[derive(Clone)]
 pub(crate) struct Owned {
     pub shards: Vec<Shard>,
     pub directory: Claim,
@@ -68,6 +70,13 @@ pub(crate) struct Owned {
     pub covered: Option<Cursor>,
     /// Another worker claimed it, and the queue has not said that we lost it: since then we cover nothing.
     pub replaced_at: Option<Instant>,
+}
+
+impl Owned {
+    /// Neither was claimed anew since `before`.
+    pub fn is_claimed_as(&self, before: &Self) -> bool {
+        (self.directory.fence, self.inbox.fence) == (before.directory.fence, before.inbox.fence)
+    }
 }
 
 impl Shared {
@@ -122,6 +131,9 @@ pub(crate) struct Worker {
     /// Those gained, not lost again, and caught up.
     pub owned: BTreeMap<Partition, Owned>,
     pub reads: ReadMarks,
+    pub covering: Covering,
+    /// Until then moved read cursors are refused unseen: a store that knows about them did not answer.
+    pub reads_refused_until: Option<Instant>,
     /// The inbox was away and did not get some moves: until they were repeated from the log, nothing is covered.
     pub inbox_behind: bool,
     /// Partitions that are not covered yet: their projections may lack what is in the log.
@@ -140,6 +152,8 @@ impl Worker {
             memory: CommandMemory::new(shared.config.commands_remembered_max),
             owned: BTreeMap::new(),
             reads: ReadMarks::default(),
+            covering: Covering::default(),
+            reads_refused_until: None,
             inbox_behind: false,
             catch_ups: CatchUps::new(shared.clone(), stop.clone()),
             counted: [0; 2],
@@ -154,6 +168,14 @@ impl Worker {
         self.logs.forget(|log| Partition::of(Shard::of(log), partitions) == partition);
         self.owned.remove(&partition);
         self.catch_ups.forget(partition);
+    }
+
+    /// Everything owned is claimed and repeated from its last cover on; what runs begins anew: it may have missed something.
+    pub fn catch_up_again(&mut self) {
+        self.catch_ups.restart();
+        for partition in std::mem::take(&mut self.owned).into_keys() {
+            self.catch_ups.add(partition, false);
+        }
     }
 
     /// Whoever looks from outside sees which partitions a sync can rely on.

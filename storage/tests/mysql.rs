@@ -22,6 +22,7 @@ use im_storage::ports::{
     Covered, Created, Cursor, Device, Directory, MembershipChange, Projection as _, ReadCursor, ReadMark, Shard,
     StoreError,
 };
+use sqlx::{Connection as _, MySqlConnection, Row as _};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -264,6 +265,31 @@ async fn migrations_go_up_and_down_and_up_and_say_so() {
     }
     let tables = format!("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{}'", database.name);
     assert_eq!(database.number(&tables).await, 1, "the list of migrations alone");
+    database.remove().await;
+}
+
+/// As `furthest_read` asks: of ten thousand readers one row is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_furthest_cursor_is_read_by_a_key() {
+    let database = Database::new().await;
+    let directory = database.open().await;
+    let [many, few] = ["many", "few"].map(log);
+    let mark = |of: &LogId, n| ReadMark { log: of.clone(), user: user(n), read: read(n as u64 + 1) };
+    let begun = Instant::now();
+    directory.record_reads((0..10_000).map(|n| mark(&many, n)).collect()).await.unwrap();
+    let recorded = begun.elapsed();
+    directory.record_reads((0..3).map(|n| mark(&few, n)).collect()).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(directory.furthest_read(&many).await.unwrap(), Some(mark(&many, 9_999)));
+    }
+    println!("10,000 read cursors: {recorded:?}; the furthest of them: {:?}", begun.elapsed() / 100);
+    let mut connection = MySqlConnection::connect(&database.options.url).await.unwrap();
+    let asked = "EXPLAIN SELECT user, seq, ordinal FROM read_marks WHERE log = 'many' ORDER BY seq DESC LIMIT 1";
+    let plan = sqlx::query(asked).fetch_one(&mut connection).await.unwrap();
+    let (key, extra): (Option<String>, Option<String>) = (plan.get("key"), plan.get("Extra"));
+    assert_eq!(key.as_deref(), Some("furthest"));
+    assert!(!extra.unwrap_or_default().contains("filesort"));
     database.remove().await;
 }
 

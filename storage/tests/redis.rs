@@ -95,6 +95,37 @@ async fn the_routes_keep_their_promises() {
     remove(&address(), &prefix).await;
 }
 
+/// A worker's link hangs with the sign-in in it; the gateway asked another worker, and the device has signed in elsewhere since.
+#[tokio::test]
+async fn a_sign_in_that_arrives_late_replaces_nobody() {
+    let server = OwnServer::start();
+    server.command::<String>("CONFIG SET slowlog-log-slower-than 0").await;
+    let routes = fresh(&server.url()).await.routes();
+    let gateway = Gateway { boot: GatewayBoot(1), endpoint: String::new() };
+    routes.renew_lease(&gateway, 60_000).await.unwrap();
+    let device = DeviceId::parse("phone").unwrap();
+    let register = async |connection: u64, now_ms| {
+        let connection = ConnectionId::new(0, connection);
+        let generation = routes.register(&user(0), &device, gateway.boot, connection, now_ms).await.unwrap().generation;
+        Login { user: user(0), device: device.clone(), generation, gateway: gateway.boot, connection }
+    };
+    for first_is_known in [false, true] {
+        let old = register(1 + u64::from(first_is_known) * 2, 2_000).await;
+        let called: Vec<(i64, i64, i64, Vec<String>, String, String)> = server.command("SLOWLOG GET 10").await;
+        let place = format!("{:x} {:x}", gateway.boot.0, old.connection.0);
+        let is_it = |words: &Vec<String>| words[0] == "EVALSHA" && words.contains(&place);
+        let words = called.into_iter().map(|call| call.3).find(is_it).expect("the sign-in was seen on its way");
+        let new = register(2 + u64::from(first_is_known) * 2, 1_000).await;
+        let mut late = redis::cmd(&words[0]);
+        late.arg(&words[1..]);
+        let client = redis::Client::open(server.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        late.query_async::<redis::Value>(&mut connection).await.unwrap();
+        assert_eq!(routes.look_up(&[user(0)]).await.unwrap(), [[new.clone()]]);
+        assert_eq!(routes.confirm(&[new, old]).await.unwrap(), [true, false]);
+    }
+}
+
 fn user(number: usize) -> UserId {
     UserId::parse(&format!("user-{number}")).unwrap()
 }

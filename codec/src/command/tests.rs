@@ -1,6 +1,7 @@
 //! Every command: the log it goes to, and what is refused before the logic is asked.
 
 use super::*;
+use crate::limits::SYNC_TOKEN_BYTES_MAX;
 use im_proto::client::{ErrorCode, send::To};
 
 fn alice() -> UserId {
@@ -130,7 +131,9 @@ fn reads_go_to_the_logic() {
     let others = LogId::user(&UserId::parse("bob").unwrap()).as_str().to_owned();
     check(Command::Pull(client::Pull { conversation_id: others, ..pull }), Err(ErrorCode::NotAllowed));
     check(Command::Sync(client::Sync { token: vec![].into(), limit: 0 }), Ok(Route::Read));
-    check(Command::Sync(client::Sync { token: vec![0; 300].into(), limit: 0 }), Err(ErrorCode::TooLarge));
+    let sync = |token_bytes| Command::Sync(client::Sync { token: vec![0; token_bytes].into(), limit: 0 });
+    check(sync(SYNC_TOKEN_BYTES_MAX), Ok(Route::Read));
+    check(sync(SYNC_TOKEN_BYTES_MAX + 1), Err(ErrorCode::TooLarge));
     let list =
         client::ListMembers { conversation_id: a_group().as_str().into(), after_user_id: String::new(), limit: 0 };
     check(Command::ListMembers(list), Ok(Route::Read));

@@ -259,6 +259,10 @@ impl Worker {
         // may have been told. With entries on the tip, their append will stop and bring us here again.
         if row.seq > lane.state.stored.head && !lane.has_unconfirmed() {
             self.catch_lane_up(lane, work.lane, outcome).await?;
+        } else if row.seq == lane.state.stored.head {
+            // It may have been stored behind our catching up: no later entry told anybody of it, and no memory of ours says that
+            // it was handed on.
+            self.hand_on_again(lane, work.lane, &row, outcome)?;
         }
         Ok(true)
     }

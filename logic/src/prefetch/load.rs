@@ -6,10 +6,9 @@
 //! comes behind a later one, and the next change of this log may be decided at once.
 
 use super::lost_end;
-use crate::entry;
+use crate::entry::{self, ReadEntry};
 use crate::log_state::Position;
 use crate::membership::{Members, change_of};
-use crate::metrics::add;
 use crate::planted::planted;
 use crate::worker::{Ports, Shared};
 use futures_util::future::try_join;
@@ -23,15 +22,10 @@ pub(crate) const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) async fn load(shared: &Shared, log: &LogId) -> Result<Position, StoreError> {
     let ports = &shared.ports;
-    let head = loop {
-        let (row, furthest) = try_join(ports.log.head(log), furthest_read(ports, log)).await?;
-        let head = row.map(|row| entry::read(log, &row)).transpose()?;
-        let Some(furthest) = furthest else { break head };
-        let lost = lost_end::fill(ports, log, head.as_ref(), &furthest).await?;
-        if lost == 0 {
-            break head;
-        }
-        add(&shared.metrics.lost_entries, lost as usize);
+    let (head, furthest) = try_join(read_head(ports, log), furthest_read(ports, log)).await?;
+    let head = match furthest {
+        Some(furthest) => lost_end::mend(shared, log, head, &furthest).await?,
+        None => head,
     };
     let Some(head) = head else {
         return Ok(Position::default());
@@ -48,6 +42,10 @@ pub(super) async fn load(shared: &Shared, log: &LogId) -> Result<Position, Store
         members: Arc::new(members),
         decided: head.record,
     })
+}
+
+pub(super) async fn read_head(ports: &Ports, log: &LogId) -> Result<Option<ReadEntry>, StoreError> {
+    ports.log.head(log).await?.map(|row| entry::read(log, &row)).transpose()
 }
 
 /// A user's own log has no readers but its user, who is told what is in it.

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 
 /// Large conversations of a user. Of one who is in more, the others are neither pushed nor hinted, and a sync does not list
-/// them.
+/// them. A sync token holds the head of each, and gateways bound its bytes.
 const LARGE_PER_USER_MAX: usize = 2_000;
 /// Rows of the directory in one call.
 const PAGE_ROWS_MAX: usize = 2_000;
@@ -190,4 +190,25 @@ impl Requests {
 fn short(log: &LogId) -> u64 {
     let hash = Sha256::digest(log.as_str().as_bytes());
     hash.iter().take(8).fold(0, |short, byte| short << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use im_codec::limits::{FRAME_BYTES_MIN, SYNC_TOKEN_BYTES_MAX};
+    use im_proto::client::{ClientFrame, Sync, client_frame::Command};
+    use im_proto::internal::SyncToken;
+    use prost::Message as _;
+
+    #[test]
+    fn gateways_take_the_longest_token_that_a_sync_makes() {
+        let head = TokenHead { log: u64::MAX, seq: u64::MAX };
+        let (epoch, inbox_version, user_log_seq) = (u64::MAX, u64::MAX, u64::MAX);
+        let token = SyncToken { epoch, inbox_version, user_log_seq, large: vec![head; LARGE_PER_USER_MAX] };
+        let token = token.encode_to_vec();
+        assert!(token.len() <= SYNC_TOKEN_BYTES_MAX, "{} bytes", token.len());
+        let command = Some(Command::Sync(Sync { token: token.into(), limit: u32::MAX }));
+        let frame = ClientFrame { request_id: u64::MAX, command, trace_id: vec![0; 16].into() };
+        assert!(frame.encoded_len() <= FRAME_BYTES_MIN as usize, "whatever an operator sets");
+    }
 }

@@ -111,17 +111,9 @@ impl Requests {
         if let Some(replaced) = &registered.replaced {
             self.kick(replaced, Reason::Replaced);
         }
-        let generation = registered.generation;
-        match self.position(user).await {
-            Ok((inbox_version, large)) => Ok(Registration { generation, inbox_version, large }),
-            Err(error) => {
-                // The sign-in fails, so its route must not stand. If this fails too, the route dies with its lease.
-                let (user, device) = (user.clone(), device.clone());
-                let login = Login { user, device, generation, gateway, connection };
-                let _ = ports.routes.unregister(&login).await;
-                Err(error)
-            }
-        }
+        // If this fails the route stays: another worker may have been asked too, and have let the same login in.
+        let (inbox_version, large) = self.position(user).await?;
+        Ok(Registration { generation: registered.generation, inbox_version, large })
     }
 
     /// Where the user's conversations are. Who joins a large one behind the second read had its inbox moved behind the first,

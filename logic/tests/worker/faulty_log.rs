@@ -31,6 +31,8 @@ pub struct FaultyLog {
     late: Mutex<Vec<NewEntry>>,
     /// Calls of `head`, `range` and `find` that fail before one succeeds.
     pub reads_failing: AtomicU64,
+    /// Answers of `head` that are older than the question by now, given before true ones.
+    pub stale_heads: Mutex<VecDeque<EntryRow>>,
     /// A log that no longer reads as it was written.
     pub damaged: Mutex<Option<LogId>>,
     /// Calls of `find`.
@@ -46,6 +48,7 @@ impl FaultyLog {
             faults: Mutex::default(),
             late: Mutex::default(),
             reads_failing: AtomicU64::new(0),
+            stale_heads: Mutex::default(),
             damaged: Mutex::default(),
             look_ups: AtomicU64::new(0),
             asked: Mutex::default(),
@@ -124,7 +127,8 @@ impl EntryLog for FaultyLog {
 
     async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
         self.read(log)?;
-        self.inner.head(log).await
+        let stale = self.stale_heads.lock().unwrap().pop_front();
+        if stale.is_some() { Ok(stale) } else { self.inner.head(log).await }
     }
 
     async fn range(&self, log: &LogId, from: Seq, entries: usize, bytes: usize) -> Result<Vec<EntryRow>, StoreError> {

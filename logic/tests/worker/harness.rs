@@ -7,6 +7,7 @@ pub use crate::commands::*;
 pub use crate::dead_letters::Letters;
 pub use crate::faulty_log::{Fault, FaultyLog};
 pub use crate::flushed_inbox::FlushedInbox;
+pub use crate::silent_directory::SilentDirectory;
 use bytes::Bytes;
 use im_logic::token::{Key, KeyRing, NewToken, issue};
 use im_logic::{Logic, LogicConfig, LogicMetrics, Ports, Requests, WorkerHandle};
@@ -98,6 +99,7 @@ pub struct World {
     _store: EmbeddedStore,
     pub log: Arc<FaultyLog>,
     pub inbox: Arc<FlushedInbox>,
+    pub directory: Arc<SilentDirectory>,
     pub ports: Ports,
     pub logic: Logic,
     pub metrics: Arc<LogicMetrics>,
@@ -160,12 +162,13 @@ impl World {
         let gateway = Gateway { boot: GATEWAY, endpoint: String::new() };
         routes.renew_lease(&gateway, 3_600_000).await.unwrap();
         let inbox = FlushedInbox::over(store.inbox());
+        let directory = SilentDirectory::over(store.directory());
         let (queue, mut consumers) = EmbeddedQueue::new(1, 100_000);
         let letters = Letters::over(queue.clone());
         let ports = Ports {
             queue: letters.clone(),
             log: log.clone(),
-            directory: store.directory(),
+            directory: directory.clone(),
             inbox: inbox.clone(),
             routes: routes.clone(),
             delivery: heard.clone(),
@@ -179,6 +182,7 @@ impl World {
             _store: store,
             log,
             inbox,
+            directory,
             ports,
             metrics: logic.metrics(),
             requests: logic.requests(keys),

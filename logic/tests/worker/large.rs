@@ -2,8 +2,10 @@
 
 use crate::harness::*;
 use bytes::Bytes;
+use im_codec::SessionLimits;
+use im_codec::command::{Route, route};
 use im_logic::{LargeHead, LogicConfig};
-use im_proto::client::{self, entry::Content};
+use im_proto::client::{self, client_frame::Command, entry::Content};
 use im_proto::{ClientId, LogId, Seq, internal};
 use im_storage::ports::NewEntry;
 use prost::Message as _;
@@ -110,6 +112,26 @@ async fn a_restart_moves_no_row_of_a_member_who_merely_received() {
     assert_eq!((synced.conversations.len(), synced.conversations[0].head_seq), (1, 4));
     let again = world.sync(&c, &synced.token, 0).await.unwrap();
     assert!(again.complete && again.conversations.is_empty());
+}
+
+/// A token of more than 18 large conversations was refused by gateways once.
+#[tokio::test]
+async fn a_user_in_many_large_conversations_syncs_on_with_the_token_it_was_given() {
+    const GROUPS: usize = 40;
+    let world = World::with(config()).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    for n in 0..GROUPS {
+        acked(&world.ask(&a, create(&format!("g{n}"), &["b", "c"])).await);
+    }
+    let synced = world.sync(&b, &Bytes::new(), 0).await.unwrap();
+    assert_eq!((synced.conversations.len(), synced.complete), (GROUPS, true));
+    let moved = LogId::group(&a.user, &ClientId::parse("g7").unwrap());
+    acked(&world.ask(&a, to_log(&moved, "m")).await);
+    let command = Command::Sync(client::Sync { token: synced.token.clone(), limit: 0 });
+    assert_eq!(route(&b.user, &command, &SessionLimits::default()), Some(Ok(Route::Read)));
+    let again = world.sync(&b, &synced.token, 0).await.unwrap();
+    let moves: Vec<_> = again.conversations.iter().map(|of| (of.conversation_id.as_str(), of.head_seq)).collect();
+    assert_eq!(moves, [(moved.as_str(), 2)]);
 }
 
 #[tokio::test]

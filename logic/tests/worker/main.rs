@@ -4,6 +4,7 @@
 
 mod catching_up;
 mod commands;
+mod covering;
 mod dead_letters;
 mod faulty_log;
 mod flushed_inbox;
@@ -15,6 +16,7 @@ mod reading;
 mod repeated;
 mod sending;
 mod signing_in;
+mod silent_directory;
 mod syncing;
 mod taken;
 mod weather;

@@ -1,9 +1,9 @@
 //! A queue that repeats what was decided: offsets were lost, or a worker died before it committed.
 
 use crate::harness::*;
-use im_proto::LogId;
 use im_proto::client::{ErrorClass, client_frame::Command, server_frame::Body};
-use im_storage::ports::{Batch, Consumed, Consumer, Offset, Partition, Queued, StoreError};
+use im_proto::{LogId, Seq};
+use im_storage::ports::{Batch, Consumed, Consumer, NewEntry, Offset, Partition, Queued, StoreError};
 use std::time::Instant;
 
 const PARTITION: Partition = Partition(0);
@@ -106,4 +106,47 @@ async fn a_new_command_below_the_offsets_of_old_ones_is_stored() {
     world.answer(&a, 5).await;
     assert_eq!(world.texts(&LogId::direct(&user("a"), &user("b"))).await, ["1", "2", "0", "4"]);
     assert_eq!(world.texts(&LogId::direct(&user("a"), &user("c"))).await, ["3"]);
+}
+
+/// Its writer was replaced, and died before it told anybody; it landed behind the new owner's catching up.
+#[tokio::test]
+async fn a_stored_entry_that_nobody_was_told_of_is_handed_on_when_it_is_found() {
+    let log = LogId::direct(&user("a"), &user("b"));
+    let other = World::new().await;
+    let a = other.phone("a", "1").await;
+    for id in ["1", "2"] {
+        acked(&other.ask(&a, to_user("b", id)).await);
+    }
+    let row = other.log.inner.range(&log, Seq(2), 1, 0).await.unwrap().remove(0);
+
+    let world = World::with(im_logic::LogicConfig { logs_cached_max: 1, ..generous() }).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    acked(&world.ask(&a, to_user("b", "1")).await);
+    acked(&world.ask(&a, to_user("c", "of another log")).await);
+    let late = NewEntry {
+        log: log.clone(),
+        seq: Seq(2),
+        sender: a.user.clone(),
+        client_id: im_proto::ClientId::parse("2").unwrap(),
+        stored: row.stored,
+    };
+    assert!(world.log.inner.append(vec![late]).await.stop.is_none());
+    assert_eq!(acked(&world.ask(&a, to_user("b", "2")).await), 2);
+    let of = |seq| (log.as_str().to_owned(), seq);
+    assert_eq!(entries_of(&world.pushes(&b, 2).await), [of(1), of(2)]);
+    let row = &world.ports.inbox.since(&b.user, Default::default(), 10).await.unwrap().rows[0];
+    assert_eq!(row.head, Seq(2));
+}
+
+/// They were counted when they came first, and may be stored without anybody having been told.
+#[tokio::test]
+async fn what_the_queue_repeats_is_not_too_fast() {
+    let config = im_logic::LogicConfig { send_rate_per_user_per_s: 1, send_burst_per_user: 2, ..generous() };
+    let mut world = World::idle(config).await;
+    let a = world.phone("a", "1").await;
+    let commands: Vec<_> = (1..=9).map(|id| (id, &a, to_user("b", &id.to_string()))).collect();
+    world.start_on(Box::new(Given(vec![batch(0, true, &commands), Consumed::Gained(PARTITION)]))).await;
+    for id in 1..=9 {
+        assert_eq!(acked(&world.answer(&a, id).await.body), id);
+    }
 }

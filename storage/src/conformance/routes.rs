@@ -38,6 +38,7 @@ pub async fn routes(routes: &dyn Routes, advance: impl AsyncFn(Duration)) {
 pub async fn routes_with_leases(routes: &dyn Routes, lease: Duration, advance: impl AsyncFn(Duration)) {
     renew(routes, GATEWAY, lease).await;
     a_later_login_replaces_an_earlier_one(routes).await;
+    a_repeated_sign_in_of_one_connection_is_the_same_login(routes).await;
     an_old_login_takes_nothing_from_a_newer_one(routes).await;
     devices_and_users_are_answered_in_the_order_asked(routes).await;
     a_heartbeat_repairs_what_the_table_lost(routes).await;
@@ -98,6 +99,22 @@ async fn a_later_login_replaces_an_earlier_one(routes: &dyn Routes) {
     assert_eq!(look_up(routes, "ann").await, [login("ann", 2, second.generation)]);
     let third = register(routes, "ann", 3, NOW_MS + 1_000).await;
     assert_eq!(third.generation.0, ((NOW_MS + 1_000) as u64) << 16, "time goes before counting");
+}
+
+/// A gateway that gets no answer in time asks again, and another worker may do it a second time, and late.
+async fn a_repeated_sign_in_of_one_connection_is_the_same_login(routes: &dyn Routes) {
+    let first = register(routes, "ida", 1, NOW_MS).await;
+    let again = register(routes, "ida", 1, NOW_MS + 60_000).await;
+    assert_eq!((again.generation, again.replaced), (first.generation, None));
+    let standing = login("ida", 1, first.generation);
+    assert_eq!(ok(routes.confirm(std::slice::from_ref(&standing)).await), [true], "it was replaced by itself");
+    assert_eq!(look_up(routes, "ida").await, std::slice::from_ref(&standing));
+    // Another gateway counts its connections for itself.
+    let elsewhere = GatewayBoot(GATEWAY.0 + 100);
+    let connection = standing.connection;
+    let other = ok(routes.register(&user("ida"), &device("phone"), elsewhere, connection, NOW_MS).await);
+    assert_eq!(other.replaced, Some(standing));
+    assert!(other.generation > first.generation);
 }
 
 async fn an_old_login_takes_nothing_from_a_newer_one(routes: &dyn Routes) {

@@ -121,6 +121,9 @@ impl Routes for EmbeddedRoutes {
         let place = Some((gateway, connection));
         let mut devices = self.users.entry(user.clone()).or_default();
         if let Some(known) = devices.iter_mut().find(|known| known.id == *device) {
+            if known.place == place && !planted("repeat_replaces") {
+                return Ok(Registered { generation: known.generation, replaced: None });
+            }
             let replaced = known.login(user);
             if replaced.is_none() {
                 self.departed.fetch_sub(1, Ordering::Relaxed);

@@ -9,8 +9,11 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Records of one partition that wait for the worker. At the bound the partition is paused, at half of it resumed.
+/// Records of one partition that wait for the worker, and their bytes. At either bound the partition is paused, at half of
+/// both resumed.
 pub const WAITING_MAX: usize = 4_096;
+/// Frames may have 192 KiB, and a store that is away keeps them all waiting.
+pub const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 #[derive(Default)]
 pub struct Inbound {
@@ -26,6 +29,8 @@ pub struct Inbound {
 #[derive(Default)]
 struct Waiting {
     records: VecDeque<Queued>,
+    /// Of their commands.
+    bytes: usize,
     /// The last offset of the batch under way.
     under_way: Option<Offset>,
     /// Behind everything that was handed on, if Kafka has not been told yet.
@@ -73,8 +78,9 @@ impl Inbound {
         let Arrival { offset, record, odd_key, age_by_clocks } = arrival;
         let since = waiting.since(now, age_by_clocks);
         let may_repeat = waiting.caught_up_at.is_none() && waiting.end_when_gained.is_none_or(|end| offset < end);
+        waiting.bytes += record.upstream.len();
         waiting.records.push_back(Queued { offset, record, since, may_repeat, odd_key });
-        let is_full = waiting.records.len() >= WAITING_MAX && !waiting.is_paused;
+        let is_full = waiting.is_above(WAITING_MAX - 1, WAITING_BYTES_MAX - 1) && !waiting.is_paused;
         waiting.is_paused |= is_full;
         is_full
     }
@@ -92,7 +98,7 @@ impl Inbound {
 
     /// Paused partitions that have room again.
     pub fn take_resumed(&mut self) -> Vec<Partition> {
-        let has_room = |waiting: &Waiting| waiting.is_paused && waiting.records.len() <= WAITING_MAX / 2;
+        let has_room = |of: &Waiting| of.is_paused && !of.is_above(WAITING_MAX / 2, WAITING_BYTES_MAX / 2);
         let resumed = self.partitions.iter_mut().filter(|(_, waiting)| has_room(waiting));
         resumed
             .map(|(partition, waiting)| {
@@ -114,6 +120,7 @@ impl Inbound {
         let waiting = self.partitions.get_mut(&partition)?;
         let count = waiting.records.len().min(records_max.max(1));
         let records: Vec<_> = waiting.records.drain(..count).collect();
+        waiting.bytes -= records.iter().map(|queued| queued.record.upstream.len()).sum::<usize>();
         waiting.under_way = records.last().map(|last: &Queued| last.offset);
         Some(Consumed::Records(Batch { partition, records }))
     }
@@ -134,6 +141,10 @@ impl Inbound {
 }
 
 impl Waiting {
+    fn is_above(&self, records: usize, bytes: usize) -> bool {
+        self.records.len() > records || self.bytes > bytes
+    }
+
     /// When Kafka took the record. It is never earlier than the moment when we had everything, so while the worker keeps up, no
     /// clock but our own matters; only in a backlog do timestamps count, and what they can do wrong ends with it.
     fn since(&mut self, now: Instant, age_by_clocks: Option<Duration>) -> Instant {
@@ -259,6 +270,29 @@ mod tests {
         assert_eq!(taken.len(), WAITING_MAX / 2 + 5);
         assert_eq!(inbound.take_resumed(), [Partition(0)]);
         assert_eq!(inbound.take_resumed(), []);
+    }
+
+    #[test]
+    fn a_partition_is_full_by_its_bytes_too() {
+        const RECORDS: u64 = 8;
+        let mut inbound = with_partitions(&[0, 1]);
+        let arrived = |inbound: &mut Inbound, number| {
+            let upstream = vec![0; WAITING_BYTES_MAX / RECORDS as usize].into();
+            let record = Record { upstream, ..record(number) };
+            inbound.arrived(Partition(0), Arrival { record, ..arrival(number) }, Instant::now())
+        };
+        assert!((1..RECORDS).all(|number| !arrived(&mut inbound, number)));
+        assert!(arrived(&mut inbound, RECORDS));
+        assert!(!arrived(&mut inbound, RECORDS + 1), "it is paused already");
+        let taken = |inbound: &mut Inbound, count| {
+            let (_, taken) = offsets(inbound.next(count));
+            inbound.commit(Partition(0), Offset(*taken.last().unwrap()));
+        };
+        taken(&mut inbound, 4);
+        assert_eq!(inbound.take_resumed(), [], "more than half is here");
+        taken(&mut inbound, 1);
+        assert_eq!(inbound.take_resumed(), [Partition(0)]);
+        assert!(!inbound.arrived(Partition(1), arrival(1), Instant::now()), "the others have room of their own");
     }
 
     /// F27: the clocks of broker and worker are ten minutes apart.

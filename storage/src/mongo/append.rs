@@ -4,6 +4,7 @@
 //! sent only when the one before was whole, so what is stored is a prefix; texts of errors are not read; a doubt about a
 //! command is a doubt about all of its documents.
 
+use crate::planted::planted;
 use crate::ports::{Appended, Stop, StoreError};
 use mongodb::Collection;
 use mongodb::bson::Document;
@@ -34,7 +35,7 @@ pub async fn append(
     while stored < total {
         let count = command(&sizes[stored..]);
         let command: Vec<Document> = documents.by_ref().take(count).collect();
-        let insert = entries.insert_many(command).ordered(true).write_concern(durable(timeout));
+        let insert = entries.insert_many(command).ordered(!planted("insert_unordered")).write_concern(durable(timeout));
         match tokio::time::timeout(timeout, insert.into_future()).await {
             Ok(Ok(_)) => stored += count,
             Ok(Err(error)) => return stopped(stored, &error),

@@ -42,6 +42,9 @@ pub struct Opened {
 /// The unique keys that give a seq to one writer.
 const UNIQUE: [&[&str]; 2] = [&["l", "s"], &["l", "u", "i"]];
 
+/// With data, so that a majority outlives any one of them.
+const MEMBERS_MIN: usize = 3;
+
 pub async fn open(options: &MongoOptions, now_ms: i64) -> Result<Opened, MongoError> {
     let database = connect(options).await?;
     refuse_unsafe(findings(&database).await?, &options.allow).map_err(MongoError::Weak)?;
@@ -74,17 +77,28 @@ async fn connect(options: &MongoOptions) -> Result<Database, MongoError> {
 }
 
 async fn findings(database: &Database) -> Result<Vec<Finding>, MongoError> {
-    let hello = database.run_command(doc! { "hello": 1 }).await?;
-    let mut findings = Vec::new();
-    if !hello.contains_key("setName") {
-        findings.push(Finding::new(
-            "mongodb.standalone",
-            Severity::Unsafe,
-            "the server is no member of a replica set, so there is no majority",
-            "run a replica set of three",
-        ));
+    Ok(weak(&database.run_command(doc! { "hello": 1 }).await?).into_iter().collect())
+}
+
+/// What the server's own greeting says of it. Of a cluster no more has to be asked: MongoDB shards no collection, and makes no
+/// unique key, where two shards could hold the same key, and without our keys nothing is opened.
+fn weak(hello: &Document) -> Option<Finding> {
+    if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
+        let found = "a sharded cluster, which does not say how many members its shards have";
+        return Some(Finding::new("mongodb.sharded", Severity::Note, found, "three with data in each"));
     }
-    Ok(findings)
+    if !hello.contains_key("setName") {
+        let found = "the server is no member of a replica set, so there is no majority";
+        return Some(Finding::new("mongodb.standalone", Severity::Unsafe, found, "run a replica set of three"));
+    }
+    // Arbiters are in neither list: they acknowledge nothing.
+    let count = |field| hello.get_array(field).map_or(0, Vec::len);
+    let members = count("hosts") + count("passives");
+    (members < MEMBERS_MIN).then(|| {
+        let found =
+            format!("the replica set has {members} members with data; without one of them it loses entries or stops");
+        Finding::new("mongodb.members", Severity::Risk, found, "run a replica set of three")
+    })
 }
 
 fn index(fields: &[&str], is_unique: bool) -> IndexModel {
@@ -117,4 +131,22 @@ async fn identity(database: &Database, now_ms: i64) -> Result<(Epoch, i64), Mong
     let number = |field| found.get_i64(field).map_err(|_| MongoError::NoEpoch);
     let epoch = u64::try_from(number("epoch")?).map_err(|_| MongoError::NoEpoch)?;
     Ok((Epoch(epoch), number("created_ms")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_judged_by_its_greeting() {
+        let of = |hello: Document| weak(&hello).map(|finding| (finding.name, finding.severity));
+        let standalone = Some(("mongodb.standalone", Severity::Unsafe));
+        assert_eq!(of(doc! { "isWritablePrimary": true }), standalone);
+        assert_eq!(of(doc! { "msg": "isdbgrid" }), Some(("mongodb.sharded", Severity::Note)));
+        let few = Some(("mongodb.members", Severity::Risk));
+        assert_eq!(of(doc! { "setName": "rs", "hosts": ["a:1"] }), few);
+        assert_eq!(of(doc! { "setName": "rs", "hosts": ["a:1", "b:1"], "arbiters": ["c:1"] }), few);
+        assert_eq!(of(doc! { "setName": "rs", "hosts": ["a:1", "b:1"], "passives": ["c:1"] }), None);
+        assert_eq!(of(doc! { "setName": "rs", "hosts": ["a:1", "b:1", "c:1"] }), None);
+    }
 }

@@ -247,7 +247,7 @@ impl Directory for MysqlDirectory {
             let mut lent = self.link.lend().await?;
             let row = sqlx::query!(
                 r#"SELECT user AS "user!: String", seq AS "seq!: u64", ordinal AS "ordinal!: u64"
-                   FROM read_marks WHERE log = ? ORDER BY seq DESC, user LIMIT 1"#,
+                   FROM read_marks WHERE log = ? ORDER BY seq DESC LIMIT 1"#,
                 log.as_str()
             )
             .fetch_optional(lent.connection())

@@ -1,11 +1,17 @@
 -- Makes a connection the login of a device, with a generation above every known one. Behind devices.lua.
 -- KEYS: the user's devices. ARGV: device, "gateway connection", the generation of now (high, low), devices at most, their
--- time to live in ms. Answers the generation (high, low) and what stood there before.
+-- time to live in ms, what the caller read of the device ('' for nothing). Answers the generation (high, low) and what stood
+-- there before; of a connection that is the login already, its generation alone; nothing if the device changed since it was
+-- read. So a call that comes late, out of a connection that hung, replaces nobody.
 local now_high, now_low = tonumber(ARGV[3]), tonumber(ARGV[4])
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
-local high, low = now_high, now_low
+local high, low, place = now_high, now_low, nil
 if stored then
-  high, low = parse(stored)
+  high, low, place = parse(stored)
+  if place == ' ' .. ARGV[2] then return {high, low} end
+end
+if (stored or '') ~= ARGV[7] then return false end
+if stored then
   low = low + 1
   if low == 4294967296 then high, low = high + 1, 0 end
   if above(now_high, now_low, high, low) then high, low = now_high, now_low end

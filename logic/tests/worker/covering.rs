@@ -1,0 +1,67 @@
+//! Covering, and read cursors on their way to the directory: messages wait for neither.
+
+use crate::harness::*;
+use im_logic::LogicConfig;
+use im_proto::client::ErrorCode;
+use im_proto::{ClientId, LogId, Seq, UserId};
+use std::time::Duration;
+
+/// Covers all the time.
+fn restless() -> LogicConfig {
+    LogicConfig { cover_interval_ms: 5, claim_check_interval_ms: 5, ..generous() }
+}
+
+/// Returns when the directory knows that each of these has read up to its seq.
+async fn known_to_have_read(world: &World, log: &LogId, reads: &[(UserId, u64)]) {
+    let asked: Vec<_> = reads.iter().map(|(user, _)| (log.clone(), user.clone())).collect();
+    let wanted: Vec<Seq> = reads.iter().map(|(_, seq)| Seq(*seq)).collect();
+    let known = async {
+        loop {
+            let known: Vec<Seq> =
+                world.ports.directory.reads(&asked).await.unwrap().iter().map(|read| read.seq).collect();
+            if known == wanted {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), known).await.expect("the directory never heard of read cursors");
+}
+
+#[tokio::test]
+async fn a_directory_that_never_answers_keeps_no_message_of_a_known_conversation_waiting() {
+    let world = World::with(restless()).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    let log = LogId::direct(&a.user, &b.user);
+    acked(&world.ask(&a, to_user("b", "first")).await);
+    world.directory.set_silent(true);
+    // One by one, so that the clock of covers goes off in between.
+    for n in 2..=200 {
+        assert_eq!(acked(&world.ask(&a, to_user("b", &format!("m{n}"))).await), n);
+    }
+    // It is not known what the cursor points at; the message behind it waits for no more than that.
+    let told = world.produce(vec![(&b, mark_read(&world, &log, "r", 2)), (&a, to_user("b", "m201"))]);
+    assert_eq!(acked(&world.answer(&a, told[1]).await.body), 201);
+    assert_eq!(refused(&world.answer(&b, told[0]).await.body), ErrorCode::Unavailable);
+    world.directory.set_silent(false);
+    known_to_have_read(&world, &log, &[(a.user.clone(), 201)]).await;
+}
+
+#[tokio::test]
+async fn read_cursors_that_the_directory_does_not_take_are_bounded_and_found_again_in_the_log() {
+    let world = World::with(LogicConfig { reads_waiting_max: 4, ..restless() }).await;
+    let a = world.phone("a", "1").await;
+    let group = LogId::group(&a.user, &ClientId::parse("g").unwrap());
+    let names: Vec<String> = (0..12).map(|n| format!("u{n}")).collect();
+    let members: Vec<&str> = names.iter().map(String::as_str).collect();
+    acked(&world.ask(&a, create("g", &members)).await);
+    world.directory.set_silent(true);
+    let mut reads = Vec::new();
+    for (name, seq) in names.iter().zip(2..) {
+        let sender = world.phone(name, "1").await;
+        assert_eq!(acked(&world.ask(&sender, to_log(&group, name)).await), seq);
+        reads.push((sender.user, seq));
+    }
+    world.directory.set_silent(false);
+    known_to_have_read(&world, &group, &reads).await;
+}

@@ -1,0 +1,1 @@
+DROP INDEX furthest ON read_marks;
