@@ -12,7 +12,7 @@ mod roles;
 mod schema;
 mod variables;
 
-pub use distributed::{Kafka, Mongodb, Mysql, Redis, Rpc, RpcLogic, RpcTls};
+pub use distributed::{Kafka, Mongodb, Mysql, Redis, Rpc, RpcDelivery, RpcLogic, RpcTls};
 pub use schema::schema;
 pub use variables::list as variables;
 
