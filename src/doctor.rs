@@ -5,7 +5,8 @@
 
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::process;
+use crate::{gateway_role, process, tokens};
+use im_rpc::{DeliveryStreams, LogicClient};
 use im_storage::finding::{Finding, Severity, judge};
 use im_storage::mysql::MysqlError;
 use im_storage::mysql::migrate::{self, MigrationStatus};
@@ -67,19 +68,37 @@ async fn look(config: &Config) -> Report {
         }
         Err(error) => report.trouble("mongodb", &error),
     }
+    keys(config, &mut report);
     roles(config, &mut report).await;
     report
 }
 
+/// What a role reads from files at its start.
+fn keys(config: &Config, report: &mut Report) {
+    match tokens::shared_ring(config) {
+        Ok(_) => report.ok("auth", &format!("{} keys", config.auth.keys.len())),
+        Err(error) => report.trouble("auth", &error),
+    }
+    let clients = LogicClient::new(&config.calls()).and_then(|_| DeliveryStreams::new(0, &config.deliveries()));
+    match clients {
+        Ok(_) => report.ok("rpc", if config.tls().is_some() { "mutual TLS" } else { "no TLS: for a private network" }),
+        Err(error) => report.trouble("rpc", &error),
+    }
+    // The file may be a worker's, or what is missing in the gateway's environment.
+    if let Err(error) = gateway_role::advertised(config, config.listen.gateway_rpc) {
+        report.line("rpc", "note", &format!("a gateway with this configuration does not start: {error}"));
+    }
+}
+
 /// Those that run. None is no trouble: they may be started next.
 async fn roles(config: &Config, report: &mut Report) {
-    let calls = config.calls();
+    let (calls, deliveries) = (config.calls(), config.deliveries());
     for address in &calls.endpoints {
-        report.role("logic", address, im_rpc::is_serving(address, &calls).await);
+        report.role("logic", address, im_rpc::is_serving(address, &calls.connect).await);
     }
     let Ok(redis) = RedisStore::open(&config.redis.options()).await else { return };
     for gateway in redis.routes().gateways().await.unwrap_or_default() {
-        report.role("gateway", &gateway.endpoint, im_rpc::is_serving(&gateway.endpoint, &calls).await);
+        report.role("gateway", &gateway.endpoint, im_rpc::is_serving(&gateway.endpoint, &deliveries).await);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Composition root: a gateway of a deployment with many.
 //!
 //! In: a configuration. Out: a gateway that runs until SIGTERM or SIGINT, or a [`Failure`]. Always: knows Kafka to put
-//! commands in, logic roles to ask, and Redis for its lease alone; holds nothing that a client cannot get again elsewhere.
+//! commands in, logic roles to ask, and Redis for its lease alone; holds nothing that a client cannot get again elsewhere; is
+//! ready while its lease stands, for without it new workers do not know where to deliver.
 
 use crate::config::Config;
 use crate::demo::Demo;
@@ -15,7 +16,7 @@ use crate::process::{self, Signals, bind, other, service, usage};
 use crate::{logging, metrics};
 use im_gateway::{Gateway, GatewayHandle};
 use im_proto::internal::DeliveryBatch;
-use im_rpc::{DeliverySink, LogicClient, Served, Stop, delivery_service};
+use im_rpc::{DeliverySink, LogicClient, Readiness, Served, Stop, check_advertised, delivery_service};
 use im_storage::kafka::KafkaQueue;
 use im_storage::ports::{self, GatewayBoot};
 use im_storage::redis::RedisStore;
@@ -25,6 +26,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// For questions, deliveries and HTTP; the cores have their own.
 const THREADS: usize = 2;
@@ -54,12 +57,15 @@ struct Role {
     gateway: GatewayHandle,
     queue: Arc<KafkaQueue>,
     lease: Lease,
+    readiness: JoinHandle<()>,
     deliveries: Served,
     endpoints: Arc<Endpoints>,
 }
 
 impl Role {
     async fn start(config: &Config, http: &TcpListener, rpc: TcpListener) -> Result<Self, Failure> {
+        let rpc_address = rpc.local_addr().map_err(other)?;
+        let advertised = advertised(config, rpc_address)?;
         let queue = KafkaQueue::open(&config.kafka.options()?).await.map_err(service)?;
         let redis = RedisStore::open(&config.redis.options()).await.map_err(service)?;
         let client = LogicClient::new(&config.calls()).map_err(usage)?;
@@ -71,11 +77,9 @@ impl Role {
         ask.name_gateway(GatewayBoot(gateway.boot()));
 
         let (tls, stop) = (config.tls(), Stop::default());
-        let rpc_address = rpc.local_addr().map_err(other)?;
-        let routes = delivery_service(Arc::new(Sink(gateway.clone())), tls.as_ref(), stop.clone()).map_err(usage)?;
-        let deliveries = im_rpc::serve(rpc, tls.as_ref(), routes, stop).await.map_err(usage)?;
-        let endpoint = endpoint(config, rpc_address);
-        let lives = ports::Gateway { boot: GatewayBoot(gateway.boot()), endpoint: endpoint.clone() };
+        let services = delivery_service(Arc::new(Sink(gateway.clone())), tls.as_ref(), stop.clone()).map_err(usage)?;
+        let deliveries = im_rpc::serve(rpc, tls.as_ref(), services, stop).await.map_err(usage)?;
+        let lives = ports::Gateway { boot: GatewayBoot(gateway.boot()), endpoint: advertised.clone() };
         let lease = Lease::take(redis.routes(), lives, config.gateway.lease_ms).await.map_err(service)?;
         let (snapshot, produced) = (gateway.clone(), queue.counts());
         let endpoints = Arc::new(Endpoints {
@@ -88,18 +92,21 @@ impl Role {
             }),
         });
         deliveries.ready(true).await;
+        let readiness = tokio::spawn(follow(lease.stands(), endpoints.clone(), deliveries.readiness()));
         println!("im-server {} gateway", env!("CARGO_PKG_VERSION"));
         println!("  tcp   {}", gateway.tcp_address());
         if let Some(address) = gateway.websocket_address() {
             println!("  ws    ws://{address}/ws");
         }
         println!("  http  {http_address}  (/ /healthz /readyz /metrics)");
-        println!("  rpc   {rpc_address}  (told to workers as {})", endpoint);
-        Ok(Self { gateway, queue, lease, deliveries, endpoints })
+        println!("  rpc   {rpc_address}  (told to workers as {advertised})");
+        Ok(Self { gateway, queue, lease, readiness, deliveries, endpoints })
     }
 
     /// Tells the clients to go, finishes what was taken, and returns when nothing runs any more.
     async fn stop(self) {
+        self.readiness.abort();
+        let _ = self.readiness.await;
         self.endpoints.ready.store(false, Ordering::Release);
         self.deliveries.ready(false).await;
         process::drain(&self.gateway).await;
@@ -115,13 +122,26 @@ impl Role {
     }
 }
 
-/// Where workers reach this gateway.
-fn endpoint(config: &Config, bound: SocketAddr) -> String {
-    match (config.rpc.advertise.as_str(), config.tls()) {
-        ("", None) => format!("http://{bound}"),
-        ("", Some(_)) => format!("https://{bound}"),
-        (advertised, _) => advertised.to_owned(),
+/// Ready while the lease stands. Clients who are connected stay: workers that know this gateway answer them.
+async fn follow(mut lease: watch::Receiver<bool>, endpoints: Arc<Endpoints>, readiness: Readiness) {
+    while lease.changed().await.is_ok() {
+        let stands = *lease.borrow_and_update();
+        endpoints.ready.store(stands, Ordering::Release);
+        readiness.set(stands).await;
     }
+}
+
+/// Where workers reach this gateway.
+pub(crate) fn advertised(config: &Config, bound: SocketAddr) -> Result<String, Failure> {
+    let is_tls = config.tls().is_some();
+    let advertised = match (config.rpc.advertise.as_str(), is_tls) {
+        ("", false) => format!("http://{bound}"),
+        ("", true) => format!("https://{bound}"),
+        (advertised, _) => advertised.to_owned(),
+    };
+    let checked = check_advertised(&advertised, is_tls);
+    checked.map_err(|error| Failure::Usage(format!("rpc.advertise, where workers reach this gateway: {error}")))?;
+    Ok(advertised)
 }
 
 /// What workers deliver, into the lanes of the cores.

@@ -24,6 +24,8 @@ use tokio::net::TcpListener;
 
 /// What was decided goes to the gateways, or their clients ask again.
 const HAND_ON_TIMEOUT: Duration = Duration::from_secs(2);
+/// Whoever asks is told by then that there is no answer: no client waits longer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
@@ -59,7 +61,7 @@ impl Role {
     async fn start(config: &Config, http: &TcpListener, rpc: TcpListener) -> Result<Self, Failure> {
         let kafka = config.kafka.options()?;
         let redis = RedisStore::open(&config.redis.options()).await.map_err(service)?;
-        let streams = DeliveryStreams::new(rand::random(), config.calls());
+        let streams = DeliveryStreams::new(rand::random(), &config.deliveries()).map_err(usage)?;
         let delivery = DeliverOverStreams(streams.clone());
         delivery.follow_leases(redis.routes());
         let points = Points::from_env()?;
@@ -77,9 +79,9 @@ impl Role {
         );
         let requests = Arc::new(logic.requests(tokens::shared_ring(config)?));
         let tls = config.tls();
-        let routes = logic_service(Arc::new(Handler(requests)), tls.as_ref()).map_err(usage)?;
+        let services = logic_service(Arc::new(Handler(requests)), tls.as_ref(), REQUEST_TIMEOUT).map_err(usage)?;
         let rpc_address = rpc.local_addr().map_err(other)?;
-        let questions = im_rpc::serve(rpc, tls.as_ref(), routes, Stop::default()).await.map_err(usage)?;
+        let questions = im_rpc::serve(rpc, tls.as_ref(), services, Stop::default()).await.map_err(usage)?;
         let (mut workers, mut lags) = (Vec::new(), Vec::new());
         for _ in 0..config.logic.workers {
             let consumer = KafkaConsumer::open(&kafka).map_err(service)?;

@@ -63,19 +63,15 @@ mod tests {
     /// Every part there is.
     fn everything() -> String {
         let gateway = Snapshot { driver: "epoll", cores: vec![CoreSnapshot::default()], delivery_breaks: 0 };
-        let options = im_rpc::CallOptions {
-            endpoints: Vec::new(),
-            timeout: std::time::Duration::from_secs(1),
-            attempts: 1,
-            tls: None,
-        };
+        let second = std::time::Duration::from_secs(1);
+        let options = im_rpc::ConnectOptions { timeout: second, keep_alive: second, tls: None };
         text(&Parts {
             gateway: Some(&gateway),
             logic: Some(&LogicMetrics::default()),
             lag: vec![(Partition(0), 3)],
             waiting: Some(0),
             produced: Some(&Default::default()),
-            streams: Some(&im_rpc::DeliveryStreams::new(1, options)),
+            streams: Some(&im_rpc::DeliveryStreams::new(1, &options).unwrap()),
         })
     }
 

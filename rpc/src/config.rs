@@ -16,6 +16,16 @@ pub struct CallOptions {
     pub timeout: Duration,
     /// A call that got no answer is repeated, at another endpoint where there is one.
     pub attempts: u32,
+    pub connect: ConnectOptions,
+}
+
+/// How a connection is made and kept.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// Until it stands.
+    pub timeout: Duration,
+    /// A peer that was silent for so long is asked for a sign of life; without one for as long again it is gone.
+    pub keep_alive: Duration,
     pub tls: Option<TlsOptions>,
 }
 
@@ -35,8 +45,10 @@ pub struct TlsOptions {
 pub enum ConfigError {
     #[error("{what} {path}: {error}")]
     File { what: &'static str, path: PathBuf, error: std::io::Error },
-    #[error("{0:?} is no address like http://host:port")]
+    #[error("{0:?} is no address like http://host:port, or with TLS https://host:port")]
     Endpoint(String),
+    #[error("{0:?} names no host that others could connect to")]
+    Unspecified(String),
     #[error("peer_names is empty: nobody could connect")]
     NoPeerNames,
     #[error("tls: {0}")]

@@ -2,205 +2,149 @@
 //!
 //! In: deliveries, and which gateways live where. Out: numbered batches on one stream to each. Always: handing on never
 //! waits; a lane is bounded in batches and bytes, and one that is full, or whose gateway is away, drops the batch and leaves
-//! the gap in the numbers; numbers go on over every new stream.
+//! the gap in the numbers; numbers go on over every new stream; a gateway that can be reached keeps its lane, lease or not.
 
-use crate::config::{CallOptions, ConfigError};
-use crate::generated::delivery_service_client::DeliveryServiceClient;
-use crate::logic_client::endpoint;
+use crate::config::{ConfigError, ConnectOptions};
+use crate::connect::Connect;
+use crate::lane::{DeliveryCounts, FIRST_PAUSE, Lane, Shared};
+use crate::planted::planted;
 use im_proto::internal::{Delivery, DeliveryBatch};
 use prost::Message as _;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
 
-/// What waits for one gateway; beyond either bound a batch is dropped.
-pub const LANE_BATCHES_MAX: usize = 1_024;
-pub const LANE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Lanes, those of gateways whose address is not known yet included. One more gateway gets nothing until another is gone.
 const LANES_MAX: usize = 1_024;
-/// Between attempts to open a stream.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// What became of the batches.
-#[derive(Debug, Default)]
-pub struct DeliveryCounts {
-    pub handed_on: AtomicU64,
-    /// The lane was full, or there was none.
-    pub dropped: AtomicU64,
-    pub streams_opened: AtomicU64,
-}
+/// Numbers remembered of lanes that ended; beyond it they are forgotten, and what was lost in those lanes may go unnoticed
+/// until a heartbeat.
+const ENDED_MAX: usize = 1_024;
+/// A batch above it leaves in several, each with its number.
+const PIECE_BYTES_MAX: usize = 1024 * 1024;
+/// Before each delivery in a batch: a tag and a length.
+const FIELD_BYTES_MAX: usize = 6;
 
 /// All lanes of one worker process.
 pub struct DeliveryStreams {
     /// Names this run of the worker; numbers begin anew with it.
     boot: u64,
-    options: CallOptions,
-    lanes: Mutex<HashMap<u64, Lane>>,
-    counts: Arc<DeliveryCounts>,
-    /// A batch came for a gateway whose address is not known.
-    wanted: Notify,
+    connect: Connect,
+    lanes: Mutex<Lanes>,
+    shared: Arc<Shared>,
 }
 
-struct Lane {
-    last_number: u64,
-    batches: mpsc::Sender<DeliveryBatch>,
-    bytes: Arc<AtomicUsize>,
-    address: watch::Sender<Option<Endpoint>>,
+#[derive(Default)]
+struct Lanes {
+    open: HashMap<u64, Lane>,
+    /// The last number of each lane that ended: if the gateway comes back, it sees what was lost.
+    ended: HashMap<u64, u64>,
 }
 
 impl DeliveryStreams {
-    /// `options.endpoints` is not used: gateways tell their own.
-    pub fn new(boot: u64, options: CallOptions) -> Arc<Self> {
-        let (lanes, counts) = (Mutex::default(), Arc::default());
-        Arc::new(Self { boot, options, lanes, counts, wanted: Notify::new() })
+    pub fn new(boot: u64, options: &ConnectOptions) -> Result<Arc<Self>, ConfigError> {
+        let (lanes, shared) = (Mutex::default(), Arc::default());
+        Ok(Arc::new(Self { boot, connect: Connect::new(options)?, lanes, shared }))
     }
 
     pub fn counts(&self) -> &DeliveryCounts {
-        &self.counts
+        &self.shared.counts
     }
 
     /// What waits in the lanes of all gateways: (batches, bytes).
     pub fn waiting(&self) -> (usize, usize) {
-        let lanes = self.lanes();
-        let of_lane =
-            |lane: &Lane| (lane.batches.max_capacity() - lane.batches.capacity(), lane.bytes.load(Ordering::Relaxed));
-        lanes.values().map(of_lane).fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1))
+        self.lanes().open.values().map(Lane::waiting).fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1))
     }
 
-    /// Returns when a gateway is wanted whose address was not told yet.
-    pub async fn unknown_gateway(&self) {
-        self.wanted.notified().await;
+    /// Returns when the leases should be read: a gateway is wanted whose address was not told yet, or another run of one
+    /// lives at its address.
+    pub async fn leases_wanted(&self) {
+        self.shared.leases_wanted.notified().await;
     }
 
-    /// The living gateways: (boot, endpoint). Lanes of all others end.
-    pub fn set_gateways(&self, gateways: &[(u64, String)]) -> Result<(), ConfigError> {
+    /// The living gateways: (boot, address). Lanes of others end once they cannot be reached. Returns those whose address is
+    /// none: they get nothing.
+    pub fn set_gateways(&self, gateways: &[(u64, String)]) -> Vec<(u64, ConfigError)> {
         let mut lanes = self.lanes();
-        lanes.retain(|boot, _| gateways.iter().any(|(known, _)| known == boot));
+        // A gateway that lost its lease alone still has clients, who wait for answers. Pushes find no routes to it.
+        lanes.end_unless(|boot, lane| {
+            let is_reached = lane.is_reached() && !planted("lane_ends_with_lease");
+            is_reached || gateways.iter().any(|(known, _)| *known == boot)
+        });
+        let mut refused = Vec::new();
         for (boot, address) in gateways {
-            let endpoint = endpoint(address, &self.options)?;
-            if let Some(lane) = self.lane(&mut lanes, *boot)
-                && lane.address.borrow().is_none()
-            {
-                lane.address.send_replace(Some(endpoint));
+            let Some(lane) = lanes.lane(*boot, &self.shared).filter(|lane| !lane.has_address()) else { continue };
+            match self.connect.endpoint(address) {
+                Ok(endpoint) => lane.set_address(endpoint),
+                Err(error) => refused.push((*boot, error)),
             }
         }
-        Ok(())
+        refused
     }
 
-    /// Hands on one batch, or drops it. Must be called on a tokio runtime.
+    /// Hands on one batch, or drops it; a large one in pieces. Must be called on a tokio runtime.
     pub fn deliver(&self, gateway: u64, deliveries: Vec<Delivery>) {
         let mut lanes = self.lanes();
-        let Some(lane) = self.lane(&mut lanes, gateway) else {
-            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        // Numbered first: a batch that is dropped must leave a gap.
-        lane.last_number += 1;
-        let number = lane.last_number;
-        let batch = DeliveryBatch { gateway_boot: gateway, worker_boot: self.boot, number, deliveries };
-        let bytes = batch.encoded_len();
-        let waiting = lane.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let counter = if waiting <= LANE_BYTES_MAX && lane.batches.try_send(batch).is_ok() {
-            &self.counts.handed_on
-        } else {
-            lane.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            &self.counts.dropped
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        if lane.address.borrow().is_none() {
-            self.wanted.notify_one();
+        let mut lane = lanes.lane(gateway, &self.shared);
+        for (bytes, deliveries) in pieces(deliveries) {
+            let batch = |number| DeliveryBatch { gateway_boot: gateway, worker_boot: self.boot, number, deliveries };
+            if !lane.as_deref_mut().is_some_and(|lane| lane.take(bytes, batch)) {
+                self.shared.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if lane.is_some_and(|lane| !lane.has_address()) {
+            self.shared.leases_wanted.notify_one();
         }
     }
 
     /// Returns when no batch waits in a lane any more.
     pub async fn handed_on(&self) {
-        while self.lanes().values().any(|lane| lane.bytes.load(Ordering::Relaxed) > 0) {
+        while self.waiting() != (0, 0) {
             tokio::time::sleep(FIRST_PAUSE).await;
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<u64, Lane>> {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Lanes {
     /// The gateway's lane; a new one waits for its address.
-    fn lane<'a>(&self, lanes: &'a mut HashMap<u64, Lane>, boot: u64) -> Option<&'a mut Lane> {
-        if !lanes.contains_key(&boot) && lanes.len() < LANES_MAX {
-            let (batches, waiting) = mpsc::channel(LANE_BATCHES_MAX);
-            let (address, told) = watch::channel(None);
-            let bytes = Arc::new(AtomicUsize::new(0));
-            let run = Run { gateway: boot, waiting, told, bytes: bytes.clone(), counts: self.counts.clone() };
-            tokio::spawn(run.run());
-            lanes.insert(boot, Lane { last_number: 0, batches, bytes, address });
+    fn lane(&mut self, boot: u64, shared: &Arc<Shared>) -> Option<&mut Lane> {
+        if !self.open.contains_key(&boot) && self.open.len() < LANES_MAX {
+            let last_number = self.ended.remove(&boot).unwrap_or(0);
+            self.open.insert(boot, Lane::start(boot, last_number, shared.clone()));
         }
-        lanes.get_mut(&boot)
+        self.open.get_mut(&boot)
+    }
+
+    fn end_unless(&mut self, stays: impl Fn(u64, &Lane) -> bool) {
+        for (boot, lane) in self.open.extract_if(|boot, lane| !stays(*boot, lane)) {
+            if self.ended.len() >= ENDED_MAX {
+                self.ended.clear();
+            }
+            self.ended.insert(boot, lane.last_number());
+        }
     }
 }
 
-/// The task of one lane. It ends when the lane is dropped.
-struct Run {
-    gateway: u64,
-    waiting: mpsc::Receiver<DeliveryBatch>,
-    told: watch::Receiver<Option<Endpoint>>,
-    bytes: Arc<AtomicUsize>,
-    counts: Arc<DeliveryCounts>,
-}
-
-impl Run {
-    async fn run(mut self) {
-        let Ok(Some(address)) = self.told.wait_for(Option::is_some).await.map(|address| address.clone()) else {
-            return;
-        };
-        let mut pause = FIRST_PAUSE;
-        while !self.waiting.is_closed() {
-            match address.connect().await {
-                Ok(channel) => {
-                    pause = FIRST_PAUSE;
-                    self.counts.streams_opened.fetch_add(1, Ordering::Relaxed);
-                    self.stream(DeliveryServiceClient::new(channel)).await;
-                }
-                Err(error) => tracing::warn!(%error, gateway = self.gateway, "a gateway cannot be reached"),
+/// The deliveries in their order, in pieces with their bytes. One that is larger by itself is a piece by itself.
+fn pieces(deliveries: Vec<Delivery>) -> Vec<(usize, Vec<Delivery>)> {
+    let size = |delivery: &Delivery| delivery.encoded_len() + FIELD_BYTES_MAX;
+    let bytes = deliveries.iter().map(size).sum();
+    if bytes <= PIECE_BYTES_MAX || planted("batches_whole") {
+        return vec![(bytes, deliveries)];
+    }
+    let mut pieces: Vec<(usize, Vec<Delivery>)> = Vec::new();
+    for delivery in deliveries {
+        let more = size(&delivery);
+        match pieces.last_mut() {
+            Some((bytes, piece)) if *bytes + more <= PIECE_BYTES_MAX => {
+                *bytes += more;
+                piece.push(delivery);
             }
-            tokio::time::sleep(pause).await;
-            pause = LONGEST_PAUSE.min(pause * 2);
+            _ => pieces.push((more, vec![delivery])),
         }
     }
-
-    /// Moves batches until the stream breaks or the lane ends. One that was taken out when it broke is lost.
-    async fn stream(&mut self, mut client: DeliveryServiceClient<tonic::transport::Channel>) {
-        let (next, batches) = mpsc::channel(1);
-        let mut call = std::pin::pin!(client.deliver(ReceiverStream::new(batches)));
-        loop {
-            tokio::select! {
-                ended = &mut call => {
-                    if let Err(status) = ended {
-                        tracing::warn!(gateway = self.gateway, code = ?status.code(), "a delivery stream ended");
-                    }
-                    return;
-                }
-                room = next.reserve() => {
-                    let Ok(room) = room else { return };
-                    let Some(batch) = self.next(&mut call).await else { return };
-                    room.send(batch);
-                }
-            }
-        }
-    }
-
-    /// The next batch; `None` when the stream or the lane ended first.
-    async fn next<T>(&mut self, call: &mut (impl Future<Output = T> + Unpin)) -> Option<DeliveryBatch> {
-        tokio::select! {
-            batch = self.waiting.recv() => {
-                let batch = batch?;
-                self.bytes.fetch_sub(batch.encoded_len(), Ordering::Relaxed);
-                Some(batch)
-            }
-            _ = call => None,
-        }
-    }
+    pieces
 }

@@ -1,17 +1,19 @@
 //! What the health service of another role answers.
 //!
-//! In: an endpoint. Out: whether it serves. Always: one attempt, with the deadline of the other calls.
+//! In: an address. Out: whether it serves. Always: one attempt, and no longer than a connection may take to be made.
 
-use crate::config::CallOptions;
-use crate::logic_client::{CallError, endpoint};
+use crate::config::ConnectOptions;
+use crate::connect::Connect;
+use crate::logic_client::CallError;
 use tonic::{Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 /// Whether the role at `address` (`http://host:port`) says that it serves.
-pub async fn is_serving(address: &str, options: &CallOptions) -> Result<bool, CallError> {
-    let endpoint = endpoint(address, options).map_err(|error| CallError::Refused(error.to_string()))?;
+pub async fn is_serving(address: &str, options: &ConnectOptions) -> Result<bool, CallError> {
+    let endpoint = Connect::new(options).and_then(|connect| connect.endpoint(address));
+    let endpoint = endpoint.map_err(|error| CallError::Refused(error.to_string()))?;
     let ask = async {
         let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
         HealthClient::new(channel).check(Request::new(HealthCheckRequest::default())).await

@@ -6,13 +6,14 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `config`, `tls` | addresses, deadlines, certificates and the names they must carry |
+//! | `config`, `connect`, `tls` | addresses, deadlines, certificates and the names they must carry |
 //! | `serve`, `health` | a server of one role, with the standard health service; and what it answers |
 //! | `logic_service`, `logic_client` | sign-in, sign-out, heartbeats, reads, devices |
-//! | `delivery_service`, `delivery_streams` | numbered batches from workers to gateways |
+//! | `delivery_service`, `delivery_streams`, `lane` | numbered batches from workers to gateways |
 #![forbid(unsafe_code)]
 
 mod config;
+mod connect;
 mod delivery_service;
 mod delivery_streams;
 #[allow(clippy::all, clippy::unwrap_used)]
@@ -20,15 +21,19 @@ mod delivery_streams;
 #[path = "generated/im.services.v1.rs"]
 mod generated;
 mod health;
+mod lane;
 mod logic_client;
 mod logic_service;
+mod planted;
 mod serve;
 mod tls;
 
-pub use config::{CallOptions, ConfigError, TlsOptions};
+pub use config::{CallOptions, ConfigError, ConnectOptions, TlsOptions};
+pub use connect::check_advertised;
 pub use delivery_service::{DeliverySink, delivery_service};
-pub use delivery_streams::{DeliveryCounts, DeliveryStreams, LANE_BATCHES_MAX, LANE_BYTES_MAX};
+pub use delivery_streams::DeliveryStreams;
 pub use health::is_serving;
+pub use lane::{DeliveryCounts, LANE_BATCHES_MAX, LANE_BYTES_MAX};
 pub use logic_client::{CallError, LogicClient};
 pub use logic_service::{ASKED_AT_ONCE_MAX, LogicHandler, Refused, logic_service};
-pub use serve::{Served, Stop, serve};
+pub use serve::{Readiness, Served, Services, Stop, serve};

@@ -5,19 +5,19 @@
 //! passed over for a moment, unless all are.
 
 use crate::config::{CallOptions, ConfigError};
+use crate::connect::Connect;
 use crate::generated::conversation_service_client::ConversationServiceClient;
 use crate::generated::device_service_client::DeviceServiceClient;
 use crate::generated::session_service_client::SessionServiceClient;
-use crate::tls;
 use im_proto::services::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// The largest answers are the members of a large group and the large conversations of many users.
+const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Before a call is repeated.
 const PAUSE: Duration = Duration::from_millis(50);
 /// So long an endpoint is passed over. A worker that is frozen costs one call its deadline this often, not every second call.
@@ -75,8 +75,9 @@ pub struct LogicClient {
 impl LogicClient {
     /// Must be called on a tokio runtime.
     pub fn new(options: &CallOptions) -> Result<Self, ConfigError> {
-        let peer = |text: &String| {
-            let channel = endpoint(text, options)?.connect_lazy();
+        let connect = Connect::new(&options.connect)?;
+        let peer = |address: &String| {
+            let channel = connect.endpoint(address)?.connect_lazy();
             Ok(Peer { channel, suspect_until_ms: AtomicU64::new(0) })
         };
         let all: Vec<Peer> = options.endpoints.iter().map(peer).collect::<Result<_, ConfigError>>()?;
@@ -88,44 +89,39 @@ impl LogicClient {
     }
 
     pub async fn sign_in(&self, call: SignInCall) -> Result<SignInAnswer, CallError> {
-        self.repeat(call, async |channel, request| SessionServiceClient::new(channel).sign_in(request).await).await
+        self.repeat(call, async |channel, request| session(channel).sign_in(request).await).await
     }
 
     pub async fn sign_out(&self, call: SignOutCall) -> Result<SignOutAnswer, CallError> {
-        self.repeat(call, async |channel, request| SessionServiceClient::new(channel).sign_out(request).await).await
+        self.repeat(call, async |channel, request| session(channel).sign_out(request).await).await
     }
 
     pub async fn heartbeats(&self, call: HeartbeatsCall) -> Result<HeartbeatsAnswer, CallError> {
-        self.repeat(call, async |channel, request| SessionServiceClient::new(channel).heartbeats(request).await).await
+        self.repeat(call, async |channel, request| session(channel).heartbeats(request).await).await
     }
 
     pub async fn read(&self, call: ReadCall) -> Result<ReadAnswer, CallError> {
-        self.repeat(call, async |channel, request| ConversationServiceClient::new(channel).read(request).await).await
+        self.repeat(call, async |channel, request| conversation(channel).read(request).await).await
     }
 
     pub async fn large_members(&self, call: LargeMembersCall) -> Result<LargeMembersAnswer, CallError> {
-        self.repeat(call, async |channel, request| ConversationServiceClient::new(channel).large_members(request).await)
-            .await
+        self.repeat(call, async |channel, request| conversation(channel).large_members(request).await).await
     }
 
     pub async fn large_heads(&self, call: LargeHeadsCall) -> Result<LargeHeadsAnswer, CallError> {
-        self.repeat(call, async |channel, request| ConversationServiceClient::new(channel).large_heads(request).await)
-            .await
+        self.repeat(call, async |channel, request| conversation(channel).large_heads(request).await).await
     }
 
     pub async fn large_of_users(&self, call: LargeOfUsersCall) -> Result<LargeOfUsersAnswer, CallError> {
-        self.repeat(call, async |channel, request| {
-            ConversationServiceClient::new(channel).large_of_users(request).await
-        })
-        .await
+        self.repeat(call, async |channel, request| conversation(channel).large_of_users(request).await).await
     }
 
     pub async fn devices(&self, call: ListDevicesCall) -> Result<ListDevicesAnswer, CallError> {
-        self.repeat(call, async |channel, request| DeviceServiceClient::new(channel).list(request).await).await
+        self.repeat(call, async |channel, request| device(channel).list(request).await).await
     }
 
     pub async fn sign_out_device(&self, call: SignOutDeviceCall) -> Result<SignOutDeviceAnswer, CallError> {
-        self.repeat(call, async |channel, request| DeviceServiceClient::new(channel).sign_out(request).await).await
+        self.repeat(call, async |channel, request| device(channel).sign_out(request).await).await
     }
 
     async fn repeat<C: Clone, A>(
@@ -146,7 +142,10 @@ impl LogicClient {
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
-            if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented) {
+            if matches!(
+                status.code(),
+                Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented | Code::OutOfRange
+            ) {
                 return Err(CallError::Refused(status.message().to_owned()));
             }
             self.peers.suspect(peer);
@@ -158,17 +157,14 @@ impl LogicClient {
     }
 }
 
-/// An address with all that a connection to it needs.
-pub fn endpoint(text: &str, options: &CallOptions) -> Result<Endpoint, ConfigError> {
-    let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| ConfigError::Endpoint(text.to_owned()))?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    match &options.tls {
-        Some(tls) => endpoint.tls_config(tls::of_client(tls)?).map_err(|error| ConfigError::Tls(error.to_string())),
-        None => Ok(endpoint),
-    }
+fn session(channel: Channel) -> SessionServiceClient<Channel> {
+    SessionServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+fn conversation(channel: Channel) -> ConversationServiceClient<Channel> {
+    ConversationServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
+}
+
+fn device(channel: Channel) -> DeviceServiceClient<Channel> {
+    DeviceServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }

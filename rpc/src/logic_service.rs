@@ -7,15 +7,19 @@ use crate::config::{ConfigError, TlsOptions};
 use crate::generated::conversation_service_server::{ConversationService, ConversationServiceServer};
 use crate::generated::device_service_server::{DeviceService, DeviceServiceServer};
 use crate::generated::session_service_server::{SessionService, SessionServiceServer};
+use crate::serve::Services;
 use crate::tls::PeerNames;
 use async_trait::async_trait;
 use im_proto::services::*;
 use im_proto::{DeviceId, LogId, UserId};
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
+/// The largest is a frame of a client, 192 KiB, in a read.
+const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Logins of one heartbeat call; conversations, or users, of one question about large conversations.
 pub const ASKED_AT_ONCE_MAX: usize = 1_000;
 
@@ -44,13 +48,21 @@ pub trait LogicHandler: Send + Sync + 'static {
     async fn sign_out_device(&self, user: UserId, device: DeviceId) -> Result<SignOutDeviceAnswer, Refused>;
 }
 
-/// The routes of a logic role's server.
-pub fn logic_service(handler: Arc<dyn LogicHandler>, tls: Option<&TlsOptions>) -> Result<Routes, ConfigError> {
-    let names = PeerNames::new(tls)?;
+/// What a logic role's server offers. `timeout`: no request is worked on longer, whatever deadline its caller names, if any.
+pub fn logic_service(
+    handler: Arc<dyn LogicHandler>,
+    tls: Option<&TlsOptions>,
+    timeout: Duration,
+) -> Result<Services, ConfigError> {
+    let names = PeerNames::of_callers(tls)?;
     let service = Service(handler);
-    Ok(Routes::new(InterceptedService::new(SessionServiceServer::new(service.clone()), names.clone()))
-        .add_service(InterceptedService::new(ConversationServiceServer::new(service.clone()), names.clone()))
-        .add_service(InterceptedService::new(DeviceServiceServer::new(service), names)))
+    let session = SessionServiceServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let conversation = ConversationServiceServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let device = DeviceServiceServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let routes = Routes::new(InterceptedService::new(session, names.clone()))
+        .add_service(InterceptedService::new(conversation, names.clone()))
+        .add_service(InterceptedService::new(device, names));
+    Ok(Services { routes, timeout: Some(timeout) })
 }
 
 #[derive(Clone)]

@@ -1,8 +1,8 @@
 //! A gRPC server of one role.
 //!
 //! In: services, an address, perhaps certificates. Out: a running server with the standard health service. Always: a request
-//! is bounded in size and in time; connections that went silent are found by keep-alives; stopping lets what is under way
-//! end.
+//! is bounded in size, and in time unless it is a stream; connections that went silent are found by keep-alives; stopping lets
+//! what is under way end.
 
 use crate::config::{ConfigError, TlsOptions};
 use crate::tls;
@@ -15,11 +15,15 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-/// No request of ours takes longer; a delivery stream is one request, so it is not bounded here but by its keep-alives.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Requests under way on one connection; a peer that resets streams in a storm is cut off by the HTTP/2 library.
-const STREAMS_MAX: u32 = 1_024;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests under way on one connection; one more waits at its caller.
+const STREAMS_MAX: u32 = 256;
+/// Requests that a peer reset before we looked at them, and those that we reset for its errors. Beyond either the connection
+/// is cut: a peer that resets in a storm pays for it, not we.
+const RESETS_MAX: usize = STREAMS_MAX as usize;
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 /// Tells a server, and streams that would never end by themselves, to end.
 #[derive(Debug, Clone)]
@@ -41,20 +45,40 @@ impl Stop {
     }
 }
 
+/// What a role offers, and how long one request of it may take.
+pub struct Services {
+    pub(crate) routes: Routes,
+    pub(crate) timeout: Option<Duration>,
+}
+
 /// A server that runs until it is stopped.
 pub struct Served {
     pub address: SocketAddr,
     stop: Stop,
     task: JoinHandle<Result<(), tonic::transport::Error>>,
-    health: tonic_health::server::HealthReporter,
+    readiness: Readiness,
+}
+
+/// What the health service of a server answers.
+#[derive(Clone)]
+pub struct Readiness(tonic_health::server::HealthReporter);
+
+impl Readiness {
+    /// From now on, for the server as a whole.
+    pub async fn set(&self, is_ready: bool) {
+        let status =
+            if is_ready { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        self.0.set_service_status("", status).await;
+    }
 }
 
 impl Served {
-    /// What the health service answers from now on, for the server as a whole.
     pub async fn ready(&self, is_ready: bool) {
-        let status =
-            if is_ready { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
-        self.health.set_service_status("", status).await;
+        self.readiness.set(is_ready).await;
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
     }
 
     /// Takes nothing new, lets what is under way end, and returns.
@@ -68,25 +92,33 @@ impl Served {
     }
 }
 
-/// Serves `routes` on a bound listener, not ready yet.
+/// Serves on a bound listener, not ready yet.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<&TlsOptions>,
-    routes: Routes,
+    services: Services,
     stop: Stop,
 ) -> Result<Served, ConfigError> {
     let address = listener.local_addr().map_err(|error| ConfigError::Tls(error.to_string()))?;
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+    let readiness = Readiness(health);
+    readiness.set(false).await;
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .max_concurrent_streams(Some(STREAMS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(RESETS_MAX))
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
         .tcp_nodelay(true);
-    if let Some(tls) = tls {
-        server = server.tls_config(tls::of_server(tls)?).map_err(|error| ConfigError::Tls(error.to_string()))?;
+    if let Some(timeout) = services.timeout {
+        server = server.timeout(timeout);
     }
-    let router = server.add_routes(routes.add_service(health_service));
+    if let Some(tls) = tls {
+        let tls = tls::of_server(tls)?.timeout(HANDSHAKE_TIMEOUT);
+        server = server.tls_config(tls).map_err(|error| ConfigError::Tls(error.to_string()))?;
+    }
+    let router = server.add_routes(services.routes.add_service(health_service));
     let task = tokio::spawn(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.told()));
-    Ok(Served { address, stop, task, health })
+    Ok(Served { address, stop, task, readiness })
 }

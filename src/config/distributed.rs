@@ -12,6 +12,7 @@ use std::path::PathBuf;
 pub struct Rpc {
     pub advertise: String,
     pub logic: RpcLogic,
+    pub delivery: RpcDelivery,
     pub tls: RpcTls,
 }
 
@@ -23,6 +24,19 @@ pub struct RpcLogic {
     pub timeout_ms: u32,
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u32,
+    #[schemars(range(min = 100, max = 60000))]
+    pub keep_alive_ms: u32,
+    pub peer_names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RpcDelivery {
+    #[schemars(range(min = 1, max = 10000))]
+    pub connect_timeout_ms: u32,
+    #[schemars(range(min = 100, max = 60000))]
+    pub keep_alive_ms: u32,
+    pub peer_names: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -98,7 +112,7 @@ mod options {
     use super::super::Config;
     use super::{Kafka, Mongodb, Mysql, Redis, RpcTls};
     use crate::exit::Failure;
-    use im_rpc::{CallOptions, TlsOptions};
+    use im_rpc::{CallOptions, ConnectOptions, TlsOptions};
     use im_storage::kafka::KafkaOptions;
     use im_storage::mongo::MongoOptions;
     use im_storage::mysql::MysqlOptions;
@@ -106,21 +120,49 @@ mod options {
     use std::time::Duration;
 
     impl Config {
+        /// How a role's own server lets others in.
         pub fn tls(&self) -> Option<TlsOptions> {
             let RpcTls { authority, certificate, key, peer_names } = self.rpc.tls.clone();
             (!authority.as_os_str().is_empty()).then_some(TlsOptions { authority, certificate, key, peer_names })
         }
 
-        /// How gateways ask logic roles, and how workers reach gateways, which tell their own endpoints.
+        /// How a server of the service is accepted: by the service's own names, where it has some.
+        fn tls_of(&self, names: &[String]) -> Option<TlsOptions> {
+            let tls = self.tls()?;
+            let peer_names = if names.is_empty() { tls.peer_names } else { names.to_vec() };
+            Some(TlsOptions { peer_names, ..tls })
+        }
+
+        /// How gateways ask logic roles.
         pub fn calls(&self) -> CallOptions {
             let logic = &self.rpc.logic;
+            let timeout = millis(logic.timeout_ms);
             CallOptions {
                 endpoints: logic.endpoints.clone(),
-                timeout: Duration::from_millis(logic.timeout_ms.into()),
+                timeout,
                 attempts: logic.attempts,
-                tls: self.tls(),
+                // An attempt that meets no connection makes one.
+                connect: ConnectOptions {
+                    timeout,
+                    keep_alive: millis(logic.keep_alive_ms),
+                    tls: self.tls_of(&logic.peer_names),
+                },
             }
         }
+
+        /// How workers reach gateways, which tell their own addresses.
+        pub fn deliveries(&self) -> ConnectOptions {
+            let delivery = &self.rpc.delivery;
+            ConnectOptions {
+                timeout: millis(delivery.connect_timeout_ms),
+                keep_alive: millis(delivery.keep_alive_ms),
+                tls: self.tls_of(&delivery.peer_names),
+            }
+        }
+    }
+
+    fn millis(ms: u32) -> Duration {
+        Duration::from_millis(ms.into())
     }
 
     impl Kafka {

@@ -57,6 +57,11 @@ pub async fn drop_entries(url: &str, name: &str) -> Result<(), ScratchError> {
     timely(async { mongodb::Client::with_uri_str(url).await?.database(name).drop().await }).await
 }
 
+/// Makes the collection of entries as somebody might by hand: without its keys.
+pub async fn create_bare_entries(url: &str, name: &str) -> Result<(), ScratchError> {
+    timely(async { mongodb::Client::with_uri_str(url).await?.database(name).create_collection("entries").await }).await
+}
+
 /// Takes one entry of a log away, as an administrator might.
 pub async fn delete_entry(url: &str, name: &str, log: &LogId, seq: Seq) -> Result<(), ScratchError> {
     let entry = doc! { "l": log.as_str(), "s": seq.0 as i64 };

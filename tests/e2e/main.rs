@@ -21,12 +21,16 @@ mod chaos;
 #[cfg(feature = "fault-points")]
 mod clock_jumps;
 mod configuration;
+#[cfg(feature = "services")]
+mod doctor;
 mod faults;
 mod harness;
 mod kill;
 #[cfg(feature = "fault-points")]
 mod kill_points;
 mod large_conversations;
+#[cfg(all(feature = "services", feature = "fault-points"))]
+mod leases;
 mod page;
 mod process;
 #[cfg(feature = "services")]

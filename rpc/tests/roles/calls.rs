@@ -1,11 +1,13 @@
 //! Calls to the logic: answered, repeated, refused, or known to have no answer.
 
-use crate::logic::{Logic, client, head, options, read, serve_logic};
+use crate::logic::{Logic, PATIENCE, client, head, options, read, serve_logic, serve_logic_within};
 use im_proto::services::*;
 use im_rpc::{CallError, LogicClient};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Endpoint;
 
 #[tokio::test]
 async fn every_call_is_answered_by_its_handler() {
@@ -72,6 +74,32 @@ async fn a_silent_logic_costs_the_deadline_of_each_attempt_and_no_more() {
     let outcome = LogicClient::new(&options).unwrap().read(read(b"x")).await;
     assert!(matches!(outcome, Err(CallError::NoAnswer(_))));
     assert_eq!(logic.reads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_caller_that_names_no_deadline_is_answered_within_that_of_the_server() {
+    let logic = Arc::new(Logic { is_silent: true, ..Default::default() });
+    let served = serve_logic_within(Duration::from_millis(50), logic.clone(), None).await;
+    let channel = Endpoint::from_shared(format!("http://{}", served.address)).unwrap().connect().await.unwrap();
+    let mut bare = tonic::client::Grpc::new(channel);
+    bare.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/im.services.v1.ConversationService/Read");
+    let codec = tonic_prost::ProstCodec::<ReadCall, ReadAnswer>::default();
+    let answered = tokio::time::timeout(PATIENCE / 2, bare.unary(tonic::Request::new(read(b"x")), path, codec)).await;
+    assert!(answered.expect("the server has a deadline of its own").is_err());
+    assert_eq!(logic.reads.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_request_above_its_bound_is_refused_and_not_repeated() {
+    let logic = Arc::new(Logic::default());
+    let served = serve_logic(logic.clone(), None).await;
+    let client = client(&[&served]);
+    let fits = vec![b'x'; 192 * 1024].leak();
+    client.read(read(fits)).await.unwrap();
+    let large = vec![b'x'; 256 * 1024].leak();
+    assert!(matches!(client.read(read(large)).await, Err(CallError::Refused(_))));
+    assert_eq!(logic.reads.load(Ordering::SeqCst), 1, "the handler does not hear of it");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Mutual TLS lets in by exact name.
 
 use crate::logic::{Logic, options, read, serve_logic};
-use im_rpc::{CallError, ConfigError, LogicClient, TlsOptions};
+use im_rpc::{CallError, ConfigError, LogicClient, TlsOptions, check_advertised};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Authority {
 
 async fn ask(address: &str, tls: Option<TlsOptions>) -> Result<(), CallError> {
     let mut options = options(vec![address.to_owned()]);
-    (options.tls, options.attempts) = (tls, 1);
+    (options.connect.tls, options.attempts) = (tls, 1);
     LogicClient::new(&options).unwrap().read(read(b"x")).await.map(drop)
 }
 
@@ -62,14 +62,62 @@ async fn only_a_certificate_of_the_right_authority_with_the_right_name_is_let_in
 }
 
 #[tokio::test]
+async fn one_list_of_names_serves_both_directions() {
+    let (authority, names) = (Authority::new(), ["gateway.im", "logic.im"]);
+    let served = serve_logic(Arc::default(), Some(&authority.end("logic.im", &names))).await;
+    let https = format!("https://localhost:{}", served.address.port());
+    ask(&https, Some(authority.end("gateway.im", &names))).await.unwrap();
+    assert!(ask(&https, Some(authority.end("other.im", &names))).await.is_err());
+}
+
+#[tokio::test]
+async fn a_wildcard_in_a_certificate_is_no_name() {
+    let (authority, names) = (Authority::new(), ["a.roles.im"]);
+    let [exact, wild] = ["a.roles.im", "*.roles.im"].map(|name| authority.end(name, &names));
+    let https = async |end: &TlsOptions| {
+        let served = serve_logic(Arc::default(), Some(end)).await;
+        (format!("https://localhost:{}", served.address.port()), served)
+    };
+    let (of_exact, _exact) = https(&exact).await;
+    let (of_wild, _wild) = https(&wild).await;
+    ask(&of_exact, Some(exact.clone())).await.unwrap();
+    let refused = ask(&of_exact, Some(wild)).await;
+    assert!(matches!(refused, Err(CallError::Refused(_))), "the server refuses it: {refused:?}");
+    assert!(ask(&of_wild, Some(exact)).await.is_err(), "and so does the client");
+}
+
+#[tokio::test]
+async fn with_certificates_nothing_is_asked_without_them() {
+    let authority = Authority::new();
+    let mut options = options(vec!["http://localhost:1".to_owned()]);
+    options.connect.tls = Some(authority.end("a.im", &["b.im"]));
+    assert!(matches!(LogicClient::new(&options), Err(ConfigError::Endpoint(_))));
+    assert!(matches!(check_advertised("http://gateway:1", true), Err(ConfigError::Endpoint(_))));
+    check_advertised("https://gateway:1", true).unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_nobody_else_could_connect_to_is_not_told() {
+    for nowhere in ["http://0.0.0.0:6103", "http://[::]:6103"] {
+        assert!(matches!(check_advertised(nowhere, false), Err(ConfigError::Unspecified(_))), "{nowhere}");
+    }
+    for none in ["gateway:6103", "", "http://", "https://gateway:6103"] {
+        assert!(matches!(check_advertised(none, false), Err(ConfigError::Endpoint(_))), "{none}");
+    }
+    for good in ["http://gateway:6103", "http://10.0.0.1:6103", "http://[::1]:6103"] {
+        check_advertised(good, false).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn mistakes_are_told_before_anything_is_connected() {
     let authority = Authority::new();
     let mut options = options(vec!["no address".to_owned()]);
     assert!(matches!(LogicClient::new(&options), Err(ConfigError::Endpoint(_))));
     options.endpoints = vec!["https://localhost:1".to_owned()];
-    options.tls = Some(authority.end("a", &[]));
+    options.connect.tls = Some(authority.end("a", &[]));
     assert!(matches!(LogicClient::new(&options), Err(ConfigError::NoPeerNames)));
     let missing = TlsOptions { key: Path::new("/nowhere/key.pem").to_owned(), ..authority.end("a", &["b"]) };
-    options.tls = Some(missing);
+    options.connect.tls = Some(missing);
     assert!(matches!(LogicClient::new(&options), Err(ConfigError::File { what: "key", .. })));
 }

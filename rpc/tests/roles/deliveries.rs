@@ -1,15 +1,13 @@
 //! Numbered batches over streams that break.
 
-use crate::logic::options;
+use crate::logic::{PATIENCE, connect};
 use im_proto::internal::{Answer, Delivery, DeliveryBatch, delivery::Kind};
-use im_rpc::{DeliverySink, DeliveryStreams, LANE_BATCHES_MAX, Served, Stop, delivery_service, serve};
+use im_rpc::{ConfigError, DeliverySink, DeliveryStreams, LANE_BATCHES_MAX, Served, Stop, delivery_service, serve};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const WORKER: u64 = 5;
 
 struct Sink {
@@ -60,18 +58,46 @@ async fn gateway(sink: &Arc<Sink>, address: &str) -> Served {
     serve(listener, None, delivery_service(sink.clone(), None, stop.clone()).unwrap(), stop).await.unwrap()
 }
 
+fn streams() -> Arc<DeliveryStreams> {
+    DeliveryStreams::new(WORKER, &connect(None)).unwrap()
+}
+
+fn know(streams: &DeliveryStreams, gateways: &[(u64, String)]) {
+    let refused = streams.set_gateways(gateways);
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
 fn one_answer() -> Vec<Delivery> {
-    vec![Delivery { kind: Some(Kind::Answer(Answer { connection_id: 3, ..Default::default() })), trace: None }]
+    vec![answer(0)]
+}
+
+fn answer(bytes: usize) -> Delivery {
+    let answer = Answer { connection_id: 3, frame: vec![0; bytes].into(), ..Default::default() };
+    Delivery { kind: Some(Kind::Answer(answer)), trace: None }
+}
+
+/// Gives other tasks their turn until it is so.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let turns = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, turns).await.unwrap_or_else(|_| panic!("not {what}"));
+}
+
+fn dropped(streams: &DeliveryStreams) -> u64 {
+    streams.counts().dropped.load(Ordering::Relaxed)
 }
 
 #[tokio::test]
 async fn batches_arrive_numbered_and_those_from_before_the_address_was_known_too() {
     let sink = Sink::new(7);
     let served = gateway(&sink, "127.0.0.1:0").await;
-    let streams = DeliveryStreams::new(WORKER, options(Vec::new()));
+    let streams = streams();
     streams.deliver(7, one_answer());
-    streams.unknown_gateway().await;
-    streams.set_gateways(&[(7, format!("http://{}", served.address))]).unwrap();
+    streams.leases_wanted().await;
+    know(&streams, &[(7, format!("http://{}", served.address))]);
     for _ in 0..9 {
         streams.deliver(7, one_answer());
     }
@@ -84,12 +110,12 @@ async fn batches_arrive_numbered_and_those_from_before_the_address_was_known_too
 async fn a_full_lane_drops_batches_and_leaves_the_gap_in_the_numbers() {
     let sink = Sink::new(7);
     let served = gateway(&sink, "127.0.0.1:0").await;
-    let streams = DeliveryStreams::new(WORKER, options(Vec::new()));
+    let streams = streams();
     for _ in 0..LANE_BATCHES_MAX + 3 {
         streams.deliver(7, one_answer());
     }
-    assert_eq!(streams.counts().dropped.load(Ordering::Relaxed), 3);
-    streams.set_gateways(&[(7, format!("http://{}", served.address))]).unwrap();
+    assert_eq!(dropped(&streams), 3);
+    know(&streams, &[(7, format!("http://{}", served.address))]);
     sink.numbers(LANE_BATCHES_MAX).await;
     streams.deliver(7, one_answer());
     let numbers = sink.numbers(LANE_BATCHES_MAX + 1).await;
@@ -101,8 +127,8 @@ async fn numbers_go_on_over_a_stream_that_broke() {
     let sink = Sink::new(7);
     let served = gateway(&sink, "127.0.0.1:0").await;
     let address = served.address.to_string();
-    let streams = DeliveryStreams::new(WORKER, options(Vec::new()));
-    streams.set_gateways(&[(7, format!("http://{address}"))]).unwrap();
+    let streams = streams();
+    know(&streams, &[(7, format!("http://{address}"))]);
     streams.deliver(7, one_answer());
     sink.numbers(1).await;
     // The stream never ends by itself; stopping ends it.
@@ -121,12 +147,102 @@ async fn numbers_go_on_over_a_stream_that_broke() {
 async fn a_batch_for_another_run_of_the_gateway_reaches_nobody() {
     let sink = Sink::new(8);
     let served = gateway(&sink, "127.0.0.1:0").await;
-    let streams = DeliveryStreams::new(WORKER, options(Vec::new()));
+    let streams = streams();
     let endpoint = format!("http://{}", served.address);
     // The lease of the old run still names the address.
-    streams.set_gateways(&[(7, endpoint.clone()), (8, endpoint)]).unwrap();
+    know(&streams, &[(7, endpoint.clone()), (8, endpoint)]);
     streams.deliver(7, one_answer());
     streams.deliver(8, one_answer());
     assert_eq!(sink.numbers(1).await, [1]);
     assert!(sink.batches.lock().unwrap().iter().all(|batch| batch.gateway_boot == 8));
+}
+
+#[tokio::test]
+async fn a_gateway_that_lost_its_lease_alone_gets_its_batches_on() {
+    let sink = Sink::new(7);
+    let served = gateway(&sink, "127.0.0.1:0").await;
+    let streams = streams();
+    know(&streams, &[(7, format!("http://{}", served.address))]);
+    streams.deliver(7, one_answer());
+    sink.numbers(1).await;
+    know(&streams, &[]);
+    streams.deliver(7, one_answer());
+    assert_eq!(sink.numbers(2).await, [1, 2]);
+    // Without a lease it is gone once it cannot be reached.
+    served.stop().await;
+    let ended = async {
+        loop {
+            know(&streams, &[]);
+            streams.deliver(7, one_answer());
+            tokio::select! {
+                biased;
+                // Its new lane has no address.
+                () = streams.leases_wanted() => break,
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the lane ends");
+}
+
+#[tokio::test]
+async fn what_a_lane_ends_with_is_counted_and_shows_in_the_numbers_of_the_next() {
+    let sink = Sink::new(7);
+    let served = gateway(&sink, "127.0.0.1:0").await;
+    let streams = streams();
+    streams.deliver(7, one_answer());
+    streams.deliver(7, one_answer());
+    know(&streams, &[]);
+    until("counted", || dropped(&streams) == 2).await;
+    assert_eq!(streams.waiting(), (0, 0));
+    know(&streams, &[(7, format!("http://{}", served.address))]);
+    streams.deliver(7, one_answer());
+    assert_eq!(sink.numbers(1).await, [3]);
+    assert_eq!(streams.counts().handed_on.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_lease_that_names_no_address_takes_nothing_from_the_gateways_behind_it() {
+    let sink = Sink::new(7);
+    let served = gateway(&sink, "127.0.0.1:0").await;
+    let streams = streams();
+    let refused = streams.set_gateways(&[(6, "gateway".to_owned()), (7, format!("http://{}", served.address))]);
+    assert!(matches!(refused[..], [(6, ConfigError::Endpoint(_))]), "{refused:?}");
+    streams.deliver(7, one_answer());
+    assert_eq!(sink.numbers(1).await, [1]);
+}
+
+#[tokio::test]
+async fn another_run_at_a_gateways_address_makes_the_worker_ask_for_the_leases_before_a_batch_is_lost() {
+    let sink = Sink::new(8);
+    let served = gateway(&sink, "127.0.0.1:0").await;
+    let streams = streams();
+    know(&streams, &[(7, format!("http://{}", served.address))]);
+    tokio::time::timeout(PATIENCE, streams.leases_wanted()).await.expect("the leases are asked for");
+    assert_eq!(streams.counts().handed_on.load(Ordering::Relaxed), 0);
+    // The old run's lane ends with its lease, though something answers at its address.
+    know(&streams, &[]);
+    streams.deliver(7, one_answer());
+    know(&streams, &[]);
+    until("dropped", || dropped(&streams) == 1).await;
+}
+
+#[tokio::test]
+async fn a_batch_of_any_size_arrives_in_numbered_pieces() {
+    const MIB: usize = 1024 * 1024;
+    let sink = Sink::new(7);
+    let served = gateway(&sink, "127.0.0.1:0").await;
+    let streams = streams();
+    know(&streams, &[(7, format!("http://{}", served.address))]);
+    // More than a gateway takes at once.
+    streams.deliver(7, (0..80).map(|_| answer(MIB / 2)).collect());
+    sink.numbers(80).await;
+    // One alone that no gateway takes.
+    streams.deliver(7, vec![answer(0), answer(33 * MIB), answer(0)]);
+    let numbers = sink.numbers_when(|numbers| numbers.last() > Some(&81)).await;
+    assert_eq!(numbers, [(1..=81).collect::<Vec<_>>(), vec![83]].concat(), "the gap shows what was dropped");
+    let batches = sink.batches.lock().unwrap();
+    assert_eq!(batches.iter().map(|batch| batch.deliveries.len()).sum::<usize>(), 82);
+    assert_eq!(dropped(&streams), 1);
+    assert_eq!(streams.counts().streams_opened.load(Ordering::Relaxed), 1, "no stream was reset");
 }

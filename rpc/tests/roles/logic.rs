@@ -3,11 +3,16 @@
 use async_trait::async_trait;
 use im_proto::services::*;
 use im_proto::{DeviceId, LogId, UserId};
-use im_rpc::{CallOptions, LogicClient, LogicHandler, Refused, Served, Stop, TlsOptions, logic_service, serve};
+use im_rpc::{
+    CallOptions, ConnectOptions, LogicClient, LogicHandler, Refused, Served, Stop, TlsOptions, logic_service, serve,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+
+/// Longer than anything here takes.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 pub struct Logic {
@@ -76,14 +81,23 @@ pub fn head(log: &str) -> LargeHead {
 }
 
 pub async fn serve_logic(logic: Arc<Logic>, tls: Option<&TlsOptions>) -> Served {
+    serve_logic_within(PATIENCE, logic, tls).await
+}
+
+/// No request is worked on longer than `timeout`.
+pub async fn serve_logic_within(timeout: Duration, logic: Arc<Logic>, tls: Option<&TlsOptions>) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let served = serve(listener, tls, logic_service(logic, tls).unwrap(), Stop::default()).await.unwrap();
+    let served = serve(listener, tls, logic_service(logic, tls, timeout).unwrap(), Stop::default()).await.unwrap();
     served.ready(true).await;
     served
 }
 
+pub fn connect(tls: Option<TlsOptions>) -> ConnectOptions {
+    ConnectOptions { timeout: Duration::from_secs(5), keep_alive: Duration::from_secs(5), tls }
+}
+
 pub fn options(endpoints: Vec<String>) -> CallOptions {
-    CallOptions { endpoints, timeout: Duration::from_secs(5), attempts: 3, tls: None }
+    CallOptions { endpoints, timeout: Duration::from_secs(5), attempts: 3, connect: connect(None) }
 }
 
 pub fn client(served: &[&Served]) -> LogicClient {

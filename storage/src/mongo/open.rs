@@ -39,6 +39,7 @@ pub struct Opened {
     pub created_ms: i64,
 }
 
+const ENTRIES: &str = "entries";
 /// The unique keys that give a seq to one writer.
 const UNIQUE: [&[&str]; 2] = [&["l", "s"], &["l", "u", "i"]];
 
@@ -48,7 +49,7 @@ const MEMBERS_MIN: usize = 3;
 pub async fn open(options: &MongoOptions, now_ms: i64) -> Result<Opened, MongoError> {
     let database = connect(options).await?;
     refuse_unsafe(findings(&database).await?, &options.allow).map_err(MongoError::Weak)?;
-    let entries: Collection<Document> = database.collection("entries");
+    let entries: Collection<Document> = database.collection(ENTRIES);
     let logs: Collection<Document> = database.collection("logs");
     for key in UNIQUE {
         entries.create_index(index(key, true)).await?;
@@ -60,9 +61,30 @@ pub async fn open(options: &MongoOptions, now_ms: i64) -> Result<Opened, MongoEr
     Ok(Opened { entries, logs, epoch, created_ms })
 }
 
-/// What is weak about the database, for an operator.
+/// What is weak about the database and lacking in it, for an operator.
 pub async fn check(options: &MongoOptions) -> Result<Vec<Finding>, MongoError> {
-    findings(&connect(options).await?).await
+    let database = connect(options).await?;
+    let mut found = findings(&database).await?;
+    found.extend(of_entries(&database).await?);
+    Ok(found)
+}
+
+/// Opening makes what is lacking here, unless entries that are there stand against it.
+async fn of_entries(database: &Database) -> Result<Option<Finding>, MongoError> {
+    if !database.list_collection_names().await?.iter().any(|name| name == ENTRIES) {
+        let found = "there is no collection entries yet";
+        return Ok(Some(Finding::new("mongodb.entries", Severity::Note, found, "the first logic role makes it")));
+    }
+    match assert_unique_keys(&database.collection(ENTRIES)).await {
+        Ok(()) => Ok(None),
+        Err(MongoError::NoUniqueKey(key)) => Ok(Some(Finding::new(
+            "mongodb.unique_keys",
+            Severity::Unsafe,
+            format!("the collection entries lacks the unique key ({key})"),
+            "start a logic role, which makes it; one that cannot says which entries are there twice",
+        ))),
+        Err(error) => Err(error),
+    }
 }
 
 async fn connect(options: &MongoOptions) -> Result<Database, MongoError> {

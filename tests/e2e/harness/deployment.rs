@@ -91,6 +91,12 @@ impl Deployment {
         scratch::delete_entry(&self.services.mongodb, &self.name, log, Seq(seq)).await.unwrap();
     }
 
+    /// Before any role ran.
+    pub fn create_bare_entries(&self) {
+        let created = block_on(scratch::create_bare_entries(&self.services.mongodb, &self.name));
+        created.unwrap_or_else(|error| panic!("no collection in {}: {error}", self.name));
+    }
+
     fn mysql_url(&self) -> String {
         let (server, _) = self.services.mysql.rsplit_once('/').unwrap();
         format!("{server}/{}", self.name)

@@ -1,0 +1,16 @@
+//! Bugs on purpose, so that a script can see the tests find them.
+//!
+//! In: `IM_PLANTED_BUG`, read once. Out: whether a named bug is switched on. Always: false without the feature
+//! `planted-bugs`, so the compiler drops every planted branch. `lane_ends_with_lease`: a gateway whose lease is gone gets
+//! nothing, though it can be reached; `batches_whole`: a batch leaves in one piece, however large.
+
+#[cfg(feature = "planted-bugs")]
+pub fn planted(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    CHOSEN.get_or_init(|| std::env::var("IM_PLANTED_BUG").ok()).as_deref() == Some(name)
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+pub const fn planted(_name: &str) -> bool {
+    false
+}
