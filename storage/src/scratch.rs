@@ -3,14 +3,18 @@
 //! In: addresses of services, the name of a deployment. Out: nothing of that name is left. Always: for tests, in builds with
 //! the feature `services` alone; what is absent is removed already; every call ends within [`CALL_TIMEOUT`].
 
+use crate::ports::Partition;
 use im_proto::{LogId, Seq};
 use mongodb::bson::{Document, doc};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{BorrowedMessage, Headers as _};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two looks at what ends by itself.
@@ -24,6 +28,8 @@ pub enum ScratchError {
     Mongodb(#[from] mongodb::error::Error),
     #[error("kafka: {0}")]
     Kafka(#[from] rdkafka::error::KafkaError),
+    #[error("a thread: {0}")]
+    Thread(#[from] std::io::Error),
     #[error("redis: {0}")]
     Redis(#[from] redis::RedisError),
     #[error("no answer within {CALL_TIMEOUT:?}")]
@@ -111,6 +117,61 @@ pub async fn add_partitions(brokers: &str, name: &str, more: usize) -> Result<us
         }
     }
     Ok(count)
+}
+
+/// Writes one record into the topic, as anybody can who reaches the brokers.
+pub async fn write_record(
+    brokers: &str,
+    topic: &str,
+    partition: Partition,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), ScratchError> {
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let record = FutureRecord::to(topic).partition(partition.0 as i32).key(key).payload(value);
+    producer.send(record, CALL_TIMEOUT).await.map_err(|(error, _)| error)?;
+    Ok(())
+}
+
+/// A record that a worker set aside, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub reason: String,
+    pub partition: String,
+}
+
+/// All that the topic of the dead letters holds now, in its order.
+pub async fn dead_letters(brokers: &str, topic: &str) -> Result<Vec<SetAside>, ScratchError> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", "im-scratch").set("enable.auto.commit", "false");
+    let topic = topic.to_owned();
+    let read = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create()?;
+        let (first, end) = consumer.fetch_watermarks(&topic, 0, CALL_TIMEOUT)?;
+        let mut from_start = TopicPartitionList::new();
+        from_start.add_partition_offset(&topic, 0, Offset::Beginning)?;
+        consumer.assign(&from_start)?;
+        let (mut letters, deadline) = (Vec::new(), Instant::now() + CALL_TIMEOUT);
+        while letters.len() < (end - first) as usize && Instant::now() < deadline {
+            if let Some(message) = consumer.poll(POLL) {
+                letters.push(set_aside(&message?));
+            }
+        }
+        Ok::<_, rdkafka::error::KafkaError>(letters)
+    });
+    timely(async { read.await.map_err(std::io::Error::other) }).await?.map_err(Into::into)
+}
+
+fn set_aside(message: &BorrowedMessage<'_>) -> SetAside {
+    let header = |name: &str| {
+        let found = message.headers().into_iter().flat_map(|headers| headers.iter()).find(|header| header.key == name);
+        found.and_then(|header| header.value).map(|value| String::from_utf8_lossy(value).into_owned())
+    };
+    let bytes = |part: Option<&[u8]>| part.unwrap_or_default().to_vec();
+    let [reason, partition] = ["im-reason", "im-partition"].map(|name| header(name).unwrap_or_default());
+    SetAside { key: bytes(message.key()), value: bytes(message.payload()), reason, partition }
 }
 
 /// With its offsets. Members that were killed are members until their session ends: it waits for that.

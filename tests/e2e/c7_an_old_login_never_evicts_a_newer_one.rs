@@ -7,7 +7,7 @@ use im_proto::client::server_frame::Body;
 use im_proto::client::{CloseCode, ServerFrame, kicked};
 
 /// Reads to the end of a replaced connection; the generation that its kick names.
-async fn kicked_generation(raw: &mut Raw) -> u64 {
+pub async fn kicked_generation(raw: &mut Raw) -> u64 {
     let kicked = raw
         .push(|body| match body {
             Body::Kicked(kicked) => Some(*kicked),

@@ -9,7 +9,7 @@ mod own_services;
 pub mod proxy;
 mod scene;
 
-use crate::harness::load::{Load, seed};
+use crate::harness::load::{Finished, Load, seed};
 use fault::{KINDS, Kind};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -38,6 +38,46 @@ struct Record {
     slowest: Duration,
 }
 
+/// What a run came to, whether it held or not: told when it ends.
+struct Run {
+    seed: u64,
+    begun: Instant,
+    under_load: Duration,
+    struck: u32,
+    faults: u32,
+    /// Of the histories that were checked.
+    checked: Finished,
+    records: BTreeMap<Kind, Record>,
+}
+
+impl Run {
+    fn begin(seed: u64, faults: u32) -> Self {
+        let (begun, under_load, struck) = (Instant::now(), Duration::ZERO, 0);
+        Self { seed, begun, under_load, struck, faults, checked: Finished::default(), records: BTreeMap::new() }
+    }
+
+    fn note(&mut self, kind: Kind, recovered: Duration) {
+        self.struck += 1;
+        let record = self.records.entry(kind).or_default();
+        record.struck += 1;
+        record.slowest = record.slowest.max(recovered);
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        for (kind, Record { struck, slowest }) in &self.records {
+            println!("  {struck} {kind:?}, answered again at most {} ms later", slowest.as_millis());
+        }
+        let Self { seed, struck, faults, checked: Finished { acked, breaches }, .. } = self;
+        let (seconds, per_s) = (self.begun.elapsed().as_secs(), *acked as f64 / self.under_load.as_secs_f64().max(1.0));
+        let how = if std::thread::panicking() { "FAILED; the last history is not counted" } else { "held" };
+        println!(
+            "faults {struck} of {faults}, {acked} acked, {breaches}; seed {seed}, {seconds} s, {per_s:.0} acked/s; {how}"
+        );
+    }
+}
+
 /// `IM_CHAOS_ONLY` names kinds, for a closer look at them.
 fn is_wanted(kind: Kind) -> bool {
     std::env::var("IM_CHAOS_ONLY").map_or(true, |only| only.split(',').any(|name| name == format!("{kind:?}")))
@@ -52,16 +92,15 @@ fn wanted(variable: &str, default: u32) -> u32 {
 async fn no_fault_of_roles_services_or_links_loses_doubles_or_reorders_anything() {
     let (faults, circles) = (wanted("IM_CHAOS_FAULTS", FAULTS), wanted("IM_CHAOS_CIRCLES", 1));
     let acked_of_a_fault = u64::from(wanted("IM_CHAOS_ACKED", 0).div_ceil(faults));
-    let mut rng = StdRng::seed_from_u64(seed());
-    let mut records: BTreeMap<Kind, Record> = BTreeMap::new();
-    let (mut deck, mut acked, mut number) = (Vec::new(), 0, 0);
-    let mut under_load = Duration::ZERO;
+    let mut run = Run::begin(seed(), faults);
+    let mut rng = StdRng::seed_from_u64(run.seed);
+    let mut deck = Vec::new();
     let mut scene = Scene::start().await;
-    while number < faults {
+    while run.struck < faults {
         let load = Load::start_circles(&scene.server, rng.random(), circles as usize).await;
-        let (begun, first) = (Instant::now(), number);
-        while number < faults && number - first < FAULTS_OF_A_HISTORY && load.events() < EVENTS_OF_A_HISTORY {
-            number += 1;
+        let (begun, first) = (Instant::now(), run.struck);
+        while run.struck < faults && run.struck - first < FAULTS_OF_A_HISTORY && load.events() < EVENTS_OF_A_HISTORY {
+            let number = run.struck + 1;
             tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
             while load.acked() < acked_of_a_fault * u64::from(number - first) {
                 tokio::time::sleep(LOOK).await;
@@ -77,21 +116,15 @@ async fn no_fault_of_roles_services_or_links_loses_doubles_or_reorders_anything(
             load.is_answered(RECOVERY_DEADLINE).await;
             let recovered = over.elapsed();
             println!("  {what}; everybody was answered {} ms later", recovered.as_millis());
-            let record = records.entry(kind).or_default();
-            record.struck += 1;
-            record.slowest = record.slowest.max(recovered);
+            run.note(kind, recovered);
         }
-        under_load += begun.elapsed();
+        run.under_load += begun.elapsed();
         let finished = Instant::now();
-        acked += load.finish(&scene.server).await;
-        println!("after {number} faults and {acked} acked messages: the contract held ({:?})", finished.elapsed());
-        if number < faults {
+        run.checked += load.finish(&scene.server).await;
+        let (struck, acked) = (run.struck, run.checked.acked);
+        println!("after {struck} faults and {acked} acked messages: the contract held ({:?})", finished.elapsed());
+        if run.struck < faults {
             scene.renew();
         }
-    }
-    let per_s = acked as f64 / under_load.as_secs_f64();
-    println!("faults {faults}, acked messages {acked}, {per_s:.0} a second of load and faults");
-    for (kind, Record { struck, slowest }) in records {
-        println!("  {struck} {kind:?}, answered again at most {} ms later", slowest.as_millis());
     }
 }

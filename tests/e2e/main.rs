@@ -20,6 +20,8 @@ mod c7_an_old_login_never_evicts_a_newer_one;
 mod chaos;
 #[cfg(feature = "fault-points")]
 mod clock_jumps;
+#[cfg(feature = "services")]
+mod cluster;
 mod configuration;
 #[cfg(feature = "services")]
 mod doctor;

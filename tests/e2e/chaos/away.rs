@@ -2,14 +2,22 @@
 //! not need the service goes on.
 
 use super::proxy::{Direction, Trouble};
-use super::scene::Scene;
+use super::scene::{GATEWAYS, Link, Scene};
 use crate::harness::calls::{direct, pull};
 use crate::harness::raw::{Raw, send_to_user};
 use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{Error, ErrorClass};
+use std::time::{Duration, Instant};
 
-/// Ann and bob have a conversation, eve is nobody in it.
+/// Longer than any call to a service lasts: who waits for one is met while it waits.
+const SILENCE: Duration = Duration::from_secs(12);
+/// Ten times what an ack takes on a slow machine, and half of what such a call takes.
+const ACK_DEADLINE: Duration = Duration::from_secs(5);
+/// The pace of a hand.
+const PACE: Duration = Duration::from_millis(50);
+
+/// Ann and bob, each at a gateway of their own, have a conversation; eve is nobody in it.
 struct Talk {
     scene: Scene,
     ann: Raw,
@@ -22,17 +30,34 @@ struct Talk {
 
 impl Talk {
     async fn start() -> Self {
-        let scene = Scene::start().await;
-        let mut ann = Raw::device(&scene.server, "ann", "phone").await;
-        let bob = Raw::device(&scene.server, "bob", "phone").await;
+        let mut scene = Scene::start().await;
+        let [of_ann, of_bob] = [0, 1].map(|gateway| scene.server.door_of(gateway));
+        let mut ann = Raw::device_over(&scene.server, of_ann, "ann", "phone").await;
+        let bob = Raw::device_over(&scene.server, of_bob, "bob", "phone").await;
         let eve = Raw::device(&scene.server, "eve", "phone").await;
         let epoch = ann.message_to_user("bob", "m1").await.epoch;
         Self { scene, ann, bob, eve, conversation: direct("ann", "bob"), epoch, sent: 1 }
     }
 
-    /// Requests reach the service, its answers do not arrive.
-    fn silence(&self, link: &str) {
-        self.scene.link(link).make(Trouble::Hold(Direction::Back));
+    /// Requests of everybody reach the service, its answers do not arrive.
+    fn silence(&self, service: &str) {
+        self.scene.links.to(service).for_each(is_silent);
+    }
+
+    /// What ann sends all the while is acked, one message behind the other, and nobody waits for the service in between.
+    async fn is_acked_through(&mut self, silence: Duration) {
+        let until = Instant::now() + silence;
+        while Instant::now() < until {
+            let sent = self.send().await;
+            match tokio::time::timeout(ACK_DEADLINE, self.ann.answer(sent)).await {
+                Ok(Body::SendAck(ack)) => assert_eq!(ack.seq, self.sent),
+                Ok(other) => panic!("message {}: {other:?}", self.sent),
+                Err(_) => {
+                    panic!("message {} of a conversation that is known has no ack after {ACK_DEADLINE:?}", self.sent)
+                }
+            }
+            tokio::time::sleep(PACE).await;
+        }
     }
 
     /// A message of ann's, without its answer.
@@ -48,8 +73,8 @@ impl Talk {
     }
 
     /// The service is back: the last message, sent again, is stored once and behind those before it, and everybody can read it.
-    async fn is_whole_again(&mut self, link: &str) {
-        self.scene.link(link).make(Trouble::None);
+    async fn is_whole_again(&mut self, service: &str) {
+        self.scene.links.to(service).for_each(|link| link.make(Trouble::None));
         let id = format!("m{}", self.sent);
         loop {
             match self.ann.call(Command::Send(send_to_user("bob", &id, "text"))).await {
@@ -60,13 +85,17 @@ impl Talk {
         }
         loop {
             match self.pull().await {
-                Body::Pulled(pulled) => break assert_eq!(pulled.entries.len() as u64, self.sent),
+                Body::Pulled(pulled) => break assert_eq!(pulled.head_seq, self.sent),
                 Body::Error(error) => assert_eq!(error.class(), ErrorClass::Retry, "{error:?}"),
                 other => panic!("{other:?}"),
             }
         }
         assert!(self.bob.sync().await.conversations.iter().any(|of| of.head_seq == self.sent));
     }
+}
+
+fn is_silent(link: &Link) {
+    link.make(Trouble::Hold(Direction::Back));
 }
 
 #[track_caller]
@@ -96,15 +125,18 @@ async fn while_a_service_gives_no_answers_every_request_ends_and_what_does_not_n
     talk.is_whole_again("mongodb").await;
 
     talk.silence("redis");
-    let sent = talk.send().await;
-    assert!(matches!(talk.ann.answer(sent).await, Body::SendAck(ack) if ack.seq == talk.sent));
+    talk.is_acked_through(SILENCE).await;
     assert!(matches!(talk.pull().await, Body::Pulled(_)));
     talk.bob.is_alive().await;
     talk.is_whole_again("redis").await;
 
+    // For the lease of ann's gateway only.
+    is_silent(talk.scene.links.of(GATEWAYS[0], "redis"));
+    talk.is_acked_through(SILENCE).await;
+    talk.is_whole_again("redis").await;
+
     talk.silence("mysql");
-    let sent = talk.send().await;
-    assert!(matches!(talk.ann.answer(sent).await, Body::SendAck(ack) if ack.seq == talk.sent));
+    talk.is_acked_through(SILENCE).await;
     // Not known is not allowed.
     let class = error(talk.eve.call(pull(&talk.conversation, talk.epoch, 1)).await).class();
     assert!([ErrorClass::Unknown, ErrorClass::Retry, ErrorClass::Final].contains(&class), "{class:?}");

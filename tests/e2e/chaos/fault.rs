@@ -5,11 +5,11 @@
 
 use super::own_services::{OwnServices, Service};
 use super::proxy::{Direction, Trouble};
-use super::scene::Scene;
+use super::scene::{Link, Scene};
 use crate::harness::process::Process;
+use im_storage::ports::Partition;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 use std::ops::Range;
 use std::time::Duration;
 use tokio::task::block_in_place;
@@ -21,6 +21,7 @@ const FROZEN_MS: Range<u64> = 3_500..5_500;
 /// Between an old snapshot and the moment it comes back.
 const SNAPSHOT_AGE_MS: Range<u64> = 300..1_500;
 const DELAY_MS: Range<u64> = 20..400;
+const POISON: usize = 6;
 const MORE_PARTITIONS_MAX: usize = 3;
 /// A topic that grew so far stays as it is.
 const PARTITIONS_MAX: usize = 24;
@@ -52,16 +53,20 @@ pub enum Kind {
     Mysql,
     Mongo,
     Postgresql,
-    /// Of one link.
+    /// Of one way, or of all that lead to the same place.
     Delay,
     Hold,
     HalfClose,
     Cut,
+    /// One role and one service, for longer than leases and sessions last; everybody else reaches it.
+    CutOff,
+    /// Records that no gateway wrote, in any partition.
+    Poison,
     /// A link is in trouble, and a role or Redis is struck too.
     Together,
 }
 
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 24] = [
     Kind::KillGateway,
     Kind::KillWorker,
     Kind::KillAll,
@@ -83,6 +88,8 @@ pub const KINDS: [Kind; 22] = [
     Kind::Hold,
     Kind::HalfClose,
     Kind::Cut,
+    Kind::CutOff,
+    Kind::Poison,
     Kind::Together,
 ];
 
@@ -128,6 +135,8 @@ impl Kind {
             Self::Hold => link(scene, Trouble::Hold(direction(rng)), rng).await,
             Self::HalfClose => link(scene, Trouble::HalfClose(direction(rng)), rng).await,
             Self::Cut => link(scene, Trouble::Cut, rng).await,
+            Self::CutOff => cut_off(scene, rng).await,
+            Self::Poison => poison(scene, rng),
             Self::Together => together(scene, rng).await,
         }
     }
@@ -226,11 +235,40 @@ async fn away(services: &OwnServices, service: Service, rng: &mut StdRng) -> Str
 }
 
 async fn link(scene: &Scene, trouble: Trouble, rng: &mut StdRng) -> String {
-    let link = scene.links.choose(rng).unwrap();
-    link.proxy.make(trouble);
+    let links = scene.links.choose(rng);
+    links.iter().for_each(|link| link.make(trouble));
     let lasted = pass(GONE_MS, rng).await;
-    link.proxy.make(Trouble::None);
-    format!("{}, {trouble:?} for {lasted}", link.name)
+    links.iter().for_each(|link| link.make(Trouble::None));
+    format!("{}, {trouble:?} for {lasted}", named(&links))
+}
+
+fn named(links: &[&Link]) -> String {
+    links.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+async fn cut_off(scene: &Scene, rng: &mut StdRng) -> String {
+    let link = scene.links.choose_of_a_role(rng);
+    let trouble = if rng.random() { Trouble::Cut } else { Trouble::Hold(direction(rng)) };
+    link.make(trouble);
+    let lasted = pass(FROZEN_MS, rng).await;
+    link.make(Trouble::None);
+    format!("{link}, {trouble:?} for {lasted}")
+}
+
+/// Load goes on around them; the workers put every one where an operator finds it.
+fn poison(scene: &Scene, rng: &mut StdRng) -> String {
+    let deployment = scene.server.deployment();
+    block_in_place(|| {
+        let partitions = deployment.partitions();
+        let values = [(); POISON].map(|()| {
+            let value = rng.random::<[u8; 24]>().to_vec();
+            let key = if rng.random() { b"no \x00 id \xff".as_slice() } else { b"ann" };
+            deployment.write_record(Partition(rng.random_range(0..partitions) as u32), key, &value);
+            value
+        });
+        deployment.set_aside(&values);
+    });
+    format!("{POISON} records")
 }
 
 async fn together(scene: &mut Scene, rng: &mut StdRng) -> String {
@@ -241,8 +279,8 @@ async fn together(scene: &mut Scene, rng: &mut StdRng) -> String {
         _ => Trouble::Cut,
     };
     let Scene { server, links, services } = scene;
-    let link = links.choose(rng).unwrap();
-    link.proxy.make(trouble);
+    let links = links.choose(rng);
+    links.iter().for_each(|link| link.make(trouble));
     let number = rng.random_range(0..2);
     let role = if rng.random() { server.worker(number) } else { server.gateway(number) };
     let what = ["killed", "frozen", "untouched, and Redis flushed"];
@@ -254,13 +292,13 @@ async fn together(scene: &mut Scene, rng: &mut StdRng) -> String {
     }
     let lasted = pass(if struck == 1 { FROZEN_MS } else { GONE_MS }, rng).await;
     // A role that starts wants every service.
-    link.proxy.make(Trouble::None);
+    links.iter().for_each(|link| link.make(Trouble::None));
     match struck {
         0 => block_in_place(|| role.restart()),
         1 => role.resume(),
         _ => {}
     }
-    format!("{}, {trouble:?}, and {:?} {number} {} for {lasted}", link.name, role.role(), what[struck])
+    format!("{}, {trouble:?}, and {:?} {number} {} for {lasted}", named(&links), role.role(), what[struck])
 }
 
 fn delay(rng: &mut StdRng) -> Trouble {

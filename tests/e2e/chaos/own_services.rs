@@ -6,11 +6,12 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// Outside of the project: PostgreSQL's user must be able to come here.
+/// Outside of the project: PostgreSQL's user must be able to come here. `IM_CHAOS_FOLDER` names another, for a run beside one
+/// that has this.
 const FOLDER: &str = "/var/tmp/im-server-chaos";
 const NAMES: [&str; 6] = ["KAFKA", "KAFKA_CONTROLLER", "REDIS", "MARIADB", "POSTGRESQL", "FERRETDB"];
 const REDIS_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -43,6 +44,7 @@ impl Service {
 }
 
 pub struct OwnServices {
+    folder: PathBuf,
     variables: Vec<(String, String)>,
     /// Nobody else has the folder.
     _lock: File,
@@ -51,17 +53,18 @@ pub struct OwnServices {
 impl OwnServices {
     /// Clients of Kafka come back by the port that it names itself: `kafka_advertised`.
     pub fn start(kafka_advertised: u16) -> Self {
-        std::fs::create_dir_all(FOLDER).unwrap();
-        let lock = File::create(Path::new(FOLDER).join("lock")).unwrap();
+        let folder = std::env::var_os("IM_CHAOS_FOLDER").map_or_else(|| FOLDER.into(), PathBuf::from);
+        std::fs::create_dir_all(&folder).unwrap();
+        let lock = File::create(folder.join("lock")).unwrap();
         lock.lock().unwrap();
         let free = NAMES.map(|name| (name, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()));
         let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
         let mut variables: Vec<(String, String)> =
             free.iter().map(|(name, listener)| (format!("IM_SERVICES_{name}_PORT"), port(listener))).collect();
         variables.push(("IM_SERVICES_KAFKA_ADVERTISED_PORT".to_owned(), kafka_advertised.to_string()));
-        variables.push(("IM_SERVICES_FOLDER".to_owned(), FOLDER.to_owned()));
+        variables.push(("IM_SERVICES_FOLDER".to_owned(), folder.display().to_string()));
         drop(free);
-        let services = Self { variables, _lock: lock };
+        let services = Self { folder, variables, _lock: lock };
         // What an earlier run left, if it was killed.
         services.run(&["down"]);
         services.run(&["reset"]);
@@ -113,7 +116,7 @@ impl OwnServices {
 
     /// Redis begins with nothing again.
     pub fn forget_redis_snapshot(&self) {
-        std::fs::remove_file(PathBuf::from(FOLDER).join("data/redis/dump.rdb")).unwrap();
+        std::fs::remove_file(self.folder.join("data/redis/dump.rdb")).unwrap();
     }
 
     fn redis(&self, command: &str) {

@@ -12,6 +12,7 @@ use super::read_back::ReadBack;
 use im_proto::client::Entry;
 use im_proto::client::entry::Content;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::mem::discriminant;
 
 mod devices;
@@ -45,6 +46,49 @@ pub enum Breach {
     Cursor(String),
     /// An ordinal or an unread count is wrong.
     Count(String),
+}
+
+/// How many breaches there are of each kind that a record of a run names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    lost: usize,
+    doubled: usize,
+    holes: usize,
+    out_of_order: usize,
+    others: usize,
+}
+
+impl Tally {
+    fn of(breaches: &[Breach]) -> Self {
+        let mut tally = Self::default();
+        for breach in breaches {
+            match breach {
+                Breach::Lost(_) => tally.lost += 1,
+                Breach::Doubled(_) => tally.doubled += 1,
+                Breach::Hole(_) => tally.holes += 1,
+                Breach::SenderOrder(_) | Breach::RealTimeOrder(_) => tally.out_of_order += 1,
+                _ => tally.others += 1,
+            }
+        }
+        tally
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, more: Self) {
+        self.lost += more.lost;
+        self.doubled += more.doubled;
+        self.holes += more.holes;
+        self.out_of_order += more.out_of_order;
+        self.others += more.others;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lost, doubled, holes, out_of_order, others } = self;
+        write!(f, "{lost} lost, {doubled} doubled, {holes} holes, {out_of_order} out of order, {others} other breaches")
+    }
 }
 
 /// One command and what became of it.
@@ -97,11 +141,13 @@ pub fn check(events: &[Event], read_backs: &[ReadBack]) -> Vec<Breach> {
 }
 
 /// Panics with all breaches, if any; of those of one kind it shows the first.
-pub fn assert_contract_held(events: &[Event], read_backs: &[ReadBack]) {
+pub fn assert_contract_held(events: &[Event], read_backs: &[ReadBack]) -> Tally {
     let breaches = check(events, read_backs);
+    let tally = Tally::of(&breaches);
     let kinds = breaches.chunk_by(|a, b| discriminant(a) == discriminant(b));
     let shown: Vec<String> = kinds.flat_map(|of| of.iter().take(10)).map(|breach| format!("  {breach:?}")).collect();
-    assert!(breaches.is_empty(), "{} breaches of the contract:\n{}", breaches.len(), shown.join("\n"));
+    assert!(breaches.is_empty(), "the contract is broken: {tally}\n{}", shown.join("\n"));
+    tally
 }
 
 fn commands<'a>(events: &'a [Event], breaches: &mut Vec<Breach>) -> BTreeMap<Op, Command<'a>> {

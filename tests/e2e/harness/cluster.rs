@@ -1,7 +1,7 @@
 //! Two workers and two gateways on the real services.
 //!
-//! In: settings, a deployment, where each role listens and looks for the others. Out: a [`Server`] whose processes can also
-//! be killed, stopped, paused and started one by one. Always: every role is ready when it is handed over.
+//! In: settings, a deployment, where each role listens and looks for the others and for the services. Out: a [`Server`] whose
+//! processes can also be killed, stopped, paused and started one by one. Always: every role is ready when it is handed over.
 
 use super::deployment::{Deployment, PARTITIONS, Services};
 use super::endpoint::Endpoint;
@@ -20,12 +20,23 @@ pub struct Places {
     pub questions: [SocketAddr; 2],
     /// Where workers deliver to each gateway.
     pub deliveries: [SocketAddr; 2],
+    /// Where each worker finds the services.
+    pub workers_find: [Services; 2],
+    pub gateways_find: [Services; 2],
 }
 
 impl Places {
-    pub fn direct() -> Self {
+    pub fn direct(services: &Services) -> Self {
         let (workers, gateways) = ([(); 2].map(|()| known_ports()), [(); 2].map(|()| known_ports()));
-        Self { workers, gateways, questions: workers.map(|at| at.rpc), deliveries: gateways.map(|at| at.rpc) }
+        let found = [(); 2].map(|()| services.clone());
+        Self {
+            workers,
+            gateways,
+            questions: workers.map(|at| at.rpc),
+            deliveries: gateways.map(|at| at.rpc),
+            workers_find: found.clone(),
+            gateways_find: found,
+        }
     }
 }
 
@@ -41,24 +52,29 @@ fn known_ports() -> Addresses {
 impl Server {
     /// On a deployment of its own in the services that the environment names.
     pub fn start_cluster(settings: Settings) -> Self {
-        Self::start_cluster_at(settings, Deployment::new(Services::of_environment()), &Places::direct())
+        let services = Services::of_environment();
+        let places = Places::direct(&services);
+        Self::start_cluster_at(settings, Deployment::new(services), &places)
     }
 
     pub fn start_cluster_at(settings: Settings, deployment: Deployment, places: &Places) -> Self {
         let folder = Folder::new();
-        let launch = |role, own: Vec<(&str, String)>| {
+        let launch = |role, services, own: Vec<(&str, String)>| {
             let own = own.into_iter().map(|(variable, value)| (variable.to_owned(), value));
-            let environment: BTreeMap<String, String> = deployment.environment().into_iter().chain(own).collect();
+            let environment: BTreeMap<String, String> =
+                deployment.environment(services).into_iter().chain(own).collect();
             Launch { role, folder: folder.clone(), environment, settings: settings.clone() }
         };
-        migrate(&launch(Role::Logic, Vec::new()));
-        let workers = places.workers.map(|at| launch(Role::Logic, Vec::new()).start(at));
+        migrate(&launch(Role::Logic, &places.workers_find[0], Vec::new()));
+        let workers = std::array::from_fn::<Started, 2, _>(|number| {
+            launch(Role::Logic, &places.workers_find[number], Vec::new()).start(places.workers[number])
+        });
         let mut processes = workers.map(ready).into_iter().collect::<Vec<Process>>();
         let endpoints = json!(places.questions.map(|at| format!("http://{at}"))).to_string();
         let gateways = std::array::from_fn::<Started, 2, _>(|number| {
             let advertised = format!("http://{}", places.deliveries[number]);
             let own = vec![("IM_RPC__LOGIC__ENDPOINTS", endpoints.clone()), ("IM_RPC__ADVERTISE", advertised)];
-            launch(Role::Gateway, own).start(places.gateways[number])
+            launch(Role::Gateway, &places.gateways_find[number], own).start(places.gateways[number])
         });
         partitions_are_shared_out(&processes);
         processes.extend(gateways.map(ready));
@@ -76,6 +92,12 @@ impl Server {
         let mut launch = self.processes[0].launch();
         launch.environment.insert("IM_KAFKA__PARTITIONS".to_owned(), partitions.to_string());
         migrate(&launch);
+    }
+
+    /// Where clients of one gateway connect.
+    pub fn door_of(&mut self, gateway: usize) -> Endpoint {
+        let Addresses { tcp, websocket, .. } = self.gateway(gateway).addresses;
+        Endpoint::of_this_run(tcp, websocket)
     }
 
     /// Where clients connect from now on.

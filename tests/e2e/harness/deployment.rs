@@ -1,13 +1,14 @@
 //! What one test has in the real services: a database in MySQL and MongoDB, a topic in Kafka, a prefix in Redis.
 //!
-//! In: addresses of services (`scripts/services env`). Out: the variables of the configuration that name them. Always: the
-//! names are random, so that tests run at once, and everything is removed with the value.
+//! In: addresses of services (`scripts/services env`). Out: the variables of the configuration that name them, as a role
+//! finds them. Always: the names are random, so that tests run at once, and everything is removed with the value.
 
 use super::raw::within;
 use im_proto::{LogId, Seq};
-use im_storage::scratch;
+use im_storage::ports::{Partition, Shard};
+use im_storage::scratch::{self, SetAside};
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A worker that was killed is missed after this time; a restart waits for it.
 const SESSION_TIMEOUT_MS: u32 = 3_000;
@@ -16,6 +17,9 @@ const HEARTBEAT_INTERVAL_MS: u32 = 500;
 const LEASE_MS: u32 = 3_000;
 pub const PARTITIONS: usize = 4;
 const POLL: Duration = Duration::from_millis(20);
+/// Ten times what a worker takes that has to find its partition's owner first.
+const SET_ASIDE_DEADLINE: Duration = Duration::from_secs(120);
+const SET_ASIDE_POLL: Duration = Duration::from_millis(200);
 
 /// Where the services are.
 #[derive(Debug, Clone)]
@@ -64,6 +68,11 @@ impl Deployment {
         self.add_partitions(0)
     }
 
+    /// Where the commands for a log are.
+    pub fn partition_of(&self, log: &LogId) -> Partition {
+        Partition::of(Shard::of(log), self.partitions() as u32)
+    }
+
     /// How many it has then.
     pub fn add_partitions(&self, more: usize) -> usize {
         let added = block_on(scratch::add_partitions(&self.services.kafka, &self.name, more));
@@ -76,9 +85,29 @@ impl Deployment {
         deleted.unwrap_or_else(|error| panic!("the topic {} was not deleted: {error}", self.name));
     }
 
+    /// A record that no gateway wrote.
+    pub fn write_record(&self, partition: Partition, key: &[u8], value: &[u8]) {
+        let written = block_on(scratch::write_record(&self.services.kafka, &self.name, partition, key, value));
+        written.unwrap_or_else(|error| panic!("{} took no record: {error}", self.name));
+    }
+
+    /// Waits until the workers have set these values aside; what they have set aside by then.
+    pub fn set_aside(&self, values: &[Vec<u8>]) -> Vec<SetAside> {
+        let deadline = Instant::now() + SET_ASIDE_DEADLINE;
+        loop {
+            let letters = block_on(scratch::dead_letters(&self.services.kafka, &dead_letters(&self.name))).unwrap();
+            let missing = values.iter().filter(|value| letters.iter().all(|letter| letter.value != **value)).count();
+            if missing == 0 {
+                return letters;
+            }
+            assert!(Instant::now() < deadline, "{missing} of {} records are not set aside", values.len());
+            std::thread::sleep(SET_ASIDE_POLL);
+        }
+    }
+
     /// MySQL knows that somebody has read the log as far as `seq`.
     pub async fn is_read_to(&self, log: &LogId, seq: u64) {
-        let database = self.mysql_url();
+        let database = self.mysql_url(&self.services);
         let read = async {
             while scratch::furthest_read(&database, log).await.unwrap() < seq {
                 tokio::time::sleep(POLL).await;
@@ -97,14 +126,15 @@ impl Deployment {
         created.unwrap_or_else(|error| panic!("no collection in {}: {error}", self.name));
     }
 
-    fn mysql_url(&self) -> String {
-        let (server, _) = self.services.mysql.rsplit_once('/').unwrap();
+    fn mysql_url(&self, services: &Services) -> String {
+        let (server, _) = services.mysql.rsplit_once('/').unwrap();
         format!("{server}/{}", self.name)
     }
 
-    /// The configuration of every role. What a single broker and a server without a replica set cannot have is allowed.
-    pub fn environment(&self) -> Vec<(String, String)> {
-        let Self { name, services } = self;
+    /// The configuration of a role that finds the services at these addresses. What a single broker and a server without a
+    /// replica set cannot have is allowed.
+    pub fn environment(&self, services: &Services) -> Vec<(String, String)> {
+        let name = &self.name;
         let settings = [
             format!("session.timeout.ms={SESSION_TIMEOUT_MS}"),
             format!("heartbeat.interval.ms={HEARTBEAT_INTERVAL_MS}"),
@@ -120,7 +150,7 @@ impl Deployment {
             ("IM_KAFKA__ALLOW", json!(["kafka.replicas", "kafka.in_sync_replicas"]).to_string()),
             ("IM_REDIS__URL", services.redis.clone()),
             ("IM_REDIS__PREFIX", format!("{name}-")),
-            ("IM_MYSQL__URL", self.mysql_url()),
+            ("IM_MYSQL__URL", self.mysql_url(services)),
             ("IM_MONGODB__URL", services.mongodb.clone()),
             ("IM_MONGODB__DATABASE", name.clone()),
             ("IM_MONGODB__ALLOW", json!(["mongodb.standalone"]).to_string()),

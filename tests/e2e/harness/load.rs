@@ -6,7 +6,7 @@
 //! own.
 
 use super::app::{App, Seen};
-use super::checker::assert_contract_held;
+use super::checker::{Tally, assert_contract_held};
 use super::history::{Event, History, What};
 use super::read_back::read_back;
 use super::server::Server;
@@ -39,6 +39,22 @@ const REDIAL: Duration = Duration::from_secs(1);
 /// Apps under load: one circle, or as many as the load has to be heavy.
 pub struct Load {
     circles: Vec<Circle>,
+}
+
+/// What a load came to.
+#[derive(Default)]
+#[cfg_attr(not(feature = "services"), allow(dead_code, reason = "only runs of chaos are records"))]
+pub struct Finished {
+    /// Messages.
+    pub acked: usize,
+    pub breaches: Tally,
+}
+
+impl std::ops::AddAssign for Finished {
+    fn add_assign(&mut self, more: Self) {
+        self.acked += more.acked;
+        self.breaches += more.breaches;
+    }
 }
 
 /// Users who know each other and nobody else.
@@ -129,16 +145,19 @@ impl Load {
         clients.choose(rng).unwrap().cut_link().await.unwrap();
     }
 
-    /// Nobody begins anything new; everything begun ends, everybody sees everything, and the contract held. Answers how many
-    /// messages were acked.
-    pub async fn finish(self, server: &Server) -> usize {
+    /// Nobody begins anything new; everything begun ends, everybody sees everything, and the contract held.
+    pub async fn finish(self, server: &Server) -> Finished {
         for circle in &self.circles {
             circle.stop.send_replace(true);
         }
         self.reconnect().await;
         let finished =
             stream::iter(self.circles).map(|circle| circle.finish(server)).buffer_unordered(FINISHED_AT_ONCE);
-        finished.fold(0, async |acked, of_circle| acked + of_circle).await
+        let sum = async |mut sum: Finished, of_circle| {
+            sum += of_circle;
+            sum
+        };
+        finished.fold(Finished::default(), sum).await
     }
 }
 
@@ -170,13 +189,13 @@ impl Circle {
         }
     }
 
-    async fn finish(self, server: &Server) -> usize {
+    async fn finish(self, server: &Server) -> Finished {
         let mut apps = Vec::new();
         for user in self.users {
             apps.push(user.await.unwrap());
         }
-        converge_and_check(server, &self.names, &apps, &self.history).await;
-        acked_messages(&self.history.lock().events)
+        let breaches = converge_and_check(server, &self.names, &apps, &self.history).await;
+        Finished { acked: acked_messages(&self.history.lock().events), breaches }
     }
 }
 
@@ -209,7 +228,7 @@ fn refused_to_users(events: &[Event]) -> usize {
 }
 
 /// Waits for all answers and all heads, reads everything back and checks the whole history.
-pub async fn converge_and_check(server: &Server, users: &[String], apps: &[App], history: &History) {
+pub async fn converge_and_check(server: &Server, users: &[String], apps: &[App], history: &History) -> Tally {
     for app in apps {
         app.settled().await;
     }
@@ -234,7 +253,7 @@ pub async fn converge_and_check(server: &Server, users: &[String], apps: &[App],
     let events = &history.lock().events;
     let entries: usize = read_backs.iter().flat_map(|read| &read.conversations).map(|c| c.entries.len()).sum();
     println!("{} events, {entries} entries read back", events.len());
-    assert_contract_held(events, &read_backs);
+    assert_contract_held(events, &read_backs)
 }
 
 /// One device and whoever holds it.
