@@ -28,7 +28,7 @@ impl Said {
 }
 
 fn run(deployment: &Deployment, arguments: &[&str], settings: Settings) -> Said {
-    let environment = deployment.environment().into_iter().collect();
+    let environment = deployment.environment(&deployment.services).into_iter().collect();
     let launch = Launch { role: Role::Logic, folder: Folder::new(), environment, settings };
     let output = launch.command(arguments).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);

@@ -46,7 +46,7 @@ impl Services {
 
 pub struct Deployment {
     name: String,
-    services: Services,
+    pub services: Services,
 }
 
 impl Deployment {
