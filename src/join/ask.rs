@@ -206,8 +206,8 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_a_login_is_told_however_much_is_under_way() {
         let (ask, lane) = (ask(false), CoreLane::default());
-        let members = || Question::LargeHeads { logs: Vec::new() };
-        (0..QUESTIONS_MAX).for_each(|_| ask.ask(members(), lane.clone()));
+        let heads = || Question::LargeHeads { logs: Vec::new() };
+        (0..QUESTIONS_MAX).for_each(|_| ask.ask(heads(), lane.clone()));
         let cut = 2 * SIGN_OUTS_AT_ONCE_MAX as u64;
         (0..cut).for_each(|connection| ask.ask(signed_out(connection), lane.clone()));
         ask.answers.goes.send_replace(true);
