@@ -91,7 +91,11 @@ async fn b11_a_flood_of_silent_connections_costs_little_and_is_given_back() {
     const BYTES_EACH_MAX: u64 = 16 * 1024;
     /// Between one flood and the next like it: less than any buffer of a connection.
     const BYTES_EACH_LEFT_MAX: u64 = 1024;
-    let settings = Settings::for_tests().with("IM_GATEWAY__FIRST_BYTE_TIMEOUT_MS", "1500");
+    // Over WebSocket the handshake is a first byte. The bystanders are silent while the floods last.
+    let settings = Settings::for_tests()
+        .with("IM_GATEWAY__FIRST_BYTE_TIMEOUT_MS", "3000")
+        .with("IM_GATEWAY__SIGN_IN_TIMEOUT_MS", "3000")
+        .with("IM_GATEWAY__IDLE_TIMEOUT_MS", "120000");
     let server = Server::start(settings);
     let mut bystanders = Bystanders::new(&server).await;
     let before = server.resident_bytes();

@@ -1,9 +1,9 @@
 //! Users who do everything at once, and the end of a run.
 //!
 //! In: a server, a seed, a number of circles. Out: apps that send, read, create groups, add, remove and leave at random until
-//! told to stop; then the verdict of the checker. Always: what is done follows from the seed alone (when it happens does not);
-//! a device has a bounded number of commands without an answer; a circle knows nobody outside of it and has a history of its
-//! own.
+//! told to stop; then the verdict of the checker. Always: what is done follows from the seed and from what the device was shown
+//! (when it happens does not); a device has a bounded number of commands without an answer; a circle knows nobody outside of it
+//! and has a history of its own.
 
 use super::app::{App, Seen};
 use super::checker::{Tally, assert_contract_held};
