@@ -122,7 +122,7 @@ async fn a_stored_entry_that_nobody_was_told_of_is_handed_on_when_it_is_found() 
     let world = World::with(im_logic::LogicConfig { logs_cached_max: 1, ..generous() }).await;
     let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
     acked(&world.ask(&a, to_user("b", "1")).await);
-    acked(&world.ask(&a, to_user("c", "of another log")).await);
+    acked(&world.ask(&a, to_user("c", "other")).await);
     let late = NewEntry {
         log: log.clone(),
         seq: Seq(2),
