@@ -95,7 +95,9 @@ async fn of_two_logins_at_two_gateways_at_once_the_newer_one_stays() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_for_a_device_of_a_gateway_that_died_reaches_nobody_else_and_is_not_lost() {
-    let mut server = Server::start_cluster(Settings::for_tests());
+    // Who waits for its message says nothing meanwhile.
+    let settings = Settings::for_tests().with("IM_GATEWAY__IDLE_TIMEOUT_MS", "300000");
+    let mut server = Server::start_cluster(settings);
     let doors = doors(&mut server);
     let mut ann = Raw::device_over(&server, doors[1], "ann", "phone").await;
     let names = |of: &str, round: usize| (0..STRANGERS).map(|n| format!("{of}-{round}-{n}")).collect::<Vec<_>>();
