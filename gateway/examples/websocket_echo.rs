@@ -71,7 +71,7 @@ fn shake_hands(socket: &mut TcpStream, input: &mut BytesMut) -> io::Result<bool>
         if read(socket, input)? == 0 {
             return Ok(false);
         }
-        match handshake.receive(input, &[]) {
+        match handshake.receive(input, &Origins::default()) {
             Ok(None) => {}
             Ok(Some(response)) => {
                 socket.write_all(response.as_bytes())?;

@@ -6,8 +6,8 @@
 use crate::admit::Origin;
 use crate::catch_up::CatchUps;
 use crate::config::LogicConfig;
-use crate::log_cache::LogCache;
 use crate::cover::Covering;
+use crate::log_cache::LogCache;
 use crate::memory::CommandMemory;
 use crate::metrics::{LogicMetrics, add};
 use crate::rate::SendRate;

@@ -1,7 +1,7 @@
 //! How the process starts, refuses to start, and ends: the exit code, the text, and data that nobody touched.
 
-use crate::harness::http::try_get;
 use crate::harness::calls::{direct, message_ids};
+use crate::harness::http::try_get;
 use crate::harness::raw::{Got, Raw, send_to_user, within};
 use crate::harness::server::{Addresses, Folder, Server, Settings, binary};
 use im_proto::client::client_frame::Command;

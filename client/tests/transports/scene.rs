@@ -4,7 +4,9 @@
 use bytes::{Bytes, BytesMut};
 use im_client::websocket::Address;
 use im_client::{Config, Event};
-use im_codec::websocket::{self, Decoder, MessageLimits, Opcode, Role, ServerHandshake, encoder::encode_plain};
+use im_codec::websocket::{
+    self, Decoder, MessageLimits, Opcode, Origins, Role, ServerHandshake, encoder::encode_plain,
+};
 use im_codec::{Deframer, Incoming, encode_delimited};
 use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
@@ -103,7 +105,7 @@ impl Link {
         let websocket = (over == Over::Websocket).then(|| {
             let mut handshake = ServerHandshake::default();
             let response = loop {
-                if let Some(response) = handshake.receive(&mut messages, &[]).unwrap() {
+                if let Some(response) = handshake.receive(&mut messages, &Origins::default()).unwrap() {
                     break response;
                 }
                 let mut byte = [0];
