@@ -11,6 +11,7 @@ mod flushed_inbox;
 mod groups;
 mod harness;
 mod large;
+mod later_version;
 mod lost_end;
 mod reading;
 mod repeated;
