@@ -6,7 +6,7 @@
 
 use bytes::BytesMut;
 use im_codec::websocket::encoder::encode_plain;
-use im_codec::websocket::{Decoder, Event, Kind, MessageLimits, Opcode, Role, ServerHandshake, close};
+use im_codec::websocket::{Decoder, Event, Kind, MessageLimits, Opcode, Origins, Role, ServerHandshake, close};
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 

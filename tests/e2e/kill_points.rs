@@ -35,7 +35,7 @@ const COMMANDS: [&str; 7] = [CREATE, SEND, ADD, READ, REMOVE, LEAVE, SIGN_IN];
 const WRITES: [&str; 6] = [CREATE, SEND, ADD, READ, REMOVE, LEAVE];
 
 /// Each call, and under what both of its points must strike. Elsewhere they may.
-const STRIKES: [(&str, &[&str]); 31] = [
+const STRIKES: [(&str, &[&str]); 32] = [
     ("entry_log.append", &WRITES),
     // Of a log that the worker has not met since its start: the group, the direct conversation, the reader's own log.
     ("entry_log.head", &[CREATE, SEND, READ, SIGN_IN]),
@@ -63,6 +63,7 @@ const STRIKES: [(&str, &[&str]); 31] = [
     ("inbox.cover", &[SEND, RECOVERY]),
     ("routes.register", &[SIGN_IN]),
     ("routes.unregister", &[SIGN_IN]),
+    ("routes.renew_lease", &[RECOVERY]),
     ("routes.look_up", &WRITES),
     // By the heartbeats.
     ("routes.confirm", &[SIGN_IN]),
@@ -72,14 +73,13 @@ const STRIKES: [(&str, &[&str]); 31] = [
     ("consumer.commit", &WRITES),
 ];
 /// Calls that nothing here can lead to.
-const NEVER: [(&str, &str); 9] = [
+const NEVER: [(&str, &str); 8] = [
     ("entry_log.logs", "only when a projection has lost everything"),
     ("directory.conversations_of", "only while the inbox is away, or when it has lost everything"),
     ("directory.reads", "only while the inbox is away, or when it has lost everything"),
     ("directory.devices", "only for lists of devices, which standalone does not serve"),
     ("routes.gateways", "only for conversations with more than large_members_min members"),
-    ("routes.renew_lease", "the standalone lease is taken beside the ports that have points"),
-    ("routes.end_lease", "the standalone lease is taken beside the ports that have points"),
+    ("routes.end_lease", "only behind a SIGTERM, when nothing is under way any more"),
     ("queue.produce_and_wait", "nobody calls it"),
     ("queue.set_aside", "only for a record that cannot be decoded or stored"),
 ];
