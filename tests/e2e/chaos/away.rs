@@ -90,7 +90,14 @@ impl Talk {
                 other => panic!("{other:?}"),
             }
         }
-        assert!(self.bob.sync().await.conversations.iter().any(|of| of.head_seq == self.sent));
+        // What the inbox missed is made up for beside the commands.
+        let synced = async {
+            while !self.bob.sync().await.conversations.iter().any(|of| of.head_seq == self.sent) {
+                tokio::time::sleep(PACE).await;
+            }
+        };
+        let synced = tokio::time::timeout(SYNCED_DEADLINE, synced).await;
+        assert!(synced.is_ok(), "no sync tells of message {} after {SYNCED_DEADLINE:?}", self.sent);
     }
 }
 
