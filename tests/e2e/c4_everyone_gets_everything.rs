@@ -66,7 +66,9 @@ async fn a_device_that_was_away_is_told_by_one_sync_what_moved_since_its_token()
 
 #[tokio::test]
 async fn a_token_from_before_a_crash_misses_nothing_after_it() {
-    let mut server = Server::start(Settings::for_tests());
+    // Bob waits in silence while many messages are sent, which a slow machine takes its time for.
+    let settings = Settings::for_tests().with("IM_GATEWAY__IDLE_TIMEOUT_MS", "300000");
+    let mut server = Server::start(settings);
     let mut token = bytes::Bytes::new();
     for round in 0..3 {
         let mut ann = Raw::device(&server, "ann", "phone").await;
