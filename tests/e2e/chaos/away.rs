@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 const SILENCE: Duration = Duration::from_secs(12);
 /// Ten times what an ack takes on a slow machine, and half of what such a call takes.
 const ACK_DEADLINE: Duration = Duration::from_secs(5);
+/// Ten times what a store that is back is not asked again for, and a heartbeat.
+const SYNCED_DEADLINE: Duration = Duration::from_secs(40);
 /// The pace of a hand.
 const PACE: Duration = Duration::from_millis(50);
 
