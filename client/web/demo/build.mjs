@@ -29,7 +29,7 @@ const source = "client/web/demo; build it with scripts/web demo";
 const files = {
   "page.js": await bundle("main.ts", {
     format: "esm",
-    alias: { "@im-server/client": "../src/index.ts" },
+    alias: { "@im-server/client/tab-device": "../src/tab-device.ts", "@im-server/client": "../src/index.ts" },
     banner: { js: `// Built from ${source}.` },
   }),
   "page.css": await bundle("page.css", { banner: { css: `/* Built from ${source}. */` } }),

@@ -3,13 +3,13 @@
 // In: an identity. Out: the client, with its storage and its tokens. Always: unsent messages outlive a reload (IndexedDB, one
 // database per device); a server that was set up anew in the meantime, and so refuses the old token, is asked for its own.
 import { type Client, CloseCode, connect, indexedDbStorage } from "@im-server/client";
+import { tabDevice } from "@im-server/client/tab-device";
 import { fetchDemo } from "./demo-users.js";
-import { deviceOf } from "./device.js";
 import type { Identity } from "./sign-in.js";
 
 export async function startSession(identity: Identity, websocket: string): Promise<Client> {
   const { user, isDemoUser } = identity;
-  const device = identity.device ?? (await deviceOf(user));
+  const device = identity.device ?? (await tabDevice(user));
   const storage = indexedDbStorage(`im-demo/${user}/${device}`);
   const tokens = new DemoTokens(identity);
   const token = isDemoUser ? () => tokens.next() : identity.token;

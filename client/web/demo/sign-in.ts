@@ -95,7 +95,7 @@ function offerDemoUsers(demo: Demo): void {
 
 function offerToken(demo: Demo): void {
   found("token-goes-to", HTMLElement).textContent = demo.websocket;
-  // See device.ts.
+  // Without locks the device, and its storage, end with the tab.
   found("token-kept", HTMLElement).hidden = isSecureContext;
   found("token", HTMLTextAreaElement).addEventListener("input", () => {
     const user = claimsOf(found("token", HTMLTextAreaElement).value.trim()).user;
