@@ -35,7 +35,7 @@ impl Database {
         client.database(&self.0.database).collection(name)
     }
 
-    async fn remove(self) {
+    async fn remove(&self) {
         let client = mongodb::Client::with_uri_str(&self.0.url).await.unwrap();
         client.database(&self.0.database).drop().await.unwrap();
     }
@@ -208,8 +208,14 @@ async fn a_tail_that_is_too_old_is_forgotten_and_the_logs_are_listed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn weak_settings_are_refused_by_name_and_an_absent_server_in_time() {
     let mut database = Database::new();
-    let names: Vec<_> = check(&database.0).await.unwrap().iter().map(|finding| finding.name).collect();
-    assert_eq!(names, ["mongodb.standalone"]);
+    let found = async |database: &Database| {
+        let found = check(&database.0).await.unwrap();
+        found.iter().map(|finding| finding.name).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&database).await, ["mongodb.standalone", "mongodb.entries"]);
+    database.open().await;
+    assert_eq!(found(&database).await, ["mongodb.standalone"], "what is lacking was made");
+    database.remove().await;
     database.0.allow.clear();
     assert!(matches!(MongoEntryLog::open(&database.0).await, Err(MongoError::Weak(_))));
     database.0.url = "mongodb://secret:hunter2@127.0.0.1:1/?directConnection=true".to_owned();
