@@ -10,6 +10,7 @@ pub mod proxy;
 mod scene;
 
 use crate::harness::load::{Finished, Load, seed};
+use crate::harness::server::Settings;
 use fault::{KINDS, Kind};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -95,7 +96,7 @@ async fn no_fault_of_roles_services_or_links_loses_doubles_or_reorders_anything(
     let mut run = Run::begin(seed(), faults);
     let mut rng = StdRng::seed_from_u64(run.seed);
     let mut deck = Vec::new();
-    let mut scene = Scene::start().await;
+    let mut scene = Scene::start(Settings::for_tests()).await;
     while run.struck < faults {
         let load = Load::start_circles(&scene.server, rng.random(), circles as usize).await;
         let (begun, first) = (Instant::now(), run.struck);

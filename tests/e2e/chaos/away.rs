@@ -5,6 +5,7 @@ use super::proxy::{Direction, Trouble};
 use super::scene::{GATEWAYS, Link, Scene};
 use crate::harness::calls::{direct, pull};
 use crate::harness::raw::{Raw, send_to_user};
+use crate::harness::server::Settings;
 use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{Error, ErrorClass};
@@ -32,7 +33,9 @@ struct Talk {
 
 impl Talk {
     async fn start() -> Self {
-        let mut scene = Scene::start().await;
+        // Bob and eve wait in silence.
+        let settings = Settings::for_tests().with("IM_GATEWAY__IDLE_TIMEOUT_MS", "300000");
+        let mut scene = Scene::start(settings).await;
         let [of_ann, of_bob] = [0, 1].map(|gateway| scene.server.door_of(gateway));
         let mut ann = Raw::device_over(&scene.server, of_ann, "ann", "phone").await;
         let bob = Raw::device_over(&scene.server, of_bob, "bob", "phone").await;

@@ -278,7 +278,7 @@ async fn together(scene: &mut Scene, rng: &mut StdRng) -> String {
         2 => Trouble::HalfClose(direction(rng)),
         _ => Trouble::Cut,
     };
-    let Scene { server, links, services } = scene;
+    let Scene { server, links, services, .. } = scene;
     let links = links.choose(rng);
     links.iter().for_each(|link| link.make(trouble));
     let number = rng.random_range(0..2);

@@ -47,6 +47,7 @@ pub struct Scene {
     pub server: Server,
     pub links: Links,
     pub services: OwnServices,
+    settings: Settings,
 }
 
 pub struct Links(Vec<Link>);
@@ -111,22 +112,22 @@ impl Links {
 }
 
 impl Scene {
-    pub async fn start() -> Self {
+    pub async fn start(settings: Settings) -> Self {
         let links = Links::start().await;
         let kafka = links.address(ALL, "kafka");
         let services = block_in_place(|| OwnServices::start(kafka.port()));
-        let server = block_in_place(|| serve(&links, &services));
-        Self { server, links, services }
+        let server = block_in_place(|| serve(&links, &services, settings.clone()));
+        Self { server, links, services, settings }
     }
 
     /// A deployment that knows nothing of the one before.
     pub fn renew(&mut self) {
-        self.server = block_in_place(|| serve(&self.links, &self.services));
+        self.server = block_in_place(|| serve(&self.links, &self.services, self.settings.clone()));
     }
 }
 
 /// Leads every link to where it belongs.
-fn serve(links: &Links, services: &OwnServices) -> Server {
+fn serve(links: &Links, services: &OwnServices, settings: Settings) -> Server {
     for (name, service) in SERVICES {
         links.lead(name, &[services.address(service)]);
     }
@@ -142,7 +143,7 @@ fn serve(links: &Links, services: &OwnServices) -> Server {
     }
     let doors = places.gateways.map(|at| Endpoint::of_this_run(at.tcp, at.websocket));
     links.lead("gateways", &doors.map(Endpoint::socket));
-    let mut server = Server::start_cluster_at(Settings::for_tests(), Deployment::new(by_tests), &places);
+    let mut server = Server::start_cluster_at(settings, Deployment::new(by_tests), &places);
     // One address for both gateways, as behind a load balancer.
     let clients = links.address("clients", "gateways");
     server.set_doors(vec![Endpoint::of_this_run(clients, clients)]);
