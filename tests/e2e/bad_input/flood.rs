@@ -91,6 +91,7 @@ async fn b11_a_flood_of_silent_connections_costs_little_and_is_given_back() {
     const BYTES_EACH_MAX: u64 = 16 * 1024;
     /// Between one flood and the next like it: less than any buffer of a connection.
     const BYTES_EACH_LEFT_MAX: u64 = 1024;
+    const FLOODS: usize = 5;
     // Over WebSocket the handshake is a first byte. The bystanders are silent while the floods last.
     let settings = Settings::for_tests()
         .with("IM_GATEWAY__FIRST_BYTE_TIMEOUT_MS", "3000")
@@ -101,7 +102,7 @@ async fn b11_a_flood_of_silent_connections_costs_little_and_is_given_back() {
     let before = server.resident_bytes();
     let open_before = server.metric("im_gateway_connections{");
     let mut peaks = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..FLOODS {
         let mut open = Vec::new();
         for _ in 0..CONNECTIONS {
             open.push(Raw::connect(server.clients()).await);
@@ -123,8 +124,9 @@ async fn b11_a_flood_of_silent_connections_costs_little_and_is_given_back() {
     let left = server.resident_bytes().saturating_sub(before);
     println!("{peaks:?} bytes for {CONNECTIONS} connections, {left} when they are gone");
     assert!(peaks[0] < CONNECTIONS * BYTES_EACH_MAX, "{peaks:?} bytes for {CONNECTIONS} connections");
-    // The allocator keeps pages; what counts is that the next flood needs no more of them.
-    let more = peaks[2].saturating_sub(peaks[1]);
+    // The allocator keeps pages, and the processes of a cluster take some for other things now and then. What is left behind by a
+    // connection would make every flood need more of them than the one before.
+    let more = peaks.windows(2).map(|two| two[1].saturating_sub(two[0])).min().unwrap();
     assert!(more < CONNECTIONS * BYTES_EACH_LEFT_MAX, "{peaks:?}: floods leave something behind");
 }
 
