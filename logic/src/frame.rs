@@ -11,6 +11,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 /// Field numbers of client.proto that are written by hand here.
 const FRAME_REQUEST_ID: u32 = 1;
 const FRAME_PULLED: u32 = 4;
+const FRAME_SYNCED: u32 = 5;
 const FRAME_ENTRY: u32 = 10;
 const PUSHED_CONVERSATION: u32 = 1;
 const PUSHED_EPOCH: u32 = 2;
@@ -20,6 +21,8 @@ const PULLED_EPOCH: u32 = 2;
 const PULLED_HEAD: u32 = 3;
 const PULLED_FLOOR: u32 = 4;
 const PULLED_ENTRIES: u32 = 5;
+const SYNCED_USER_ENTRIES: u32 = 6;
+const SYNCED_USER_LOG_SEQ: u32 = 7;
 
 /// The answer to a request, or with `request_id` 0 a push.
 pub(crate) fn of(request_id: u64, body: client::server_frame::Body) -> Bytes {
@@ -63,6 +66,22 @@ pub(crate) fn pulled(request_id: u64, pulled: &Pulled<'_>) -> Bytes {
     for entry in pulled.entries {
         put_bytes(PULLED_ENTRIES, entry, &mut frame);
     }
+    frame.into()
+}
+
+/// `synced`, which has no entries yet, with encoded ones of the user's own log.
+pub(crate) fn synced(request_id: u64, mut synced: client::Synced, user_entries: &[Bytes]) -> Bytes {
+    debug_assert!(synced.user_entries.is_empty());
+    let user_log_seq = std::mem::take(&mut synced.user_log_seq);
+    let before = synced.encode_to_vec();
+    let entries_len: usize = user_entries.iter().map(|entry| bytes_field_len(SYNCED_USER_ENTRIES, entry.len())).sum();
+    let synced_len = before.len() + entries_len + number_field_len(SYNCED_USER_LOG_SEQ, user_log_seq);
+    let mut frame = start(request_id, FRAME_SYNCED, synced_len);
+    frame.extend_from_slice(&before);
+    for entry in user_entries {
+        put_bytes(SYNCED_USER_ENTRIES, entry, &mut frame);
+    }
+    put_number(SYNCED_USER_LOG_SEQ, user_log_seq, &mut frame);
     frame.into()
 }
 
@@ -130,6 +149,23 @@ mod tests {
                 client::Pulled { conversation_id: "dlog".into(), epoch: 3, head_seq: count, floor_seq: 1, entries };
             let spliced = Pulled { log: &log, epoch: Epoch(3), head: Seq(count), floor: Seq(1), entries: &encoded };
             assert_eq!(pulled(77, &spliced), of(77, Body::Pulled(body)));
+        }
+        for count in [0, 1, 200] {
+            let user_entries: Vec<_> = (1..=count).map(entry).collect();
+            let encoded: Vec<Bytes> = user_entries.iter().map(|entry| entry.encode_to_vec().into()).collect();
+            let conversations = vec![client::ConversationState { head_seq: 3, ..Default::default() }];
+            let token = Bytes::from_static(b"token");
+            let before = client::Synced {
+                token,
+                complete: true,
+                epoch: 3,
+                inbox_version: 8,
+                conversations,
+                user_log_seq: count,
+                ..Default::default()
+            };
+            let body = client::Synced { user_entries, ..before.clone() };
+            assert_eq!(synced(77, before, &encoded), of(77, Body::Synced(body)));
         }
     }
 }

@@ -10,7 +10,8 @@ use crate::authorize::Access;
 use crate::entry;
 use crate::frame;
 use crate::refusal::{Failure, Refusal};
-use im_proto::client::{self, server_frame::Body};
+use bytes::Bytes;
+use im_proto::client;
 use im_proto::{InboxVersion, LogId, Seq, UserId, internal};
 use im_storage::ports::{InboxRow, MEMBERSHIPS_MAX, Membership, StoreError};
 use prost::Message as _;
@@ -46,9 +47,9 @@ impl Requests {
             inbox = ports.inbox.since(user, after, rows_max).await?;
         }
         let rows = ports.log.range(&own_log, Seq(token.user_log_seq).next(), USER_ENTRIES_MAX, USER_BYTES_MAX).await?;
-        let user_entries: Vec<client::Entry> =
-            rows.iter().map(|row| entry::read(&own_log, row).map(|read| read.entry)).collect::<Result<_, _>>()?;
-        let user_log_seq = user_entries.last().map_or(token.user_log_seq, |entry| entry.seq);
+        let user_log_seq = rows.last().map_or(token.user_log_seq, |row| row.seq.0);
+        let user_entries: Vec<Bytes> =
+            rows.into_iter().map(|row| entry::bytes(&own_log, row)).collect::<Result<_, _>>()?;
         let version = match inbox.rows.last() {
             _ if inbox.complete => inbox.version,
             Some(last) => last.version,
@@ -63,16 +64,16 @@ impl Requests {
         let conversations = self.states(user, &rows).await?;
         let (epoch, inbox_version) = (self.epoch.0, version.0);
         let next = internal::SyncToken { epoch, inbox_version, user_log_seq, large: large.token };
-        let body = Body::Synced(client::Synced {
+        let synced = client::Synced {
             token: next.encode_to_vec().into(),
             complete,
             epoch: self.epoch.0,
             inbox_version: version.0,
             conversations,
-            user_entries,
             user_log_seq,
-        });
-        let frame = frame::of(request_id, body);
+            ..Default::default()
+        };
+        let frame = frame::synced(request_id, synced, &user_entries);
         Ok(if complete {
             ReadAnswer { frame, inbox_version: Some(version), large: large.told }
         } else {
