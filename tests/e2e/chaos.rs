@@ -1,7 +1,8 @@
 //! Faults of every kind at random moments under load, as many as `IM_CHAOS_FAULTS` says; then the whole history is checked.
 //!
 //! The seed chooses faults, their order and how long they last. Each kind comes up once before any comes up again. A long run
-//! has a heavier load (`IM_CHAOS_CIRCLES`) and lets faults wait until its share of the messages is acked (`IM_CHAOS_ACKED`).
+//! has a heavier load (`IM_CHAOS_CIRCLES`, `IM_CHAOS_UNANSWERED`) and lets faults wait until its share of the messages is
+//! acked (`IM_CHAOS_ACKED`).
 
 mod away;
 mod fault;
@@ -9,7 +10,7 @@ mod own_services;
 pub mod proxy;
 mod scene;
 
-use crate::harness::load::{Finished, Load, seed};
+use crate::harness::load::{Finished, Load, UNANSWERED_MAX, seed};
 use crate::harness::server::Settings;
 use fault::{KINDS, Kind};
 use rand::rngs::StdRng;
@@ -92,13 +93,14 @@ fn wanted(variable: &str, default: u32) -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_fault_of_roles_services_or_links_loses_doubles_or_reorders_anything() {
     let (faults, circles) = (wanted("IM_CHAOS_FAULTS", FAULTS), wanted("IM_CHAOS_CIRCLES", 1));
+    let unanswered_max = wanted("IM_CHAOS_UNANSWERED", UNANSWERED_MAX as u32) as usize;
     let acked_of_a_fault = u64::from(wanted("IM_CHAOS_ACKED", 0).div_ceil(faults));
     let mut run = Run::begin(seed(), faults);
     let mut rng = StdRng::seed_from_u64(run.seed);
     let mut deck = Vec::new();
     let mut scene = Scene::start(Settings::for_tests()).await;
     while run.struck < faults {
-        let load = Load::start_circles(&scene.server, rng.random(), circles as usize).await;
+        let load = Load::start_circles(&scene.server, rng.random(), circles as usize, unanswered_max).await;
         let (begun, first) = (Instant::now(), run.struck);
         while run.struck < faults && run.struck - first < FAULTS_OF_A_HISTORY && load.events() < EVENTS_OF_A_HISTORY {
             let number = run.struck + 1;

@@ -23,7 +23,8 @@ use tokio::task::JoinHandle;
 const USERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
 /// By the user's place among the names. Ann has two devices: what she does on one must reach the other.
 const DEVICES: [(usize, &str); 5] = [(0, "phone"), (0, "tablet"), (1, "phone"), (2, "phone"), (3, "phone")];
-const UNANSWERED_MAX: usize = 12;
+/// Commands of a device without an answer, where the load is not to be heavier.
+pub const UNANSWERED_MAX: usize = 12;
 const GROUPS_EACH_MAX: usize = 3;
 /// Between two commands of a device: so many a second, not as many as the machine can.
 const PACE_MS: std::ops::Range<u64> = 0..12;
@@ -69,14 +70,14 @@ struct Circle {
 
 impl Load {
     pub async fn start(server: &Server, seed: u64) -> Self {
-        Self { circles: vec![Circle::start(server, seed, 0).await] }
+        Self { circles: vec![Circle::start(server, seed, 0, UNANSWERED_MAX).await] }
     }
 
     #[cfg(feature = "services")]
-    pub async fn start_circles(server: &Server, seed: u64, circles: usize) -> Self {
+    pub async fn start_circles(server: &Server, seed: u64, circles: usize, unanswered_max: usize) -> Self {
         let mut started = Vec::new();
         for number in 0..circles {
-            started.push(Circle::start(server, seed, number).await);
+            started.push(Circle::start(server, seed, number, unanswered_max).await);
         }
         Self { circles: started }
     }
@@ -163,7 +164,7 @@ impl Load {
 
 impl Circle {
     /// The group that everybody knows is ann's; it must exist before the others talk in it.
-    async fn start(server: &Server, seed: u64, number: usize) -> Self {
+    async fn start(server: &Server, seed: u64, number: usize, unanswered_max: usize) -> Self {
         let names = names(number);
         let history = History::default();
         let stop = watch::Sender::new(false);
@@ -177,7 +178,7 @@ impl Circle {
         for (device, app) in apps.into_iter().enumerate() {
             let rng = StdRng::seed_from_u64(seed.wrapping_add((number * DEVICES.len() + device) as u64));
             let (names, groups) = (names.clone(), vec![group.clone()]);
-            let user = User { creates: device == 0, app, rng, names, groups, created: 0 };
+            let user = User { creates: device == 0, unanswered_max, app, rng, names, groups, created: 0 };
             users.push(tokio::spawn(user.act_until(stop.subscribe())));
         }
         Self { names, users, history, stop, clients, seen }
@@ -263,6 +264,7 @@ struct User {
     names: [String; 4],
     /// May add and remove in the common group.
     creates: bool,
+    unanswered_max: usize,
     groups: Vec<LogId>,
     created: usize,
 }
@@ -273,7 +275,7 @@ impl User {
             let pause = Duration::from_millis(self.rng.random_range(PACE_MS));
             let room = async {
                 let mut open = self.app.subscribe();
-                let _ = open.wait_for(|seen| seen.open.len() < UNANSWERED_MAX).await;
+                let _ = open.wait_for(|seen| seen.open.len() < self.unanswered_max).await;
                 // The pace of a hand; nothing is waited for.
                 tokio::time::sleep(pause).await;
             };
