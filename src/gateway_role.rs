@@ -8,15 +8,14 @@ use crate::config::Config;
 use crate::demo::Demo;
 use crate::exit::Failure;
 use crate::http::{self, Endpoints};
-use crate::join::{Ask, ForwardToQueue, Remote};
+use crate::join::{Ask, ForwardToQueue, Remote, TakeFromStreams};
 use crate::lease::Lease;
 use crate::metrics::Parts;
 use crate::page::Page;
 use crate::process::{self, Signals, bind, other, service, usage};
 use crate::{logging, metrics};
 use im_gateway::{Gateway, GatewayHandle};
-use im_proto::internal::DeliveryBatch;
-use im_rpc::{DeliverySink, LogicClient, Readiness, Served, Stop, check_advertised, delivery_service};
+use im_rpc::{LogicClient, Readiness, Served, Stop, check_advertised, delivery_service};
 use im_storage::kafka::KafkaQueue;
 use im_storage::ports::{self, GatewayBoot};
 use im_storage::redis::RedisStore;
@@ -77,7 +76,8 @@ impl Role {
         ask.name_gateway(GatewayBoot(gateway.boot()));
 
         let (tls, stop) = (config.tls(), Stop::default());
-        let services = delivery_service(Arc::new(Sink(gateway.clone())), tls.as_ref(), stop.clone()).map_err(usage)?;
+        let services =
+            delivery_service(Arc::new(TakeFromStreams(gateway.clone())), tls.as_ref(), stop.clone()).map_err(usage)?;
         let deliveries = im_rpc::serve(rpc, tls.as_ref(), services, stop).await.map_err(usage)?;
         let lives = ports::Gateway { boot: GatewayBoot(gateway.boot()), endpoint: advertised.clone() };
         let lease = Lease::take(redis.routes(), lives, config.gateway.lease_ms).await.map_err(service)?;
@@ -142,17 +142,4 @@ pub(crate) fn advertised(config: &Config, bound: SocketAddr) -> Result<String, F
     let checked = check_advertised(&advertised, is_tls);
     checked.map_err(|error| Failure::Usage(format!("rpc.advertise, where workers reach this gateway: {error}")))?;
     Ok(advertised)
-}
-
-/// What workers deliver, into the lanes of the cores.
-struct Sink(GatewayHandle);
-
-impl DeliverySink for Sink {
-    fn boot(&self) -> u64 {
-        self.0.boot()
-    }
-
-    fn deliver(&self, batch: DeliveryBatch) {
-        self.0.deliver_batch(batch);
-    }
 }

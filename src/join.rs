@@ -9,9 +9,11 @@
 //! | `local` | answered by the request handlers of this process |
 //! | `remote`, `handler` | asked over gRPC, and answered at the other end |
 //! | `large`, `large_remote` | what is asked of large conversations, answered here or over gRPC |
-//! | `streams` | deliveries to gateways elsewhere |
+//! | `streams` | deliveries to gateways elsewhere, and their end there |
 
 mod ask;
+#[cfg(test)]
+mod delivery_tests;
 #[cfg(feature = "distributed")]
 mod handler;
 mod large;
@@ -25,7 +27,7 @@ mod streams;
 
 pub use ask::Ask;
 #[cfg(feature = "distributed")]
-pub use {handler::Handler, remote::Remote, streams::DeliverOverStreams};
+pub use {handler::Handler, remote::Remote, streams::DeliverOverStreams, streams::TakeFromStreams};
 
 use im_gateway::{Forward, GatewayHandle, Upstream};
 use im_proto::internal;

@@ -5,6 +5,7 @@
 
 use crate::config::{ConfigError, TlsOptions};
 use crate::generated::delivery_service_server::{DeliveryService, DeliveryServiceServer};
+use crate::planted::planted;
 use crate::serve::{Services, Stop};
 use crate::tls::PeerNames;
 use async_trait::async_trait;
@@ -51,7 +52,8 @@ impl DeliveryService for Service {
     async fn deliver(&self, request: Request<Streaming<DeliveryBatch>>) -> Result<Response<DeliverEnd>, Status> {
         let own = self.sink.boot().to_string();
         // A worker of an older release names none.
-        if request.metadata().get(BOOT_HEADER).is_some_and(|named| named.as_bytes() != own.as_bytes()) {
+        let is_another = request.metadata().get(BOOT_HEADER).is_some_and(|named| named.as_bytes() != own.as_bytes());
+        if is_another && !planted("another_run_taken") {
             return Err(another_run());
         }
         let mut batches = request.into_inner();
@@ -62,7 +64,7 @@ impl DeliveryService for Service {
                 () = &mut stop => return Err(Status::unavailable("the gateway is going")),
             };
             let Some(batch) = batch else { break };
-            if batch.gateway_boot != self.sink.boot() {
+            if batch.gateway_boot != self.sink.boot() && !planted("another_run_taken") {
                 return Err(another_run());
             }
             self.sink.deliver(batch);

@@ -6,6 +6,7 @@
 
 use crate::delivery_service::{BATCH_BYTES_MAX, BOOT_HEADER};
 use crate::generated::delivery_service_client::DeliveryServiceClient;
+use crate::planted::planted;
 use im_proto::internal::DeliveryBatch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -96,11 +97,13 @@ impl Lane {
     pub fn take(&mut self, bytes: usize, batch: impl FnOnce(u64) -> DeliveryBatch) -> bool {
         // Numbered first: a batch that is dropped must leave a gap.
         self.last_number += 1;
+        let number = self.last_number;
         let waiting = self.state.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let is_taken = waiting <= LANE_BYTES_MAX
             && bytes <= BATCH_BYTES_MAX
-            && self.batches.try_send(Waiting { bytes, batch: batch(self.last_number) }).is_ok();
+            && self.batches.try_send(Waiting { bytes, batch: batch(number) }).is_ok();
         if !is_taken {
+            self.last_number -= u64::from(planted("dropped_unnumbered"));
             self.state.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         is_taken

@@ -1,11 +1,13 @@
-//! Deliveries to gateways in other processes.
+//! Deliveries to gateways in other processes, and the end of them there.
 //!
-//! In: batches of workers and kicks of sign-ins. Out: numbered batches on a stream to each gateway that has a lease. Always:
+//! In: batches of workers and kicks of sign-ins. Out: numbered batches on a stream to each gateway that has a lease, and from
+//! there to its cores. Always:
 //! never waits; the leases say who lives where, and are read again at once when a batch is for a gateway that they did not
 //! name, or another run answers at its address; one that names no address is passed over, and told of once.
 
+use im_gateway::GatewayHandle;
 use im_proto::internal;
-use im_rpc::DeliveryStreams;
+use im_rpc::{DeliverySink, DeliveryStreams};
 use im_storage::ports::{Delivery, GatewayBoot, Routes};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -48,5 +50,18 @@ impl DeliverOverStreams {
                 let _ = tokio::time::timeout(LEASES_INTERVAL, streams.leases_wanted()).await;
             }
         });
+    }
+}
+
+/// What workers deliver, into the lanes of the cores.
+pub struct TakeFromStreams(pub GatewayHandle);
+
+impl DeliverySink for TakeFromStreams {
+    fn boot(&self) -> u64 {
+        self.0.boot()
+    }
+
+    fn deliver(&self, batch: internal::DeliveryBatch) {
+        self.0.deliver_batch(batch);
     }
 }

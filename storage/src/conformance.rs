@@ -3,6 +3,7 @@
 //! In: how to make an adapter. Out: a panic that names the broken promise. Always: each check uses ids of its own, so a
 //! store may be shared by all checks of a run; no check knows which adapter it runs against.
 
+mod delivery;
 mod directory;
 mod entry_log;
 mod inbox;
@@ -10,6 +11,7 @@ mod projection;
 mod queue;
 mod routes;
 
+pub use delivery::{DeliveryWay, delivery};
 pub use directory::{directory, directory_after_a_crash};
 pub use entry_log::{entry_log, entry_log_after_a_crash};
 pub use inbox::{inbox, inbox_after_a_crash};
