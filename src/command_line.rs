@@ -54,6 +54,15 @@ pub enum Command {
         #[arg(long, default_value_t = 24 * 3600, value_name = "SECONDS")]
         valid_s: u64,
     },
+    /// Ban users: who is banned is signed out within 5 s, and is not signed in
+    #[command(after_help = ACCOUNT_HELP)]
+    Account {
+        /// Of a deployment of many roles, by way of Kafka; without it, of the server whose data are in store.folder
+        #[arg(long, global = true)]
+        distributed: bool,
+        #[command(subcommand)]
+        what: AccountCommand,
+    },
     /// Show, explain or check the configuration
     #[command(after_help = CONFIG_HELP)]
     Config {
@@ -66,6 +75,25 @@ pub enum Command {
     /// Print the version
     #[command(after_help = VERSION_HELP)]
     Version,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum AccountCommand {
+    /// Sign all devices of a user out, and let none of them in any more
+    #[command(after_help = BAN_HELP)]
+    Ban {
+        /// The user's id, as its tokens name it; it need not have signed in yet
+        user: String,
+    },
+    /// Let a banned user in again
+    #[command(after_help = UNBAN_HELP)]
+    Unban {
+        /// The user's id
+        user: String,
+    },
+    /// Print who is banned, and since when
+    #[command(after_help = LIST_HELP)]
+    List,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -182,6 +210,44 @@ Example:
   im-server token --user carol --device phone --valid-s 3600
 
 Exit codes: 0 printed; 2 a wrong id or configuration; 4 the data folder has no key yet, or it cannot be read.";
+
+const ACCOUNT_HELP: &str = "\
+Works while the server runs, by its socket control.sock in store.folder (as the server's user, or root), and while it is stopped,
+in the folder itself. With --distributed it writes to Kafka's kafka.relations_topic, which every logic role follows.
+
+Example:
+  im-server account ban mallory --config im.yaml
+
+Exit codes: 0 done; 1 the server refused or broke off; 2 a wrong id or configuration; 4 the data folder cannot be used; 5 damaged
+data; 6 Kafka is away or unsafe.";
+
+const BAN_HELP: &str = "\
+Returns when the ban is kept: it outlives every restart. The user's devices are closed with USER_BANNED within 5 s, and so is each
+sign-in from then on. What the user has sent stays; others go on undisturbed. May be repeated.
+
+Example:
+  im-server account ban mallory --config im.yaml
+
+Exit codes: 0 the user is banned; 1 the server refused or broke off (repeat it), or a million users are banned already; 2 a wrong
+id or configuration; 4 the data folder cannot be used; 5 damaged data; 6 Kafka is away or unsafe.";
+
+const UNBAN_HELP: &str = "\
+The user's devices may sign in within 5 s. Clients do not come back from a ban by themselves: their user signs in again.
+
+Example:
+  im-server account unban mallory --config im.yaml
+
+Exit codes: 0 the user is not banned; 1 the server refused or broke off (repeat it); 2 a wrong id or configuration; 4 the data
+folder cannot be used; 5 damaged data; 6 Kafka is away or unsafe.";
+
+const LIST_HELP: &str = "\
+A line for each, by rising id: the user, and the time of the ban in milliseconds since 1970.
+
+Example:
+  im-server account list --distributed --config im.yaml
+
+Exit codes: 0 printed; 1 the server refused or broke off; 2 configuration; 4 the data folder cannot be used; 5 damaged data; 6
+Kafka is away or unsafe.";
 
 const CONFIG_HELP: &str = "\
 Example:

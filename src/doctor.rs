@@ -8,6 +8,7 @@ use crate::exit::Failure;
 use crate::{gateway_role, process, tokens};
 use im_rpc::{DeliveryStreams, LogicClient};
 use im_storage::finding::{Finding, Severity, judge};
+use im_storage::kafka::{KafkaError, KafkaOptions};
 use im_storage::mysql::MysqlError;
 use im_storage::mysql::migrate::{self, MigrationStatus};
 use im_storage::ports::Routes as _;
@@ -34,13 +35,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 async fn look(config: &Config) -> Report {
     let mut report = Report::default();
     match config.kafka.options() {
-        Ok(options) => match kafka::check(&options).await {
-            Ok((partitions, findings)) => {
-                report.ok("kafka", &format!("topic {}, {partitions} partitions", options.topic));
-                report.findings(findings, &options.allow);
-            }
-            Err(error) => report.trouble("kafka", &error),
-        },
+        Ok(options) => topics(&options, &mut report).await,
         Err(error) => report.trouble("kafka", &error),
     }
     let options = config.redis.options();
@@ -87,6 +82,25 @@ fn keys(config: &Config, report: &mut Report) {
     // The file may be a worker's, or what is missing in the gateway's environment.
     if let Err(error) = gateway_role::advertised(config, config.listen.gateway_rpc) {
         report.line("rpc", "note", &format!("a gateway with this configuration does not start: {error}"));
+    }
+}
+
+async fn topics(options: &KafkaOptions, report: &mut Report) {
+    match kafka::check(options).await {
+        Ok((partitions, findings)) => {
+            report.ok("kafka", &format!("topic {}, {partitions} partitions", options.topic));
+            report.findings(findings, &options.allow);
+        }
+        // Kafka itself: there is no other topic to look at.
+        Err(error @ KafkaError::Client(_)) => return report.trouble("kafka", &error),
+        Err(error) => report.trouble("kafka", &error),
+    }
+    match kafka::check_relations(options).await {
+        Ok(findings) => {
+            report.ok("", &format!("topic {}", options.relations_topic));
+            report.findings(findings, &options.allow);
+        }
+        Err(error) => report.trouble("", &error),
     }
 }
 

@@ -3,6 +3,11 @@
 use crate::config::ConfigError;
 use std::process::ExitCode;
 
+/// What a build without the distributed roles says of them.
+#[cfg(not(feature = "distributed"))]
+pub const STANDALONE_ONLY: &str =
+    "this build serves standalone only; `cargo build --release --features distributed` makes one with all roles";
+
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Mend the command line or the configuration.

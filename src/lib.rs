@@ -2,9 +2,11 @@
 //!
 //! In: a [`config::Config`]. Out: a running role. Always: this package alone knows all the others.
 
+pub mod account;
 mod clock;
 pub mod command_line;
 pub mod config;
+mod control;
 mod demo;
 #[cfg(feature = "distributed")]
 pub mod doctor;

@@ -11,9 +11,10 @@ use crate::join::{DeliverOverStreams, Handler};
 use crate::metrics::Parts;
 use crate::process::{self, Signals, bind, other, service, usage};
 use crate::{logging, metrics, tokens};
+use im_logic::accounts::AccountsHandle;
 use im_logic::{Logic, Ports, WorkerHandle};
 use im_rpc::{DeliveryStreams, Served, Stop, logic_service};
-use im_storage::kafka::{KafkaConsumer, KafkaLag, KafkaQueue};
+use im_storage::kafka::{KafkaConsumer, KafkaLag, KafkaOptions, KafkaQueue, KafkaRelations};
 use im_storage::mongo::MongoEntryLog;
 use im_storage::mysql::MysqlDirectory;
 use im_storage::redis::RedisStore;
@@ -26,6 +27,8 @@ use tokio::net::TcpListener;
 const HAND_ON_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whoever asks is told by then that there is no answer: no client waits longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// To read the relations' topic from its beginning, before anybody is answered.
+const RELATIONS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
@@ -54,6 +57,7 @@ struct Role {
     workers: Vec<WorkerHandle>,
     streams: Arc<DeliveryStreams>,
     questions: Served,
+    _accounts: AccountsHandle,
     endpoints: Arc<Endpoints>,
 }
 
@@ -77,6 +81,7 @@ impl Role {
             }),
             config.logic_config(),
         );
+        let accounts = known_accounts(&logic, &kafka).await?;
         let requests = Arc::new(logic.requests(tokens::shared_ring(config)?));
         let tls = config.tls();
         let services = logic_service(Arc::new(Handler(requests)), tls.as_ref(), REQUEST_TIMEOUT).map_err(usage)?;
@@ -103,7 +108,7 @@ impl Role {
         println!("im-server {} logic", env!("CARGO_PKG_VERSION"));
         println!("  rpc   {rpc_address}");
         println!("  http  {}  (/healthz /readyz /metrics)", http.local_addr().map_err(other)?);
-        Ok(Self { workers, streams, questions, endpoints })
+        Ok(Self { workers, streams, questions, _accounts: accounts, endpoints })
     }
 
     /// Takes no more questions, finishes what was taken, and returns when nothing runs any more.
@@ -121,4 +126,14 @@ impl Role {
             tracing::warn!("some deliveries did not reach their gateways; their clients ask again");
         }
     }
+}
+
+/// Returns when it is known who is banned: before that nobody could be signed in.
+async fn known_accounts(logic: &Logic, kafka: &KafkaOptions) -> Result<AccountsHandle, Failure> {
+    let relations = KafkaRelations::open(kafka).await.map_err(service)?;
+    let mut accounts = logic.follow_accounts(&*relations).await.map_err(service)?;
+    let topic = &kafka.relations_topic;
+    let late = |_| service(format!("kafka: the topic {topic} was not read to its end within {RELATIONS_TIMEOUT:?}"));
+    tokio::time::timeout(RELATIONS_TIMEOUT, accounts.ready()).await.map_err(late)?;
+    Ok(accounts)
 }

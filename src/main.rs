@@ -8,7 +8,7 @@
 use clap::Parser as _;
 use im_server::command_line::{Arguments, Command, ConfigCommand};
 use im_server::config::{self, Config, ConfigError, Driver};
-use im_server::{exit, restore, standalone, tokens};
+use im_server::{account, exit, restore, standalone, tokens};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -36,6 +36,10 @@ fn run(arguments: Arguments) -> Result<(), exit::Failure> {
         Command::Doctor => distributed::doctor(&load()?),
         Command::Token { user, device, valid_s } => {
             println!("{}", tokens::issue(&load()?, &user, device.as_deref(), valid_s)?);
+            Ok(())
+        }
+        Command::Account { distributed, what } => {
+            print!("{}", account::run(&load()?, &what, distributed)?);
             Ok(())
         }
         Command::Config { what } => {
@@ -69,12 +73,12 @@ mod distributed {
 
 #[cfg(not(feature = "distributed"))]
 mod distributed {
-    use super::{Config, exit::Failure};
+    use super::Config;
+    use super::exit::{self, Failure};
     use im_server::command_line::MigrateCommand;
 
     fn left_out() -> Result<(), Failure> {
-        let words = "this build serves standalone only; `cargo build --release --features distributed` makes one with all roles";
-        Err(Failure::Usage(words.to_owned()))
+        Err(Failure::Usage(exit::STANDALONE_ONLY.to_owned()))
     }
 
     pub fn gateway(_: &Config) -> Result<(), Failure> {

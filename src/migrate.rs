@@ -24,7 +24,8 @@ pub fn run(config: &Config, what: MigrateCommand) -> Result<(), Failure> {
         if matches!(what, MigrateCommand::Up) {
             let kafka = config.kafka.options()?;
             kafka::create_topics(&kafka, config.kafka.partitions, config.kafka.replicas).await.map_err(service)?;
-            println!("kafka  topics {} and {} are there", kafka.topic, kafka.dead_letter_topic);
+            let [topic, letters, relations] = [&kafka.topic, &kafka.dead_letter_topic, &kafka.relations_topic];
+            println!("kafka  topics {topic}, {letters} and {relations} are there");
         }
         Ok(())
     })

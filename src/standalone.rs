@@ -5,6 +5,7 @@
 //! process that can no longer store what comes ends by itself.
 
 use crate::config::Config;
+use crate::control::Control;
 use crate::demo::Demo;
 use crate::exit::Failure;
 use crate::fault_points::Points;
@@ -16,6 +17,7 @@ use crate::page::Page;
 use crate::process::{self, Signals, bind, other};
 use crate::{clock, logging, metrics, start_text, tokens};
 use im_gateway::{Gateway, GatewayHandle};
+use im_logic::accounts::AccountsHandle;
 use im_logic::{Logic, Ports, WorkerHandle};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenError, OpenOptions};
 use im_storage::ports::{self, GatewayBoot};
@@ -91,6 +93,9 @@ struct Server {
     queue: Arc<EmbeddedQueue>,
     workers: Vec<WorkerHandle>,
     lease: Lease,
+    _accounts: AccountsHandle,
+    /// `None`: the folder's file system has no sockets.
+    control: Option<Control>,
     endpoints: Arc<Endpoints>,
 }
 
@@ -123,6 +128,8 @@ impl Server {
                 return Err(Failure::Other("a worker ended while it caught up; see the log".to_owned()));
             }
         }
+        let mut accounts = logic.follow_accounts(&*store.relations()).await.map_err(other)?;
+        accounts.ready().await;
         let requests = Arc::new(logic.requests(keys.ring(config)?));
         let ask = Arc::new(Ask::new(requests, tokio::runtime::Handle::current()));
         let forward = Arc::new(ForwardToQueue::new(ports.queue));
@@ -154,11 +161,13 @@ impl Server {
                 })
             }),
         });
-        Ok(Self { gateway, queue, workers, lease, endpoints })
+        let control = control(config, store);
+        Ok(Self { gateway, queue, workers, lease, _accounts: accounts, control, endpoints })
     }
 
     /// Tells the clients to go, finishes what was taken, and returns when nothing runs any more.
     async fn stop(self) {
+        drop(self.control);
         process::drain(&self.gateway).await;
         process::shut_down(self.gateway).await;
         self.lease.end().await;
@@ -178,4 +187,13 @@ impl Server {
             }
         }
     }
+}
+
+/// The server is worth more than its control socket.
+fn control(config: &Config, store: &EmbeddedStore) -> Option<Control> {
+    let control = Control::serve(&config.store.folder, store.relations());
+    let warn = |error: &std::io::Error| {
+        tracing::warn!(%error, "no control socket in store.folder: `im-server account` needs the server stopped");
+    };
+    control.inspect_err(warn).ok()
 }

@@ -7,7 +7,7 @@
 pub enum Bug {
     /// A heartbeat is answered 0x00 whatever moved.
     NoHeartbeatHint,
-    /// A login that was replaced while its kick got lost stays.
+    /// A login that has ended while its kick got lost stays.
     LostKickStays,
     /// "Given" advances though the move does not join.
     GivenSkips,

@@ -64,9 +64,9 @@ pub enum LogicAnswer {
         inbox_version: Option<InboxVersion>,
         large: Vec<(LogId, Seq)>,
     },
-    /// `None`: a newer login of the device stands elsewhere, and the kick that said so was lost.
+    /// An error: the login has ended, and the kick that said so was lost.
     Heartbeats {
-        answers: Vec<(ConnectionId, Option<InboxVersion>)>,
+        answers: Vec<(ConnectionId, Result<InboxVersion, client::kicked::Reason>)>,
     },
     /// `None`: nobody could be asked.
     LargeMembers {

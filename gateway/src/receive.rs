@@ -82,8 +82,8 @@ impl Core {
             LaneEvent::Logic(LogicAnswer::Heartbeats { answers }) => {
                 for (connection, version) in answers {
                     match version {
-                        Some(version) => self.version(connection, version),
-                        None => self.replaced(connection),
+                        Ok(version) => self.version(connection, version),
+                        Err(reason) => self.ended(connection, reason),
                     }
                 }
             }
@@ -200,10 +200,10 @@ impl Core {
     }
 
     /// The kick that should have said so was lost.
-    fn replaced(self: &Rc<Self>, id: ConnectionId) {
+    fn ended(self: &Rc<Self>, id: ConnectionId, reason: Reason) {
         let generation = self.here(id).and_then(|held| held.session.borrow().login().map(|login| login.generation));
         if let Some(Generation(generation)) = generation.filter(|_| !planted(Bug::LostKickStays)) {
-            self.kick(internal::Kick { connection_id: id.0, generation, reason: Reason::Replaced as u32 });
+            self.kick(internal::Kick { connection_id: id.0, generation, reason: reason as u32 });
         }
     }
 

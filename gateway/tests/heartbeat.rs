@@ -5,6 +5,7 @@
 mod kit;
 
 use im_gateway::DropPushes;
+use im_proto::client::kicked::Reason;
 use im_proto::internal;
 use kit::{On, Server, config, numbered_push, sync};
 
@@ -22,10 +23,13 @@ fn a_login_whose_kick_was_lost_ends_with_its_heartbeat(on: On) {
     let server = Server::start(config(on));
     let mut alice = server.sign_in("alice");
     let mut bob = server.sign_in("bob");
-    server.logic.set(|s| s.replaced.insert("alice".into()));
+    let mut carol = server.sign_in("carol");
+    server.logic.set(|s| s.ended.extend([("alice".into(), Reason::Replaced), ("carol".into(), Reason::Banned)]));
     alice.heartbeat();
     bob.heartbeat();
-    assert_eq!(alice.expect_kicked(), im_proto::client::kicked::Reason::Replaced);
+    carol.heartbeat();
+    assert_eq!(alice.expect_kicked(), Reason::Replaced);
+    assert_eq!(carol.expect_kicked(), Reason::Banned);
     bob.expect_heartbeat();
 }
 

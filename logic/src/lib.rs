@@ -13,8 +13,10 @@
 //! | 8 | `deliver.rs` | stored entries → directory, inbox, answers and pushes; then the offset moves |
 //! | – | `catch_up.rs` | what the projections lack → repeated from the log |
 //! | 2 | `requests/sign_in.rs`, `token.rs` | a token → a login |
+//! | – | `accounts.rs` | the relations → who is banned; the end of their logins |
 //! | – | `requests/` | pull, sync, list members → answers |
 
+pub mod accounts;
 mod admit;
 mod authorize;
 mod catch_up;
@@ -50,8 +52,9 @@ pub use requests::{
 };
 pub use worker::{Ports, WorkerHandle};
 
+use accounts::AccountsHandle;
 use im_observe::LineLimit;
-use im_storage::ports::Consumer;
+use im_storage::ports::{Consumer, Relations, StoreError};
 use rate::SendRate;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -71,6 +74,7 @@ impl Logic {
             ports,
             config: Arc::new(config),
             metrics,
+            accounts: Arc::default(),
             send_rate: Arc::new(send_rate),
             refused_lines: Arc::new(LineLimit::new(REFUSED_LINES_PER_S_MAX)),
         };
@@ -87,6 +91,11 @@ impl Logic {
         let (caught_up, ready) = watch::channel(false);
         let worker = Worker::new(self.shared.clone(), stopped);
         WorkerHandle { task: tokio::spawn(worker.run(consumer, caught_up)), stop, ready }
+    }
+
+    /// Follows who is banned, on the present tokio runtime. Nobody is signed in before the handle is ready.
+    pub async fn follow_accounts(&self, relations: &dyn Relations) -> Result<AccountsHandle, StoreError> {
+        accounts::follow(self.shared.clone(), relations).await
     }
 
     /// The handlers of sign-ins and of requests that only read.

@@ -1,7 +1,7 @@
 //! What the logic counts.
 //!
 //! In: one call per event or batch. Out: plain counters that the composition root prints. Always: counters only rise, but
-//! for those of partitions; one value is shared by all workers and requests of the process.
+//! for those of partitions and banned users; one value is shared by all workers and requests of the process.
 
 use im_observe::{Durations, Sizes};
 use im_proto::client::ErrorCode;
@@ -57,6 +57,8 @@ pub struct LogicMetrics {
     pub reads: AtomicU64,
     pub sign_ins: AtomicU64,
     pub sign_ins_refused: AtomicU64,
+    /// Users who are banned, as far as this process knows.
+    pub users_banned: AtomicU64,
     refused: [AtomicU64; CODES],
     /// Records of a batch.
     pub batch_records: Sizes,

@@ -16,13 +16,15 @@ pub use devices::DeviceState;
 pub use large::{LargeHead, LargeMembers, LargeMembership};
 pub use sign_in::{SignInRefused, SignedIn};
 
+use crate::accounts::Standing;
 use crate::frame;
 use crate::metrics::add;
+use crate::planted::planted;
 use crate::refusal::{Failure, Refusal};
 use crate::token::KeyRing;
 use crate::worker::{Refused, Shared};
 use bytes::Bytes;
-use im_proto::client::{self, client_frame::Command, server_frame::Body};
+use im_proto::client::{self, client_frame::Command, kicked::Reason, server_frame::Body};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId};
 use im_storage::ports::{EntryRow, GatewayBoot, Login, StoreError};
 use joined_reads::JoinedReads;
@@ -112,14 +114,20 @@ impl Requests {
         ReadAnswer::of(frame::of(request_id, Body::Error(refusal.to_wire())))
     }
 
-    /// What a heartbeat asks of each login, in the order asked: the present inbox version of its user, or `None` when the
-    /// login was replaced and its kick got lost. A route that got lost is put back on the way.
-    pub async fn heartbeats(&self, logins: &[Login]) -> Result<Vec<Option<InboxVersion>>, StoreError> {
+    /// What a heartbeat asks of each login, in the order asked: the present inbox version of its user, or why the login has
+    /// ended when its kick got lost. A route that got lost is put back on the way.
+    pub async fn heartbeats(&self, logins: &[Login]) -> Result<Vec<Result<InboxVersion, Reason>>, StoreError> {
         let users: Vec<UserId> = logins.iter().map(|login| login.user.clone()).collect();
         let standing = self.shared.ports.routes.confirm(logins).await?;
         // Behind the routes: what moves from here on is pushed to them.
         let versions = self.shared.ports.inbox.versions(&users).await?;
-        Ok(standing.into_iter().zip(versions).map(|(stands, version)| stands.then_some(version)).collect())
+        let answer = |((login, stands), version): ((&Login, bool), InboxVersion)| {
+            if self.shared.accounts.standing(&login.user) == Standing::Banned && !planted("ban_ignored_by_heartbeat") {
+                return Err(Reason::Banned);
+            }
+            if stands { Ok(version) } else { Err(Reason::Replaced) }
+        };
+        Ok(logins.iter().zip(standing).zip(versions).map(answer).collect())
     }
 
     /// Forgets the route of a login whose connection is gone. A newer login of the device stays.

@@ -3,6 +3,7 @@
 //! In: the ports and a consumer. Out: a running task that can be waited for and stopped. Always: a worker keeps nothing
 //! that the stores do not also know; it may be killed between any two of its calls.
 
+use crate::accounts::Accounts;
 use crate::admit::Origin;
 use crate::catch_up::CatchUps;
 use crate::config::LogicConfig;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub ports: Ports,
     pub config: Arc<LogicConfig>,
     pub metrics: Arc<LogicMetrics>,
+    pub accounts: Arc<Accounts>,
     pub send_rate: Arc<SendRate>,
     pub refused_lines: Arc<LineLimit>,
 }

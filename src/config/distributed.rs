@@ -57,6 +57,7 @@ pub struct Kafka {
     pub brokers: String,
     pub topic: String,
     pub dead_letter_topic: String,
+    pub relations_topic: String,
     pub group: String,
     #[schemars(range(min = 1, max = 4096))]
     pub partitions: u16,
@@ -177,6 +178,7 @@ mod options {
                 brokers: self.brokers.clone(),
                 topic: self.topic.clone(),
                 dead_letter_topic: self.dead_letter_topic.clone(),
+                relations_topic: self.relations_topic.clone(),
                 group: self.group.clone(),
                 settings: self.settings.iter().map(setting).collect::<Result<_, Failure>>()?,
                 in_flight_max: self.in_flight_max,

@@ -6,6 +6,7 @@
 use super::large_remote;
 use async_trait::async_trait;
 use im_logic::Requests;
+use im_proto::client::kicked::Reason;
 use im_proto::services::{
     self, Device, HeartbeatAnswer, HeartbeatsAnswer, HeartbeatsCall, LargeHeadsAnswer, LargeMembersAnswer, LargeOfUser,
     LargeOfUsersAnswer, ListDevicesAnswer, ReadAnswer, ReadCall, SignInAnswer, SignInCall, SignOutCall,
@@ -52,9 +53,10 @@ impl LogicHandler for Handler {
         let logins: Vec<Login> =
             call.logins.iter().map(|login| held(call.gateway_boot, login)).collect::<Result<_, _>>()?;
         let versions = self.0.heartbeats(&logins).await.map_err(away)?;
-        let answer = |version: Option<im_proto::InboxVersion>| HeartbeatAnswer {
-            stands: version.is_some(),
+        let answer = |version: Result<im_proto::InboxVersion, Reason>| HeartbeatAnswer {
+            stands: version.is_ok(),
             inbox_version: version.unwrap_or_default().0,
+            ended: version.err().unwrap_or(Reason::Unspecified) as i32,
         };
         Ok(HeartbeatsAnswer { answers: versions.into_iter().map(answer).collect() })
     }

@@ -7,8 +7,8 @@ use super::ask::{Answers, error_frame};
 use super::large_remote;
 use bytes::Bytes;
 use im_gateway::{HeldLogin, LogicAnswer, Question, SignInRefused, SignedIn};
-use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode};
-use im_proto::services::{self, sign_in_answer::Outcome};
+use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode, kicked::Reason};
+use im_proto::services::{self, HeartbeatAnswer, sign_in_answer::Outcome};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId};
 use im_rpc::{CallError, LogicClient};
 use im_storage::ports::GatewayBoot;
@@ -78,10 +78,16 @@ impl Remote {
         &self,
         gateway: GatewayBoot,
         logins: &[HeldLogin],
-    ) -> Result<Vec<Option<InboxVersion>>, CallError> {
+    ) -> Result<Vec<Result<InboxVersion, Reason>>, CallError> {
         let logins = logins.iter().map(held).collect();
         let answer = self.0.heartbeats(services::HeartbeatsCall { gateway_boot: gateway.0, logins }).await?;
-        Ok(answer.answers.iter().map(|one| one.stands.then_some(InboxVersion(one.inbox_version))).collect())
+        let ended = |one: &HeartbeatAnswer| match one.ended() {
+            Reason::Unspecified => Reason::Replaced,
+            told => told,
+        };
+        let one =
+            |one: &HeartbeatAnswer| if one.stands { Ok(InboxVersion(one.inbox_version)) } else { Err(ended(one)) };
+        Ok(answer.answers.iter().map(one).collect())
     }
 }
 

@@ -32,6 +32,7 @@ pub fn print(out: &mut Text, logic: &LogicMetrics) {
     ] {
         out.counter(&format!("im_logic_{name}_total"), counter.load(Ordering::Relaxed));
     }
+    out.gauge("im_logic_users_banned", logic.users_banned.load(Ordering::Relaxed));
     let partitions = [("caught_up", &logic.partitions_caught_up), ("behind", &logic.partitions_behind)];
     let partitions = partitions.into_iter().map(|(state, number)| (state, number.load(Ordering::Relaxed)));
     out.labelled(("im_logic_partitions", "gauge"), "projections", partitions);

@@ -9,6 +9,7 @@ mod entry_log;
 mod inbox;
 mod projection;
 mod queue;
+mod relations;
 mod routes;
 
 pub use delivery::{DeliveryWay, delivery};
@@ -17,6 +18,7 @@ pub use entry_log::{entry_log, entry_log_after_a_crash};
 pub use inbox::{inbox, inbox_after_a_crash};
 pub use projection::{cover, covered};
 pub use queue::{queue, queue_in_memory};
+pub use relations::{relations, relations_after_a_restart};
 pub use routes::{routes, routes_with_leases};
 
 use crate::ports::{Directory, EntryLog, Inbox};

@@ -10,7 +10,7 @@
 //! | `engine`, `writer`, `health` | snapshots; the one thread that commits; what a failed commit means |
 //! | `tables`, `journal`, `claims` | keys and rows; the order of storing; who may say how far it is shown |
 //! | `recent`, `index` | what was stored lately, in memory, and its way into the sorted tables |
-//! | `entry_log`, `directory`, `inbox` | the durable ports; `inbox_rows` and `versions` are the inbox in memory |
+//! | `entry_log`, `directory`, `inbox`, `relations` | the durable ports; `inbox_rows` and `versions` are the inbox in memory |
 //! | `routes`, `queue` | the ports that live in memory alone |
 
 mod check;
@@ -26,6 +26,7 @@ mod journal;
 mod open;
 mod queue;
 mod recent;
+mod relations;
 mod restore;
 mod routes;
 mod tables;
@@ -38,6 +39,7 @@ pub use entry_log::EmbeddedEntryLog;
 pub use inbox::EmbeddedInbox;
 pub use open::{CACHE_BYTES, OpenError, OpenOptions};
 pub use queue::{EmbeddedConsumer, EmbeddedQueue};
+pub use relations::EmbeddedRelations;
 pub use restore::{Restored, restore};
 pub use routes::EmbeddedRoutes;
 pub use witness::Witness;
@@ -54,6 +56,7 @@ pub struct EmbeddedStore {
     entry_log: Arc<EmbeddedEntryLog>,
     directory: Arc<EmbeddedDirectory>,
     inbox: Arc<EmbeddedInbox>,
+    relations: Arc<EmbeddedRelations>,
 }
 
 impl EmbeddedStore {
@@ -87,7 +90,15 @@ impl EmbeddedStore {
         let log = EmbeddedEntryLog::new(engine.clone(), writer.clone(), facts.epoch, facts.hash_key);
         let directory = EmbeddedDirectory::new(engine.clone(), writer.clone());
         let inbox = EmbeddedInbox::new(engine.clone(), writer.clone(), facts.versions_reserved);
-        Ok(Self { engine, writer, entry_log: Arc::new(log), directory: Arc::new(directory), inbox: Arc::new(inbox) })
+        let relations = EmbeddedRelations::new(engine.clone(), writer.clone());
+        Ok(Self {
+            engine,
+            writer,
+            entry_log: Arc::new(log),
+            directory: Arc::new(directory),
+            inbox: Arc::new(inbox),
+            relations: Arc::new(relations),
+        })
     }
 
     pub fn entry_log(&self) -> Arc<EmbeddedEntryLog> {
@@ -100,6 +111,10 @@ impl EmbeddedStore {
 
     pub fn inbox(&self) -> Arc<EmbeddedInbox> {
         self.inbox.clone()
+    }
+
+    pub fn relations(&self) -> Arc<EmbeddedRelations> {
+        self.relations.clone()
     }
 
     /// Returns, with the reason, when the store can no longer promise anything: the process says so and exits.

@@ -1,7 +1,8 @@
-//! The queue on Kafka: one topic, partitioned by shard, and one for records that no worker can work off.
+//! The queue on Kafka: one topic, partitioned by shard, and one for records that no worker can work off. The relations: a
+//! compacted topic.
 //!
-//! In: brokers and topic names. Out: the [`Queue`](crate::ports::Queue) for gateways and the
-//! [`Consumer`](crate::ports::Consumer) for workers. Always: a record goes to the partition of its log's shard and nowhere
+//! In: brokers and topic names. Out: the [`Queue`](crate::ports::Queue) for gateways, the
+//! [`Consumer`](crate::ports::Consumer) for workers, the [`Relations`](crate::ports::Relations). Always: a record goes to the partition of its log's shard and nowhere
 //! else, so one consumer at a time sees a log; nothing is acked to a client because Kafka has it.
 //!
 //! | file | what it is |
@@ -9,15 +10,18 @@
 //! | `topics` | whether the brokers keep what they take |
 //! | `producer` | records into the topic, by a thread of librdkafka's |
 //! | `consumer`, `inbound` | records out of it: the thread that polls, and what lies between it and the worker |
+//! | `relations` | rows of the compacted topic, from its beginning and on |
 
 mod consumer;
 mod inbound;
 mod producer;
+mod relations;
 mod topics;
 
 pub use consumer::{KafkaConsumer, KafkaLag};
 pub use producer::{KafkaQueue, ProducerCounts};
-pub use topics::{check, create_topics};
+pub use relations::KafkaRelations;
+pub use topics::{check, check_relations, create_topics};
 
 use crate::finding::Finding;
 use rdkafka::ClientConfig;
@@ -34,6 +38,8 @@ pub struct KafkaOptions {
     pub topic: String,
     /// Where records go that no worker can work off.
     pub dead_letter_topic: String,
+    /// Compacted: what it holds is kept there and nowhere else.
+    pub relations_topic: String,
     /// Workers of one deployment share it.
     pub group: String,
     /// Further settings of librdkafka, as `security.protocol`; those that the contract rests on cannot be set here.

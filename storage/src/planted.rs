@@ -5,18 +5,19 @@
 
 /// The bugs that exist: what each breaks.
 #[cfg(feature = "planted-bugs")]
-pub const NAMES: [&str; 11] = [
-    "fsync_removed",         // reports durable without syncing
-    "crc_skip",              // hands out entries without looking at their checksum
-    "no_client_id_key",      // stores a resent client id again
-    "version_reused",        // inbox versions restart where the flushed rows end
-    "replaced_owner_covers", // takes a cover from an owner whose claim is gone
-    "unregister_by_device",  // the end of an old login takes the route of a newer one
-    "insert_unordered",      // goes on behind an entry whose key is taken
-    "repeat_replaces",       // a sign-in that is repeated replaces itself
-    "stale_route_accepted",  // hands out routes of a gateway without a lease
-    "cut_flush_forgotten",   // a flush whose caller gives up forgets the rows it has not written
-    "queue_drops_when_full", // takes what does not fit, and forgets it
+pub const NAMES: [&str; 12] = [
+    "fsync_removed",                   // reports durable without syncing
+    "crc_skip",                        // hands out entries without looking at their checksum
+    "no_client_id_key",                // stores a resent client id again
+    "version_reused",                  // inbox versions restart where the flushed rows end
+    "replaced_owner_covers",           // takes a cover from an owner whose claim is gone
+    "unregister_by_device",            // the end of an old login takes the route of a newer one
+    "insert_unordered",                // goes on behind an entry whose key is taken
+    "repeat_replaces",                 // a sign-in that is repeated replaces itself
+    "stale_route_accepted",            // hands out routes of a gateway without a lease
+    "cut_flush_forgotten",             // a flush whose caller gives up forgets the rows it has not written
+    "queue_drops_when_full",           // takes what does not fit, and forgets it
+    "relations_of_the_past_forgotten", // tells a follower what changes, and nothing that was kept before
 ];
 
 #[cfg(feature = "planted-bugs")]

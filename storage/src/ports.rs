@@ -7,6 +7,7 @@
 //! | [`Directory`] | redb | MySQL | rows since the last [`cover`](Projection::cover): repeated from the log |
 //! | [`Inbox`] | memory over redb | Redis | everything: repeated from the log and the directory |
 //! | [`Routes`] | memory | Redis | everything: devices register again |
+//! | [`Relations`] | redb | Kafka, a compacted topic | nothing that was reported as kept |
 //! | [`Delivery`] | a call into the gateway | a gRPC stream | any batch: clients see the gap |
 //!
 //! Every call ends: an adapter bounds its own waiting (10 s at most) and answers [`StoreError::Unavailable`].
@@ -17,6 +18,7 @@ mod entry_log;
 mod inbox;
 mod projection;
 mod queue;
+mod relations;
 mod routes;
 
 pub use delivery::{Delivery, GatewayBoot};
@@ -28,6 +30,7 @@ pub use entry_log::{Appended, Cursor, ENTRY_BYTES_MAX, EntryLog, EntryRow, NewEn
 pub use inbox::{Inbox, InboxPage, InboxRow, Move, Moved, ReadCursor};
 pub use projection::{Claim, Covered, Projection};
 pub use queue::{Batch, Consumed, Consumer, DeadLetter, DeadReason, Offset, Partition, Queue, Queued, Record};
+pub use relations::{Followed, RELATION_BYTES_MAX, Relation, RelationFeed, RelationKey, RelationKind, Relations};
 pub use routes::{Gateway, Login, Registered, Routes};
 
 /// Why a store did not answer. What the caller does differs, so there are two.

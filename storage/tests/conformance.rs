@@ -109,6 +109,27 @@ async fn the_queue_keeps_its_promises() {
 }
 
 #[tokio::test]
+async fn the_relations_keep_their_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(&options(folder.path())).unwrap();
+    conformance::relations(&*store.relations()).await;
+    let (folder, open) = (tempfile::tempdir().unwrap(), |path: &Path| EmbeddedStore::open(&options(path)).unwrap());
+    let store = open(folder.path());
+    let relations = store.relations();
+    // What a kill leaves is what the files hold while the store is open.
+    let copy = tempfile::tempdir().unwrap();
+    let mut restarted = None;
+    let restart = async |_| {
+        for file in ["store.redb", "acked"] {
+            std::fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
+        }
+        let store = restarted.insert(open(copy.path()));
+        store.relations()
+    };
+    conformance::relations_after_a_restart(relations, restart).await;
+}
+
+#[tokio::test]
 async fn an_append_cut_at_any_prefix_can_be_told_and_finished() {
     let entries = Folders::default().empty().await.entry_log;
     let entries = CutAppends::new(entries);

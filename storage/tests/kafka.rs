@@ -4,9 +4,12 @@
 
 use im_proto::{LogId, TraceId};
 use im_storage::conformance;
-use im_storage::kafka::{KafkaConsumer, KafkaError, KafkaOptions, KafkaQueue, check, create_topics};
+use im_storage::kafka::{
+    KafkaConsumer, KafkaError, KafkaOptions, KafkaQueue, KafkaRelations, check, check_relations, create_topics,
+};
 use im_storage::ports::{
-    Batch, Consumed, Consumer as _, DeadLetter, DeadReason, Offset, Partition, Queue as _, Record, Shard,
+    Batch, Consumed, Consumer as _, DeadLetter, DeadReason, Followed, Offset, Partition, Queue as _, Record,
+    Relations as _, Shard,
 };
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
@@ -26,6 +29,7 @@ async fn options() -> KafkaOptions {
         brokers,
         topic: name.clone(),
         dead_letter_topic: format!("{name}-dead"),
+        relations_topic: format!("{name}-relations"),
         group: name,
         settings: Vec::new(),
         in_flight_max: 10_000,
@@ -223,6 +227,47 @@ async fn a_dead_letter_lies_in_its_topic_with_where_it_came_from_and_why() {
         ("traceparent", trace.traceparent()),
     ];
     assert_eq!(headers, wanted.map(|(key, value)| (key, value.into_bytes())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_relations_keep_their_promises() {
+    conformance::relations(&*KafkaRelations::open(&options().await).await.unwrap()).await;
+    let options = options().await;
+    let relations = KafkaRelations::open(&options).await.unwrap();
+    let restart = async |_| KafkaRelations::open(&options).await.unwrap();
+    conformance::relations_after_a_restart(relations, restart).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_relations_that_forgets_them_is_refused_by_name() {
+    let mut options = options().await;
+    let names =
+        |findings: Vec<im_storage::finding::Finding>| findings.into_iter().map(|of| of.name).collect::<Vec<_>>();
+    assert_eq!(names(check_relations(&options).await.unwrap()), ["kafka.replicas", "kafka.in_sync_replicas"]);
+    // The dead letters' topic deletes what is old; that of the commands has many partitions too.
+    let relations_topic = std::mem::replace(&mut options.relations_topic, options.dead_letter_topic.clone());
+    assert!(names(check_relations(&options).await.unwrap()).contains(&"kafka.relations_cleanup"));
+    assert!(
+        matches!(KafkaRelations::open(&options).await, Err(KafkaError::Weak(of)) if of.name == "kafka.relations_cleanup")
+    );
+    options.relations_topic = options.topic.clone();
+    assert!(matches!(KafkaRelations::open(&options).await, Err(KafkaError::TooManyPartitions { most: 1, .. })));
+    options.relations_topic = relations_topic + "-missing";
+    assert!(matches!(KafkaRelations::open(&options).await, Err(KafkaError::NoTopic(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_no_relation_stops_nobody_who_follows() {
+    let options = options().await;
+    let foreign: FutureProducer =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &options.brokers).create().unwrap();
+    for key in [&b"block.ann.bob"[..], b"no \xff id"] {
+        let record = FutureRecord::to(&options.relations_topic).key(key).payload(&b"garbage"[..]);
+        foreign.send(record, Duration::from_secs(10)).await.unwrap();
+    }
+    let relations = KafkaRelations::open(&options).await.unwrap();
+    let mut feed = relations.follow().await.unwrap();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), feed.next()).await.unwrap(), Followed::CaughtUp);
 }
 
 /// F27: a worker whose clock is ten minutes ahead of the brokers'.

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends where it stands")]
 
 mod bad_input;
+mod banned;
 mod c1_acked_is_stored;
 mod c2_sending_twice_stores_once;
 mod c3_one_order;

@@ -14,10 +14,10 @@ use im_gateway::{
     AskLogic, CoreLane, Driver, Forward, Gateway, GatewayConfig, GatewayHandle, HeldLogin, LargeHead, LargeMembers,
     LargeMembership, LogicAnswer, Question, SignInRefused, SignedIn, Upstream, WebsocketConfig,
 };
-use im_proto::client::{self, CloseCode, client_frame::Command, server_frame::Body};
+use im_proto::client::{self, CloseCode, client_frame::Command, kicked::Reason, server_frame::Body};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId, internal};
 use prost::Message as _;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
@@ -114,8 +114,8 @@ pub struct State {
     pub queue: QueueMode,
     pub kept: Vec<internal::Upstream>,
     pub versions: HashMap<String, u64>,
-    /// Users whose login stands elsewhere by now.
-    pub replaced: HashSet<String>,
+    /// Users whose login has ended, while the kick that said so was lost.
+    pub ended: HashMap<String, Reason>,
     pub answers_versions: bool,
     pub answers_reads: bool,
     pub answers_sign_ins: bool,
@@ -154,7 +154,7 @@ impl Server {
                 queue: QueueMode::Ack,
                 kept: Vec::new(),
                 versions: HashMap::new(),
-                replaced: HashSet::new(),
+                ended: HashMap::new(),
                 answers_versions: true,
                 answers_reads: true,
                 answers_sign_ins: true,
@@ -389,9 +389,9 @@ impl AskLogic for Logic {
                 }
                 let answers = self.set(|s| {
                     let version = |user: &UserId| s.versions.get(user.as_str()).copied().unwrap_or(0);
-                    let stands = |user: &UserId| !s.replaced.contains(user.as_str());
                     let answer = |login: &HeldLogin| {
-                        (login.connection, stands(&login.user).then(|| InboxVersion(version(&login.user))))
+                        let ended = s.ended.get(login.user.as_str()).copied();
+                        (login.connection, ended.map_or_else(|| Ok(InboxVersion(version(&login.user))), Err))
                     };
                     logins.iter().map(answer).collect()
                 });

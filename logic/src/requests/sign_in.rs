@@ -2,11 +2,15 @@
 //!
 //! In: `SignIn` on a connection. Out: who it is, with its route registered, or a close code. Always: nothing is registered
 //! before the token holds; the inbox version is read behind the registration, so what moves later is pushed or hinted; the
-//! login that is replaced is kicked by its exact generation.
+//! login that is replaced is kicked by its exact generation; a banned user is refused, whether the ban came before the
+//! registration or crossed it.
 
 use super::{LargeMembership, Requests};
+use crate::accounts::Standing;
 use crate::metrics::add;
+use crate::planted::planted;
 use crate::token::{LEEWAY_S, TokenError};
+use crate::worker::Shared;
 use im_proto::client::{self, CloseCode, kicked::Reason};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, PROTOCOL_VERSION, UserId, internal};
 use im_storage::ports::{Device, GatewayBoot, Login, StoreError};
@@ -77,6 +81,7 @@ impl Requests {
             return Err(refused(CloseCode::ProtocolError, "the platform's name is too long"));
         }
         let user = identity.user;
+        self.check_account(&user)?;
         let registered = self.register(gateway, connection, &user, &device, &sign_in.platform, now_ms).await;
         let Registration { generation, inbox_version, large } = registered.map_err(|error| {
             add(&self.shared.metrics.store_errors, 1);
@@ -87,10 +92,31 @@ impl Requests {
                 detail: "a store is away".to_owned(),
             }
         })?;
+        if !planted("ban_crosses_sign_in")
+            && let Err(refused) = self.check_account(&user)
+        {
+            // Whoever looked for the user's logins when the ban came may have looked too early for this one. If this fails, the
+            // next look or a heartbeat ends it.
+            let _ = self.signed_out(gateway, connection, user, device, generation).await;
+            return Err(refused);
+        }
         // One that was let in by the leeway stays for what is left of it.
         let leeway_ms = |at_ms: i64| if at_ms <= now_ms { LEEWAY_S * 1_000 } else { 0 };
         let token_expires_at_ms = identity.expires_at_ms.map(|at_ms| at_ms.saturating_add(leeway_ms(at_ms)));
         Ok(SignedIn { user, device, generation, inbox_version, epoch: self.epoch, token_expires_at_ms, large })
+    }
+
+    /// Nobody is let in because nothing is known.
+    fn check_account(&self, user: &UserId) -> Result<(), SignInRefused> {
+        match self.shared.accounts.standing(user) {
+            Standing::Good => Ok(()),
+            Standing::Banned => Err(refused(CloseCode::UserBanned, "banned")),
+            Standing::Unknown => Err(SignInRefused {
+                code: CloseCode::Internal,
+                reconnect_after_ms: RECONNECT_AFTER_MS,
+                detail: "who is banned is not known yet".to_owned(),
+            }),
+        }
     }
 
     async fn register(
@@ -124,12 +150,18 @@ impl Requests {
         Ok((versions.first().copied().unwrap_or_default(), large))
     }
 
-    /// Ends exactly this login. If the kick is lost, the gateway learns it from a route that is no longer there.
     pub(super) fn kick(&self, login: &Login, reason: Reason) {
+        self.shared.kick(login, reason);
+    }
+}
+
+impl Shared {
+    /// Ends exactly this login. If the kick is lost, the gateway learns by a heartbeat that the login stands no more.
+    pub fn kick(&self, login: &Login, reason: Reason) {
         let kick =
             internal::Kick { connection_id: login.connection.0, generation: login.generation.0, reason: reason as u32 };
         let delivery = internal::Delivery { kind: Some(internal::delivery::Kind::Kick(kick)), trace: None };
-        self.shared.ports.delivery.deliver(login.gateway, vec![delivery]);
+        self.ports.delivery.deliver(login.gateway, vec![delivery]);
     }
 }
 

@@ -9,9 +9,10 @@ pub use crate::faulty_log::{Fault, FaultyLog};
 pub use crate::flushed_inbox::FlushedInbox;
 pub use crate::silent_directory::SilentDirectory;
 use bytes::Bytes;
+use im_logic::accounts::AccountsHandle;
 use im_logic::token::{Key, KeyRing, NewToken, issue};
 use im_logic::{Logic, LogicConfig, LogicMetrics, Ports, Requests, WorkerHandle};
-use im_proto::client::{self, client_frame::Command, server_frame::Body};
+use im_proto::client::{self, client_frame::Command, kicked::Reason, server_frame::Body};
 use im_proto::internal::{self, InboxMove, delivery::Kind};
 use im_proto::{ConnectionId, DeviceId, LogId, Seq, UserId};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenOptions};
@@ -35,6 +36,23 @@ pub fn user(text: &str) -> UserId {
 
 pub fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}
+
+/// Those that the tokens of [`World::token`] are verified with.
+pub fn keys() -> KeyRing {
+    let mut keys = KeyRing::default();
+    keys.add("default", Key::hs256(&SECRET).unwrap());
+    keys
+}
+
+/// Until so many are known to be banned.
+pub async fn knows_banned(metrics: &LogicMetrics, users: u64) {
+    let known = async {
+        while metrics.users_banned.load(Ordering::Relaxed) != users {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, known).await.expect("not known in time");
 }
 
 /// One thing that a connection was told.
@@ -110,6 +128,8 @@ pub struct World {
     pub letters: Arc<Letters>,
     consumer: Option<Box<dyn Consumer>>,
     routes: Arc<EmbeddedRoutes>,
+    pub relations: Arc<dyn Relations>,
+    _accounts: AccountsHandle,
     next_request: AtomicU64,
     config: LogicConfig,
 }
@@ -174,8 +194,9 @@ impl World {
             delivery: heard.clone(),
         };
         let logic = Logic::new(ports.clone(), config.clone());
-        let mut keys = KeyRing::default();
-        keys.add("default", Key::hs256(&SECRET).unwrap());
+        let relations = store.relations();
+        let mut accounts = logic.follow_accounts(&*relations).await.unwrap();
+        accounts.ready().await;
         Self {
             _folder: folder,
             path,
@@ -185,7 +206,7 @@ impl World {
             directory,
             ports,
             metrics: logic.metrics(),
-            requests: logic.requests(keys),
+            requests: logic.requests(keys()),
             logic,
             heard,
             worker: None,
@@ -193,6 +214,8 @@ impl World {
             letters,
             consumer: consumers.pop().map(|consumer| Box::new(consumer) as Box<dyn Consumer>),
             routes,
+            relations,
+            _accounts: accounts,
             next_request: AtomicU64::new(1),
             config,
         }
@@ -315,6 +338,20 @@ impl World {
 
     pub fn kicks(&self) -> Vec<internal::Kick> {
         self.heard.state.lock().unwrap().kicks.clone()
+    }
+
+    /// Until each of these logins was told that its user is banned.
+    pub async fn kicked(&self, phones: &[&Phone]) {
+        let told = |heard: &Heard, phone: &&Phone| {
+            let is_it = |kick: &internal::Kick| kick.connection_id == phone.connection.0;
+            heard.kicks.iter().any(|kick| is_it(kick) && kick.reason == Reason::Banned as u32)
+        };
+        self.wait(|heard| phones.iter().all(|phone| told(heard, phone)).then_some(()), "kicks of banned users").await;
+    }
+
+    /// Until so many are known to be banned.
+    pub async fn knows_banned(&self, users: u64) {
+        knows_banned(&self.metrics, users).await;
     }
 
     async fn wait<T>(&self, look: impl Fn(&Heard) -> Option<T>, what: &str) -> T {

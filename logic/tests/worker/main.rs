@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod banned;
 mod catching_up;
 mod commands;
 mod covering;

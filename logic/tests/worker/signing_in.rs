@@ -61,7 +61,7 @@ async fn a_heartbeat_puts_a_lost_route_back_and_tells_a_replaced_login() {
     let lost = login(&Phone { user: user("b"), ..a.clone() }, 5);
     let versions = world.ports.inbox.versions(&[user("a"), user("b")]).await.unwrap();
     let answered = world.requests.heartbeats(&[newest, login(&a, 1), lost.clone()]).await.unwrap();
-    assert_eq!(answered, [Some(versions[0]), None, Some(versions[1])]);
+    assert_eq!(answered, [Ok(versions[0]), Err(Reason::Replaced), Ok(versions[1])]);
     assert_eq!(world.ports.routes.look_up(&[user("b")]).await.unwrap(), [[lost]]);
 }
 

@@ -200,3 +200,13 @@ pub struct TokenHead {
     #[prost(uint64, tag = "2")]
     pub seq: u64,
 }
+/// What is kept of a user's account, by an operator's word. Nothing kept: an account like any other.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AccountFlags {
+    /// may not be signed in
+    #[prost(bool, tag = "1")]
+    pub banned: bool,
+    /// of the operator's word; for display
+    #[prost(int64, tag = "2")]
+    pub since_ms: i64,
+}

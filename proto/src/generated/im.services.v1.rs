@@ -89,12 +89,15 @@ pub struct HeartbeatsAnswer {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeartbeatAnswer {
-    /// false: a newer login of the device stands elsewhere, and its kick was lost
+    /// false: it has ended, and the kick that said so was lost
     #[prost(bool, tag = "1")]
     pub stands: bool,
     /// of the user; only where the login stands
     #[prost(uint64, tag = "2")]
     pub inbox_version: u64,
+    /// why it does not stand; not told: a newer login of the device stands elsewhere
+    #[prost(enumeration = "crate::client::kicked::Reason", tag = "3")]
+    pub ended: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]

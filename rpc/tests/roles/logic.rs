@@ -36,7 +36,8 @@ impl LogicHandler for Logic {
     }
 
     async fn heartbeats(&self, call: HeartbeatsCall) -> Result<HeartbeatsAnswer, Refused> {
-        let answer = |login: &HeldLogin| HeartbeatAnswer { stands: true, inbox_version: login.generation };
+        let answer =
+            |login: &HeldLogin| HeartbeatAnswer { stands: true, inbox_version: login.generation, ..Default::default() };
         Ok(HeartbeatsAnswer { answers: call.logins.iter().map(answer).collect() })
     }
 

@@ -31,10 +31,12 @@ pub enum Place {
     Devices,
     /// (user, log) → what moved; (user, nothing) → the user's version.
     Inbox,
+    /// A relation's key → its value.
+    Relations,
 }
 
 impl Place {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Meta,
         Self::Pending,
         Self::Entries,
@@ -46,6 +48,7 @@ impl Place {
         Self::Reads,
         Self::Devices,
         Self::Inbox,
+        Self::Relations,
     ];
 
     pub fn name(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Place {
             Self::Reads => "reads",
             Self::Devices => "devices",
             Self::Inbox => "inbox",
+            Self::Relations => "relations",
         }
     }
 

@@ -1,7 +1,7 @@
 //! Whether the brokers keep what they take.
 //!
-//! In: a topic's settings as the brokers tell them. Out: what is weak, by name, and how to mend it. Always: looks only; a
-//! queue opens on a weak topic only if the operator allowed each weakness by its name.
+//! In: a topic's settings as the brokers tell them. Out: what is weak, by name, and how to mend it. Always: looks only; an
+//! adapter opens on a weak topic only if the operator allowed each weakness by its name.
 
 use super::{CALL_TIMEOUT, KafkaError, KafkaOptions};
 use crate::finding::{Finding, Severity};
@@ -23,6 +23,8 @@ const TOPIC_KNOWN_POLL: Duration = Duration::from_millis(100);
 
 /// Dead letters wait for a person.
 const DEAD_LETTER_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
+/// A process that has not reached Kafka for longer may miss that a relation was removed, until it is restarted.
+const REMOVED_RELATION_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
 
 /// How many partitions the topic has, and what is weak about it and that of the dead letters.
 pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaError> {
@@ -45,6 +47,31 @@ pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaE
         ..finding
     }));
     Ok((partitions as u32, findings))
+}
+
+/// What is weak about the relations' topic. It is no queue: what it loses was kept nowhere else.
+pub async fn check_relations(options: &KafkaOptions) -> Result<Vec<Finding>, KafkaError> {
+    let admin: Admin = options.client()?.create()?;
+    let topic = &options.relations_topic;
+    let (admin, kept) = known(admin, topic).await?;
+    if kept.len() > 1 {
+        return Err(KafkaError::TooManyPartitions { topic: topic.clone(), partitions: kept.len(), most: 1 });
+    }
+    let mut findings: Vec<Finding> = few_replicas(topic, &kept).into_iter().collect();
+    for (name, value) in settings(&admin, topic).await? {
+        match name.as_str() {
+            "cleanup.policy" if value != "compact" => findings.push(Finding::new(
+                "kafka.relations_cleanup",
+                Severity::Unsafe,
+                format!("the topic {topic} has cleanup.policy {value}, and forgets bans"),
+                "set cleanup.policy to compact",
+            )),
+            // Of a topic that is only compacted nothing is deleted by its age.
+            "cleanup.policy" | "retention.ms" | "message.timestamp.type" => {}
+            name => findings.extend(weak(topic, name, &value)),
+        }
+    }
+    Ok(findings)
 }
 
 type Admin = AdminClient<DefaultClientContext>;
@@ -120,19 +147,20 @@ fn weak(topic: &str, name: &str, value: &str) -> Option<Finding> {
     }
 }
 
-/// Makes the topic and that of the dead letters, where there is none. Returns when a broker knows both.
+/// Makes the topic, that of the dead letters and that of the relations, where there is none. Returns when a broker knows all.
 pub async fn create_topics(options: &KafkaOptions, partitions: u16, replicas: u8) -> Result<(), KafkaError> {
     let admin: Admin = options.client()?.create()?;
     let in_sync = replicas.saturating_sub(1).clamp(1, IN_SYNC_WANTED as u8).to_string();
-    let retention = DEAD_LETTER_RETENTION_MS.to_string();
-    let topic = |name, partitions| {
+    let (retention, removed) = (DEAD_LETTER_RETENTION_MS.to_string(), REMOVED_RELATION_RETENTION_MS.to_string());
+    let topic = |name, partitions, cleanup| {
         NewTopic::new(name, partitions, TopicReplication::Fixed(i32::from(replicas)))
             .set("min.insync.replicas", &in_sync)
-            .set("cleanup.policy", "delete")
+            .set("cleanup.policy", cleanup)
     };
     let topics = [
-        topic(&options.topic, i32::from(partitions)).set("message.timestamp.type", "LogAppendTime"),
-        topic(&options.dead_letter_topic, 1).set("retention.ms", &retention),
+        topic(&options.topic, i32::from(partitions), "delete").set("message.timestamp.type", "LogAppendTime"),
+        topic(&options.dead_letter_topic, 1, "delete").set("retention.ms", &retention),
+        topic(&options.relations_topic, 1, "compact").set("delete.retention.ms", &removed),
     ];
     let timeout = AdminOptions::new().request_timeout(Some(CALL_TIMEOUT)).operation_timeout(Some(CALL_TIMEOUT));
     for outcome in admin.create_topics(&topics, &timeout).await? {
@@ -142,6 +170,7 @@ pub async fn create_topics(options: &KafkaOptions, partitions: u16, replicas: u8
         }
     }
     let (admin, _) = known(admin, &options.topic).await?;
-    known(admin, &options.dead_letter_topic).await?;
+    let (admin, _) = known(admin, &options.dead_letter_topic).await?;
+    known(admin, &options.relations_topic).await?;
     Ok(())
 }

@@ -143,6 +143,7 @@ impl Deployment {
             ("IM_KAFKA__BROKERS", services.kafka.clone()),
             ("IM_KAFKA__TOPIC", name.clone()),
             ("IM_KAFKA__DEAD_LETTER_TOPIC", dead_letters(name)),
+            ("IM_KAFKA__RELATIONS_TOPIC", relations(name)),
             ("IM_KAFKA__GROUP", name.clone()),
             ("IM_KAFKA__PARTITIONS", PARTITIONS.to_string()),
             ("IM_KAFKA__REPLICAS", "1".to_owned()),
@@ -166,10 +167,11 @@ impl Drop for Deployment {
         let removed = block_on(async {
             let topic = scratch::delete_topic(&services.kafka, name).await;
             let dead_letters = scratch::delete_topic(&services.kafka, &dead_letters(name)).await;
+            let relations = scratch::delete_topic(&services.kafka, &relations(name)).await;
             let keys = scratch::delete_keys(&services.redis, &format!("{name}-")).await;
             let tables = scratch::drop_database(&services.mysql, name).await;
             let entries = scratch::drop_entries(&services.mongodb, name).await;
-            topic.and(dead_letters).and(keys).and(tables).and(entries)
+            topic.and(dead_letters).and(relations).and(keys).and(tables).and(entries)
         });
         match removed {
             Err(error) if !std::thread::panicking() => panic!("{name} was not removed: {error}"),
@@ -181,6 +183,10 @@ impl Drop for Deployment {
 
 fn dead_letters(name: &str) -> String {
     format!("{name}-dead")
+}
+
+fn relations(name: &str) -> String {
+    format!("{name}-relations")
 }
 
 /// On a thread of its own: the caller may or may not be inside a runtime.

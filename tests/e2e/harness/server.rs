@@ -10,7 +10,7 @@ use super::endpoint::Endpoint;
 use super::process::Process;
 use super::tokens::SigningKey;
 use std::net::SocketAddr;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -137,6 +137,11 @@ impl Server {
     #[cfg(feature = "fault-points")]
     pub fn is_running(&mut self) -> bool {
         self.processes.iter_mut().any(Process::is_running)
+    }
+
+    /// A command of the program on what this server has, whether it runs or not.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.processes[0].launch().command(arguments)
     }
 
     pub fn folder(&self) -> Folder {

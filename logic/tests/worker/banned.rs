@@ -1,0 +1,237 @@
+//! Banned users: refused, kicked, and ended by their heartbeats where a kick was lost.
+
+use crate::harness::*;
+use async_trait::async_trait;
+use im_logic::accounts::{self, AccountsHandle};
+use im_logic::{Logic, Ports};
+use im_proto::client::{self, CloseCode, kicked::Reason};
+use im_proto::{ConnectionId, DeviceId, Generation, InboxVersion, UserId};
+use im_storage::ports::*;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify};
+
+fn sign_in(world: &World, name: &str, device: &str) -> client::SignIn {
+    client::SignIn {
+        protocol_version: 1,
+        token: world.token(name, 60_000),
+        device_id: device.into(),
+        platform: "test".into(),
+    }
+}
+
+async fn ban(world: &World, name: &str) {
+    accounts::ban(&*world.relations, &user(name), now_ms()).await.unwrap();
+}
+
+fn banned_kicks(world: &World) -> Vec<u64> {
+    let kicks = world.kicks().into_iter().filter(|kick| kick.reason == Reason::Banned as u32);
+    kicks.map(|kick| kick.connection_id).collect()
+}
+
+/// Nothing is written meanwhile: the store has a thread of its own, for which time does not pass faster.
+async fn minutes_pass() {
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_ban_kicks_every_login_of_its_user_and_no_other() {
+    let world = World::new().await;
+    let (phone, tablet) = (world.phone("a", "phone").await, world.phone("a", "tablet").await);
+    world.phone("b", "phone").await;
+    ban(&world, "a").await;
+    world.kicked(&[&phone, &tablet]).await;
+    let mut wanted = vec![phone.connection.0, tablet.connection.0];
+    // A kick is repeated while its login stands, so each may be there more than once.
+    let mut kicked = banned_kicks(&world);
+    for list in [&mut wanted, &mut kicked] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    assert_eq!(kicked, wanted);
+}
+
+#[tokio::test]
+async fn a_lost_kick_is_repeated_until_its_login_is_gone_a_few_times() {
+    let world = World::new().await;
+    let phone = world.phone("a", "phone").await;
+    ban(&world, "a").await;
+    let times = |world: &World| banned_kicks(world).len();
+    world.kicked(&[&phone]).await;
+    let first = times(&world);
+    // Nobody ends the connection: the kicks get lost.
+    minutes_pass().await;
+    assert!(times(&world) > first && times(&world) < 10, "{} kicks", times(&world));
+
+    let gone = world.phone("b", "phone").await;
+    ban(&world, "b").await;
+    world.kicked(&[&gone]).await;
+    let login = world.ports.routes.look_up(&[user("b")]).await.unwrap().remove(0).remove(0);
+    world.ports.routes.unregister(&login).await.unwrap();
+    let of_b = |world: &World| banned_kicks(world).iter().filter(|id| **id == gone.connection.0).count();
+    let before = of_b(&world);
+    minutes_pass().await;
+    assert_eq!(of_b(&world), before, "a login that is gone is left alone");
+}
+
+#[tokio::test]
+async fn a_heartbeat_ends_a_banned_login_whose_kick_was_lost() {
+    let world = World::new().await;
+    let login = |name: &str| Login {
+        user: user(name),
+        device: DeviceId::parse("phone").unwrap(),
+        generation: Generation(5),
+        gateway: GATEWAY,
+        connection: ConnectionId::new(0, 900),
+    };
+    ban(&world, "a").await;
+    world.knows_banned(1).await;
+    let answered = world.requests.heartbeats(&[login("b"), login("a")]).await.unwrap();
+    assert_eq!(answered, [Ok(InboxVersion(0)), Err(Reason::Banned)]);
+    accounts::unban(&*world.relations, &user("a")).await.unwrap();
+    world.knows_banned(0).await;
+    assert_eq!(world.requests.heartbeats(&[login("a")]).await.unwrap(), [Ok(InboxVersion(0))]);
+}
+
+#[tokio::test]
+async fn a_banned_user_is_refused_by_a_valid_token_only_and_is_let_in_when_the_ban_ends() {
+    let world = World::new().await;
+    ban(&world, "a").await;
+    world.knows_banned(1).await;
+    let connection = ConnectionId::new(0, 1);
+    let refused = world.requests.sign_in(GATEWAY, connection, sign_in(&world, "a", "phone")).await.unwrap_err();
+    assert_eq!((refused.code, refused.reconnect_after_ms), (CloseCode::UserBanned, 0));
+    assert!(world.ports.routes.look_up(&[user("a")]).await.unwrap()[0].is_empty(), "nothing is registered");
+    // Whoever has no token learns nothing of the account.
+    let forged = client::SignIn { token: world.token("a", -120_000), ..sign_in(&world, "a", "phone") };
+    let refused = world.requests.sign_in(GATEWAY, connection, forged).await.unwrap_err();
+    assert_eq!(refused.code, CloseCode::TokenExpired);
+    assert!(world.requests.sign_in(GATEWAY, connection, sign_in(&world, "b", "phone")).await.is_ok());
+    accounts::unban(&*world.relations, &user("a")).await.unwrap();
+    world.knows_banned(0).await;
+    assert!(world.requests.sign_in(GATEWAY, connection, sign_in(&world, "a", "phone")).await.is_ok());
+}
+
+/// Relations whose feed stands still at its beginning until it is let go.
+struct Held {
+    inner: Arc<dyn Relations>,
+    go: Arc<Notify>,
+}
+
+struct HeldFeed {
+    inner: Box<dyn RelationFeed>,
+    go: Option<Arc<Notify>>,
+}
+
+#[async_trait]
+impl Relations for Held {
+    async fn put(&self, relation: Relation) -> Result<(), StoreError> {
+        self.inner.put(relation).await
+    }
+
+    async fn follow(&self) -> Result<Box<dyn RelationFeed>, StoreError> {
+        Ok(Box::new(HeldFeed { inner: self.inner.follow().await?, go: Some(self.go.clone()) }))
+    }
+}
+
+#[async_trait]
+impl RelationFeed for HeldFeed {
+    async fn next(&mut self) -> Followed {
+        if let Some(go) = &self.go {
+            go.notified().await;
+            self.go = None;
+        }
+        self.inner.next().await
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_signed_in_before_it_is_known_who_is_banned() {
+    let world = World::new().await;
+    ban(&world, "a").await;
+    let go = Arc::new(Notify::new());
+    let logic = Logic::new(world.ports.clone(), generous());
+    let held = Held { inner: world.relations.clone(), go: go.clone() };
+    let mut accounts: AccountsHandle = logic.follow_accounts(&held).await.unwrap();
+    let requests = logic.requests(keys());
+    for name in ["a", "b"] {
+        let refused =
+            requests.sign_in(GATEWAY, ConnectionId::new(0, 1), sign_in(&world, name, "phone")).await.unwrap_err();
+        assert_eq!(refused.code, CloseCode::Internal, "a code to come back for");
+        assert!(refused.reconnect_after_ms > 0);
+    }
+    go.notify_one();
+    accounts.ready().await;
+    let refused = requests.sign_in(GATEWAY, ConnectionId::new(0, 1), sign_in(&world, "a", "phone")).await.unwrap_err();
+    assert_eq!(refused.code, CloseCode::UserBanned);
+    assert!(requests.sign_in(GATEWAY, ConnectionId::new(0, 2), sign_in(&world, "b", "phone")).await.is_ok());
+}
+
+/// Routes that ban a user at the moment when a login of it is registered: everybody looks for it too early.
+struct BansAtRegister {
+    inner: Arc<dyn Routes>,
+    relations: Arc<dyn Relations>,
+    /// Looked at until it knows of the ban.
+    knows: Mutex<Option<Arc<im_logic::LogicMetrics>>>,
+}
+
+#[async_trait]
+impl Routes for BansAtRegister {
+    async fn register(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        now_ms: i64,
+    ) -> Result<Registered, StoreError> {
+        accounts::ban(&*self.relations, user, now_ms).await.unwrap();
+        if let Some(metrics) = &*self.knows.lock().await {
+            knows_banned(metrics, 1).await;
+        }
+        self.inner.register(user, device, gateway, connection, now_ms).await
+    }
+
+    async fn unregister(&self, login: &Login) -> Result<(), StoreError> {
+        self.inner.unregister(login).await
+    }
+
+    /// Nothing: as it is before the registration.
+    async fn look_up(&self, users: &[UserId]) -> Result<Vec<Vec<Login>>, StoreError> {
+        Ok(vec![Vec::new(); users.len()])
+    }
+
+    async fn confirm(&self, logins: &[Login]) -> Result<Vec<bool>, StoreError> {
+        self.inner.confirm(logins).await
+    }
+
+    async fn renew_lease(&self, gateway: &Gateway, lease_ms: u32) -> Result<(), StoreError> {
+        self.inner.renew_lease(gateway, lease_ms).await
+    }
+
+    async fn end_lease(&self, gateway: GatewayBoot) -> Result<(), StoreError> {
+        self.inner.end_lease(gateway).await
+    }
+
+    async fn gateways(&self) -> Result<Vec<Gateway>, StoreError> {
+        self.inner.gateways().await
+    }
+}
+
+#[tokio::test]
+async fn a_ban_that_crosses_a_sign_in_refuses_it_and_takes_its_route_away() {
+    let world = World::new().await;
+    let inner = world.ports.routes.clone();
+    let routes = BansAtRegister { inner: inner.clone(), relations: world.relations.clone(), knows: Mutex::default() };
+    let routes = Arc::new(routes);
+    let logic = Logic::new(Ports { routes: routes.clone(), ..world.ports.clone() }, generous());
+    *routes.knows.lock().await = Some(logic.metrics());
+    let mut accounts = logic.follow_accounts(&*world.relations).await.unwrap();
+    accounts.ready().await;
+    let requests = logic.requests(keys());
+    let refused = requests.sign_in(GATEWAY, ConnectionId::new(0, 1), sign_in(&world, "a", "phone")).await.unwrap_err();
+    assert_eq!(refused.code, CloseCode::UserBanned);
+    assert!(inner.look_up(&[user("a")]).await.unwrap()[0].is_empty(), "its route is gone");
+}

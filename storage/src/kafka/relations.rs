@@ -1,0 +1,117 @@
+//! The relations in a compacted topic of one partition.
+//!
+//! In: relations. Out: to every follower the topic from its beginning, and on. Always: a consumer of its own for each follower,
+//! outside of any group; a `put` returns when all in-sync replicas have it; what cannot be read is passed over and named in the
+//! log, so that a newer program's kinds stop no older one.
+
+use super::{CALL_TIMEOUT, KafkaError, KafkaOptions, topics};
+use crate::finding::refuse_unsafe;
+use crate::planted::planted;
+use crate::ports::{Followed, Relation, RelationFeed, RelationKey, Relations, StoreError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError as ClientError;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset as Place, TopicPartitionList};
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// The topic has no other.
+const PARTITION: i32 = 0;
+/// Given up a little before the caller is answered, so that an answer stands.
+const MESSAGE_TIMEOUT_MS: &str = "9000";
+/// A broker answers a fetch that finds nothing after this time; what comes meanwhile is told at once.
+const FETCH_WAIT_MS: &str = "500";
+
+pub struct KafkaRelations {
+    options: KafkaOptions,
+    /// Made by the first `put`: who only follows needs none.
+    producer: OnceCell<FutureProducer>,
+}
+
+impl KafkaRelations {
+    /// Looks at the topic first: one that may lose what it took is refused, unless that was allowed.
+    pub async fn open(options: &KafkaOptions) -> Result<Arc<Self>, KafkaError> {
+        let findings = topics::check_relations(options).await?;
+        refuse_unsafe(findings, &options.allow).map_err(KafkaError::Weak)?;
+        Ok(Arc::new(Self { options: options.clone(), producer: OnceCell::new() }))
+    }
+
+    fn make_producer(&self) -> Result<FutureProducer, KafkaError> {
+        let mut config = self.options.client()?;
+        config.set("acks", "all").set("enable.idempotence", "true").set("message.timeout.ms", MESSAGE_TIMEOUT_MS);
+        Ok(config.create()?)
+    }
+
+    /// A consumer that is assigned the partition joins no group and commits nothing; librdkafka wants the name all the same.
+    fn consumer(&self) -> Result<StreamConsumer, KafkaError> {
+        let mut config = self.options.client()?;
+        config
+            .set("group.id", &self.options.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", FETCH_WAIT_MS);
+        let consumer: StreamConsumer = config.create()?;
+        let from = if planted("relations_of_the_past_forgotten") { Place::End } else { Place::Beginning };
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(&self.options.relations_topic, PARTITION, from)?;
+        consumer.assign(&place)?;
+        Ok(consumer)
+    }
+}
+
+#[async_trait]
+impl Relations for KafkaRelations {
+    async fn put(&self, relation: Relation) -> Result<(), StoreError> {
+        let producer = self.producer.get_or_try_init(async || self.make_producer()).await.map_err(unavailable)?;
+        let key = relation.key.to_text();
+        let mut record = FutureRecord::<str, [u8]>::to(&self.options.relations_topic).partition(PARTITION).key(&key);
+        if let Some(value) = &relation.value {
+            record = record.payload(value);
+        }
+        producer.send(record, CALL_TIMEOUT).await.map(drop).map_err(|(error, _)| unavailable(error))
+    }
+
+    async fn follow(&self) -> Result<Box<dyn RelationFeed>, StoreError> {
+        let consumer = self.consumer().map_err(unavailable)?;
+        Ok(Box::new(Feed { consumer, caught_up: false }))
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("kafka: {error}"))
+}
+
+struct Feed {
+    consumer: StreamConsumer,
+    caught_up: bool,
+}
+
+#[async_trait]
+impl RelationFeed for Feed {
+    async fn next(&mut self) -> Followed {
+        loop {
+            match self.consumer.recv().await {
+                Ok(message) => {
+                    let Some(key) = RelationKey::parse(message.key().unwrap_or_default()) else {
+                        tracing::warn!(offset = message.offset(), "a relation of a kind that is not known here");
+                        continue;
+                    };
+                    return Followed::Kept(Relation { key, value: message.payload().map(Bytes::copy_from_slice) });
+                }
+                // The end is met again behind every change; only the first time it says something.
+                Err(ClientError::PartitionEOF(_)) if !self.caught_up => {
+                    self.caught_up = true;
+                    return Followed::CaughtUp;
+                }
+                Err(ClientError::PartitionEOF(_)) => {}
+                // The client goes on by itself, at the place where it stood.
+                Err(error) => tracing::warn!(%error, "kafka"),
+            }
+        }
+    }
+}
