@@ -10,7 +10,7 @@ use im_storage::ports::Relations;
 use std::fs::{File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,8 @@ const PATH_BYTES_MAX: usize = 107;
 const LINE_BYTES_MAX: u64 = 256;
 /// For one order, from its first byte to the last of the answer.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(40);
+/// For its line: whoever is behind it waits.
+const LINE_TIMEOUT: Duration = Duration::from_secs(2);
 /// For whoever asks: others may be before it.
 const ASK_TIMEOUT: Duration = Duration::from_secs(90);
 /// A failed accept (no file descriptors left) is tried again after this pause.
@@ -66,7 +68,8 @@ impl Control {
         }
         let listener = UnixListener::bind(&place.path)?;
         std::fs::set_permissions(&place.path, Permissions::from_mode(0o600))?;
-        Ok(Self { place, served: tokio::spawn(serve(listener, relations)) })
+        let owner = std::fs::metadata(&place.path)?.uid();
+        Ok(Self { place, served: tokio::spawn(serve(listener, owner, relations)) })
     }
 }
 
@@ -77,9 +80,13 @@ impl Drop for Control {
     }
 }
 
-async fn serve(listener: UnixListener, relations: Arc<dyn Relations>) {
+async fn serve(listener: UnixListener, owner: u32, relations: Arc<dyn Relations>) {
     loop {
         match listener.accept().await {
+            // Between bind and chmod somebody else may have come in.
+            Ok((stream, _)) if !stream.peer_cred().is_ok_and(|peer| [0, owner].contains(&peer.uid())) => {
+                tracing::warn!("another user of this machine was turned away");
+            }
             Ok((stream, _)) => match tokio::time::timeout(ORDER_TIMEOUT, answer(stream, &*relations)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "an order was broken off"),
@@ -95,7 +102,9 @@ async fn serve(listener: UnixListener, relations: Arc<dyn Relations>) {
 
 async fn answer(mut stream: UnixStream, relations: &dyn Relations) -> io::Result<()> {
     let mut line = String::new();
-    BufReader::new(&mut stream).take(LINE_BYTES_MAX).read_line(&mut line).await?;
+    let reading = BufReader::new(&mut stream).take(LINE_BYTES_MAX);
+    let mut reading = std::pin::pin!(reading);
+    tokio::time::timeout(LINE_TIMEOUT, reading.read_line(&mut line)).await??;
     let answer = match line.strip_suffix('\n').and_then(Order::parse) {
         Some(order) => {
             let answer = account::carry_out(relations, &order).await;

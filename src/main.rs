@@ -9,6 +9,7 @@ use clap::Parser as _;
 use im_server::command_line::{Arguments, Command, ConfigCommand};
 use im_server::config::{self, Config, ConfigError, Driver};
 use im_server::{account, exit, restore, standalone, tokens};
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -38,10 +39,7 @@ fn run(arguments: Arguments) -> Result<(), exit::Failure> {
             println!("{}", tokens::issue(&load()?, &user, device.as_deref(), valid_s)?);
             Ok(())
         }
-        Command::Account { distributed, what } => {
-            print!("{}", account::run(&load()?, &what, distributed)?);
-            Ok(())
-        }
+        Command::Account { distributed, what } => print(&account::run(&load()?, &what, distributed)?),
         Command::Config { what } => {
             let text = match what {
                 ConfigCommand::Print => load()?.print(),
@@ -49,17 +47,21 @@ fn run(arguments: Arguments) -> Result<(), exit::Failure> {
                 ConfigCommand::Schema => format!("{:#}\n", config::schema()),
                 ConfigCommand::Env => config::variables(),
             };
-            print!("{text}");
-            Ok(())
+            print(&text)
         }
-        Command::Restore => {
-            print!("{}", restore::run(&load()?)?);
-            Ok(())
-        }
+        Command::Restore => print(&restore::run(&load()?)?),
         Command::Version => {
             println!("im-server {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
+    }
+}
+
+/// Whoever reads may have seen enough, as `head` has.
+fn print(text: &str) -> Result<(), exit::Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(exit::Failure::Other(error.to_string())),
+        _ => Ok(()),
     }
 }
 

@@ -121,6 +121,8 @@ struct SignedIn {
     /// Heartbeats without an answer, and when the first must have one.
     heartbeats_waiting: u32,
     heartbeat_deadline_ms: u64,
+    /// When the logic was last asked whether this login stands and what moved; at sign-in it said so.
+    asked_at_ms: u64,
     /// A command that found its table full.
     stalled: Option<Box<Decoded>>,
 }
@@ -273,7 +275,10 @@ impl Session {
         match (&mut self.state, incoming) {
             (State::AwaitingSignIn, Incoming::Frame(bytes)) => self.sign_in(bytes, out),
             (State::SignedIn(_), Incoming::Frame(bytes)) => match client::ClientFrame::decode(bytes.clone()) {
-                Ok(frame) => self.command(Decoded { frame, bytes }, now_ms, out),
+                Ok(frame) => {
+                    self.ask_for_the_silent(now_ms, out);
+                    self.command(Decoded { frame, bytes }, now_ms, out);
+                }
                 Err(error) => self.protocol_error(format!("not a ClientFrame: {error}"), out),
             },
             (State::SignedIn(signed_in), Incoming::Heartbeat) => {

@@ -5,9 +5,10 @@
 mod kit;
 
 use im_gateway::DropPushes;
-use im_proto::client::kicked::Reason;
+use im_proto::client::{kicked::Reason, server_frame::Body};
 use im_proto::internal;
 use kit::{On, Server, config, numbered_push, sync};
+use std::time::Duration;
 
 on_every_transport_and_driver!(
     a_heartbeat_is_answered_by_one_unless_the_inbox_moved,
@@ -17,6 +18,7 @@ on_every_transport_and_driver!(
     a_heartbeat_is_answered_though_the_logic_is_silent,
     a_break_in_the_batch_numbers_hints_every_connection,
     a_login_whose_kick_was_lost_ends_with_its_heartbeat,
+    a_login_whose_kick_was_lost_ends_though_it_sends_commands_and_no_heartbeat,
 );
 
 fn a_login_whose_kick_was_lost_ends_with_its_heartbeat(on: On) {
@@ -31,6 +33,23 @@ fn a_login_whose_kick_was_lost_ends_with_its_heartbeat(on: On) {
     assert_eq!(alice.expect_kicked(), Reason::Replaced);
     assert_eq!(carol.expect_kicked(), Reason::Banned);
     bob.expect_heartbeat();
+}
+
+/// Whoever is never silent is never idle, and must not outlive its end by that.
+fn a_login_whose_kick_was_lost_ends_though_it_sends_commands_and_no_heartbeat(on: On) {
+    let mut config = config(on);
+    config.session.heartbeat_interval_ms = 100;
+    let server = Server::start(config);
+    let mut alice = server.sign_in("alice");
+    server.logic.set(|s| s.ended.insert("alice".into(), Reason::Banned));
+    for request_id in 2.. {
+        alice.send(request_id, sync());
+        match alice.next_body() {
+            Body::Synced(_) => std::thread::sleep(Duration::from_millis(10)), // the pace of its commands
+            Body::Kicked(kicked) => break assert_eq!(kicked.reason(), Reason::Banned),
+            other => panic!("{other:?} instead of an answer or a kick"),
+        }
+    }
 }
 
 fn a_heartbeat_is_answered_by_one_unless_the_inbox_moved(on: On) {

@@ -118,6 +118,11 @@ impl Requests {
     /// ended when its kick got lost. A route that got lost is put back on the way.
     pub async fn heartbeats(&self, logins: &[Login]) -> Result<Vec<Result<InboxVersion, Reason>>, StoreError> {
         let users: Vec<UserId> = logins.iter().map(|login| login.user.clone()).collect();
+        let is_banned = |login: &&Login| self.shared.accounts.standing(&login.user) == Standing::Banned;
+        if !planted("ban_ignored_by_heartbeat") {
+            // By a delivery, which needs no store: without Redis there is no answer.
+            logins.iter().filter(is_banned).for_each(|login| self.shared.kick(login, Reason::Banned));
+        }
         let standing = self.shared.ports.routes.confirm(logins).await?;
         // Behind the routes: what moves from here on is pushed to them.
         let versions = self.shared.ports.inbox.versions(&users).await?;

@@ -37,6 +37,7 @@ impl Session {
             commands: Bucket::full(self.limits.command_burst, now_ms),
             heartbeats_waiting: 0,
             heartbeat_deadline_ms: 0,
+            asked_at_ms: now_ms,
             stalled: None,
         });
         self.heard_at_ms = now_ms;
@@ -84,6 +85,16 @@ impl Session {
         }
     }
 
+    /// A client that sends commands and no heartbeats is never silent, but its login may have ended, or a push got lost.
+    pub(super) fn ask_for_the_silent(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        let State::SignedIn(signed_in) = &mut self.state else { return };
+        // Who keeps to the interval is asked about by its own heartbeats.
+        if now_ms >= signed_in.asked_at_ms + 2 * u64::from(self.limits.heartbeat_interval_ms) {
+            signed_in.asked_at_ms = now_ms;
+            out.push(Action::Heartbeat);
+        }
+    }
+
     /// The user's inbox version, asked for by [`Action::Heartbeat`]. `is_behind`: something moved that the inbox does not
     /// know, and the connection was not told of it.
     pub fn version(&mut self, version: InboxVersion, is_behind: bool, out: &mut Vec<Action>) {
@@ -126,6 +137,7 @@ impl Session {
 
 impl SignedIn {
     pub(super) fn heartbeat(&mut self, now_ms: u64, out: &mut Vec<Action>) {
+        self.asked_at_ms = now_ms;
         if self.heartbeats_waiting == 0 {
             self.heartbeat_deadline_ms = now_ms + VERSIONS_TIMEOUT_MS;
             out.push(Action::Heartbeat);

@@ -21,7 +21,7 @@ pub struct EmbeddedRelations {
     engine: Arc<Engine>,
     writer: Writer,
     /// Held over a whole `put`, and while a follower reads the rows: no change falls between rows and changes.
-    followers: tokio::sync::Mutex<Vec<Weak<Untold>>>,
+    followers: Arc<tokio::sync::Mutex<Vec<Weak<Untold>>>>,
 }
 
 /// What a follower has yet to take.
@@ -47,7 +47,7 @@ impl Untold {
 
 impl EmbeddedRelations {
     pub(super) fn new(engine: Arc<Engine>, writer: Writer) -> Self {
-        Self { engine, writer, followers: tokio::sync::Mutex::default() }
+        Self { engine, writer, followers: Arc::default() }
     }
 
     fn rows(&self) -> Result<Vec<Relation>, StoreError> {
@@ -68,7 +68,7 @@ impl EmbeddedRelations {
 #[async_trait]
 impl Relations for EmbeddedRelations {
     async fn put(&self, relation: Relation) -> Result<(), StoreError> {
-        let mut followers = self.followers.lock().await;
+        let mut followers = self.followers.clone().lock_owned().await;
         let (key, value) = (relation.key.to_text(), relation.value.clone());
         let put = move |tables: &mut Tables<'_>, _: &mut _| {
             let rows = tables.open(Place::Relations)?;
@@ -78,15 +78,21 @@ impl Relations for EmbeddedRelations {
             }
             Ok(())
         };
-        self.writer.write(Sync::Durable, 1, put).await?;
-        followers.retain(|follower| follower.upgrade().inspect(|untold| untold.add(&relation)).is_some());
-        Ok(())
+        let writer = self.writer.clone();
+        // A task: what is kept is told, also when the caller gives up between the two.
+        let kept_and_told = tokio::spawn(async move {
+            writer.write(Sync::Durable, 1, put).await?;
+            followers.retain(|follower| follower.upgrade().inspect(|untold| untold.add(&relation)).is_some());
+            Ok(())
+        });
+        kept_and_told.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
     async fn follow(&self) -> Result<Box<dyn RelationFeed>, StoreError> {
         let mut followers = self.followers.lock().await;
         let rows = if planted("relations_of_the_past_forgotten") { Vec::new() } else { self.rows()? };
         let untold = Arc::new(Untold::default());
+        followers.retain(|follower| follower.strong_count() > 0);
         followers.push(Arc::downgrade(&untold));
         Ok(Box::new(Feed { rows: rows.into_iter(), caught_up: false, untold }))
     }

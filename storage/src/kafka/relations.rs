@@ -78,7 +78,7 @@ impl Relations for KafkaRelations {
 
     async fn follow(&self) -> Result<Box<dyn RelationFeed>, StoreError> {
         let consumer = self.consumer().map_err(unavailable)?;
-        Ok(Box::new(Feed { consumer, caught_up: false }))
+        Ok(Box::new(Feed { consumer, caught_up: false, has_passed_over: false }))
     }
 }
 
@@ -89,6 +89,8 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
 struct Feed {
     consumer: StreamConsumer,
     caught_up: bool,
+    /// A newer program's relations may be many: the log has one line of them.
+    has_passed_over: bool,
 }
 
 #[async_trait]
@@ -98,7 +100,9 @@ impl RelationFeed for Feed {
             match self.consumer.recv().await {
                 Ok(message) => {
                     let Some(key) = RelationKey::parse(message.key().unwrap_or_default()) else {
-                        tracing::warn!(offset = message.offset(), "a relation of a kind that is not known here");
+                        if !std::mem::replace(&mut self.has_passed_over, true) {
+                            tracing::warn!(offset = message.offset(), "relations of a kind that is not known here");
+                        }
                         continue;
                     };
                     return Followed::Kept(Relation { key, value: message.payload().map(Bytes::copy_from_slice) });
