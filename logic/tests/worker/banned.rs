@@ -67,19 +67,6 @@ async fn a_lost_kick_is_repeated_a_few_times() {
 }
 
 #[tokio::test]
-async fn a_login_that_is_gone_is_kicked_no_more() {
-    let world = World::new().await;
-    let phone = world.phone("a", "phone").await;
-    ban(&world, "a").await;
-    world.kicked(&[&phone]).await;
-    let login = world.ports.routes.look_up(&[user("a")]).await.unwrap().remove(0).remove(0);
-    world.ports.routes.unregister(&login).await.unwrap();
-    let before = banned_kicks(&world).len();
-    minutes_pass().await;
-    assert!(banned_kicks(&world).len() <= before + 1, "one look may have been under way");
-}
-
-#[tokio::test]
 async fn bans_that_follow_at_once_take_none_of_the_repeated_kicks_of_the_first() {
     let world = World::new().await;
     let phone = world.phone("a", "phone").await;
