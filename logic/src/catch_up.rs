@@ -260,7 +260,8 @@ async fn bump(shared: &Shared, moves: Vec<Move>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Directory first, then a move for everyone whose time in the conversation touches the page.
+/// Directory first, then a move for everyone whose time in the conversation touches the page, or who wrote in it: who was
+/// removed since and is back has the cursor of an earlier time.
 async fn member_moves(shared: &Shared, log: &LogId, page: &[client::Entry]) -> Result<Vec<Move>, StoreError> {
     let mut changes = Vec::new();
     let mut reads: HashMap<&str, ReadCursor> = HashMap::new();
@@ -277,8 +278,12 @@ async fn member_moves(shared: &Shared, log: &LogId, page: &[client::Entry]) -> R
     };
     let is_large = is_large(shared, &conversation);
     let moves = conversation.members.iter().filter_map(|row| {
-        let head = last_readable(row, page)?;
-        let read = reads.get(row.user.as_str()).copied().filter(|read| read.seq <= Seq(head.seq));
+        let read = reads.get(row.user.as_str()).copied();
+        let earlier = read.filter(|_| !planted("earlier_cursor_forgotten"));
+        let head =
+            last_readable(row, page).map(|last| ReadCursor { seq: Seq(last.seq), ordinal: Ordinal(last.ordinal) });
+        let head = head.or(earlier)?;
+        let read = read.filter(|read| read.seq <= head.seq);
         // The others of a large conversation have no row to move: their syncs ask for its head.
         if is_large && read.is_none() && !joined_or_left(row, page) {
             return None;
@@ -286,8 +291,8 @@ async fn member_moves(shared: &Shared, log: &LogId, page: &[client::Entry]) -> R
         Some(Move {
             user: row.user.clone(),
             log: log.clone(),
-            head: Seq(head.seq),
-            head_ordinal: Ordinal(head.ordinal),
+            head: head.seq,
+            head_ordinal: head.ordinal,
             read: read.unwrap_or_default(),
             touch: false,
         })

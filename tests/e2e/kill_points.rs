@@ -72,7 +72,8 @@ const STRIKES: [(&str, &[&str]); 32] = [
     ("consumer.next", &WRITES),
     ("consumer.commit", &WRITES),
 ];
-/// Calls that nothing here can lead to.
+/// Calls that no command here leads to. A recovery may: whoever is killed between the first covers of the two projections
+/// finds an inbox that seems to have lost everything.
 const NEVER: [(&str, &str); 8] = [
     ("entry_log.logs", "only when a projection has lost everything"),
     ("directory.conversations_of", "only while the inbox is away, or when it has lost everything"),
@@ -269,8 +270,8 @@ async fn every_point_under_every_command(side: &str) {
     println!("kills at fault points {}", struck.len());
     for (point, command) in &struck {
         println!("  {point} under {command}");
-        let is_expected = NEVER.iter().all(|(call, _)| !point.starts_with(&format!("{call}.")));
-        assert!(is_expected, "{point} strikes: say in the table where it must");
+        let is_never = NEVER.iter().any(|(call, _)| point.starts_with(&format!("{call}.")));
+        assert!(!is_never || *command == RECOVERY, "{point} strikes: say in the table where it must");
     }
     assert!(missed.is_empty(), "did not strike: {missed:#?}");
 }
