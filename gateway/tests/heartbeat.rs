@@ -46,7 +46,10 @@ fn a_login_whose_kick_was_lost_ends_though_it_sends_commands_and_no_heartbeat(on
         alice.send(request_id, sync());
         match alice.next_body() {
             Body::Synced(_) => std::thread::sleep(Duration::from_millis(10)), // the pace of its commands
-            Body::Kicked(kicked) => break assert_eq!(kicked.reason(), Reason::Banned),
+            Body::Kicked(kicked) => {
+                assert_eq!(kicked.reason(), Reason::Banned);
+                break;
+            }
             other => panic!("{other:?} instead of an answer or a kick"),
         }
     }
