@@ -1,7 +1,8 @@
 //! What an operator does with accounts: ban, unban, list.
 //!
 //! In: a user, the relations. Out: what is kept of it from now on. Always: what is kept is read to its end first, so that the
-//! answer says what changed, and no more users are banned than every process can hold; repeating changes nothing.
+//! answer says what changed, and no more users are banned than every process can hold; what is repeated is no news, and is kept again for whoever has missed it; flags that
+//! this program does not know stay.
 
 use super::is_banned;
 use im_proto::{UserId, internal};
