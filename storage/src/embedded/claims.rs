@@ -53,13 +53,15 @@ impl Claims {
     }
 
     /// What [`Projection::cover`](crate::ports::Projection::cover) promises; the rows are with the writer already. A cover
-    /// that says nothing new costs no commit, so an idle owner may ask as often as it likes.
+    /// that says nothing new costs no commit unless rows wait for one (what was repeated or made anew moves no cursor), so an
+    /// idle owner may ask as often as it likes.
     pub async fn cover(&self, claim: &Claim, cursor: &Cursor, writer: &Writer) -> Result<Covered, StoreError> {
         let position = journal::position(cursor)?;
         if !self.stands(claim) && !planted("replaced_owner_covers") {
             return Ok(Covered::Replaced);
         }
-        if self.knows(claim, position) {
+        let rows_wait = writer.is_unsynced() && !planted("equal_cover_unsynced");
+        if self.knows(claim, position) && !rows_wait {
             return Ok(Covered::Noted);
         }
         let (row, noted) = (self.row, claim.clone());

@@ -10,7 +10,7 @@ use std::{
     fs::File,
     sync::{
         Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -21,6 +21,8 @@ pub struct Engine {
     recent: RwLock<Recent>,
     /// The journal position behind everything stored, as of the last commit.
     journal_end: AtomicU64,
+    /// Something was committed that no later commit has made durable yet.
+    unsynced: AtomicBool,
     /// The lock that keeps a second process out of the folder; let go at the close.
     folder: Mutex<Option<File>>,
 }
@@ -33,6 +35,7 @@ impl Engine {
             health: Health::new(),
             witness,
             journal_end: AtomicU64::new(journal_end),
+            unsynced: AtomicBool::new(false),
             folder: Mutex::new(folder),
         }
     }
@@ -63,6 +66,16 @@ impl Engine {
 
     pub fn set_journal_end(&self, position: u64) {
         self.journal_end.store(position, Ordering::Release);
+    }
+
+    /// Whether a power cut now would take something that readers see.
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::Acquire)
+    }
+
+    /// What the last commit was: a synced one makes all before it durable too.
+    pub fn set_unsynced(&self, unsynced: bool) {
+        self.unsynced.store(unsynced, Ordering::Release);
     }
 
     /// Waits for the reads under way and closes the file, so that the next open need not repair it.

@@ -183,6 +183,11 @@ impl Writer {
         }
     }
 
+    /// Whether something that was written and answered is not durable yet.
+    pub fn is_unsynced(&self) -> bool {
+        self.engine.is_unsynced()
+    }
+
     /// Writes what waits, closes the file and ends the thread.
     pub async fn stop(&self) -> Result<(), StoreError> {
         let (reply, stopped) = oneshot::channel();
@@ -271,6 +276,7 @@ impl Thread {
         let durable = self.group.iter().any(|job| job.sync() == Sync::Durable);
         index::begin(&mut self.engine.recent_mut(), &mut self.memory);
         let run_finished = self.transact(durable).map_err(store_error)?;
+        self.engine.set_unsynced(!durable);
         self.show(run_finished);
         if durable && let Err(error) = self.engine.witness.note(self.memory.commit) {
             tracing::warn!(%error, "the witness of the last commit could not be written");
