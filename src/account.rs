@@ -11,9 +11,14 @@ use crate::exit::Failure;
 use crate::{process, standalone};
 use im_logic::accounts::{self, AccountError};
 use im_proto::UserId;
-use im_storage::embedded::EmbeddedStore;
+use im_storage::embedded::{EmbeddedStore, OpenError};
 use im_storage::ports::{Relations, StoreError};
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+/// A server that has locked the folder listens a moment later, or after it has repaired the store of one that was killed.
+const STARTING_PATIENCE: Duration = Duration::from_secs(10);
+const STARTING_POLL: Duration = Duration::from_millis(100);
 
 /// What an operator wants of the accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,16 +95,22 @@ pub async fn carry_out(relations: &dyn Relations, order: &Order) -> Result<Strin
 /// Through the server that runs on the folder; if none does, in the folder itself.
 async fn in_folder(config: &Config, order: &Order) -> Result<String, Failure> {
     let folder = &config.store.folder;
-    if let Some(answer) = control::ask(folder, &order.to_line()).await? {
-        return Ok(answer);
-    }
-    if !folder.join("store.redb").exists() {
-        let words =
-            "there is no store in this folder; start the server once first, or add --distributed for a deployment";
-        return Err(Failure::Folder(format!("store.folder {}: {words}", folder.display())));
-    }
-    let store = EmbeddedStore::open(&standalone::open_options(config));
-    let store = store.map_err(|error| standalone::open_failure(config, error))?;
+    let deadline = Instant::now() + STARTING_PATIENCE;
+    let store = loop {
+        if let Some(answer) = control::ask(folder, &order.to_line()).await? {
+            return Ok(answer);
+        }
+        if !folder.join("store.redb").exists() {
+            let words =
+                "there is no store in this folder; start the server once first, or add --distributed for a deployment";
+            return Err(Failure::Folder(format!("store.folder {}: {words}", folder.display())));
+        }
+        match EmbeddedStore::open(&standalone::open_options(config)) {
+            Ok(store) => break store,
+            Err(OpenError::Locked(_)) if Instant::now() < deadline => tokio::time::sleep(STARTING_POLL).await,
+            Err(error) => return Err(standalone::open_failure(config, error)),
+        }
+    };
     let answer = carry_out(&*store.relations(), order).await.map_err(|error| match error {
         AccountError::Store(StoreError::Damaged(_)) => Failure::Damaged(error.to_string()),
         error => Failure::Other(error.to_string()),

@@ -45,7 +45,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     tokio::spawn(http::serve(http, role.endpoints.clone()));
     let ended = tokio::select! {
         () = signals.told_to_stop() => Ok(()),
-        failure = process::a_worker_ended(&role.workers) => Err(failure),
+        failure = process::a_worker_ended(&role.workers, &role.accounts) => Err(failure),
     };
     tracing::info!("stopping");
     role.stop().await;
@@ -57,7 +57,7 @@ struct Role {
     workers: Vec<WorkerHandle>,
     streams: Arc<DeliveryStreams>,
     questions: Served,
-    _accounts: AccountsHandle,
+    accounts: AccountsHandle,
     endpoints: Arc<Endpoints>,
 }
 
@@ -108,7 +108,7 @@ impl Role {
         println!("im-server {} logic", env!("CARGO_PKG_VERSION"));
         println!("  rpc   {rpc_address}");
         println!("  http  {}  (/healthz /readyz /metrics)", http.local_addr().map_err(other)?);
-        Ok(Self { workers, streams, questions, _accounts: accounts, endpoints })
+        Ok(Self { workers, streams, questions, accounts, endpoints })
     }
 
     /// Takes no more questions, finishes what was taken, and returns when nothing runs any more.

@@ -6,6 +6,7 @@
 use crate::exit::Failure;
 use im_gateway::GatewayHandle;
 use im_logic::WorkerHandle;
+use im_logic::accounts::AccountsHandle;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -53,9 +54,9 @@ impl Signals {
     }
 }
 
-/// Returns when a worker does not run any more, though nobody told it to end.
-pub async fn a_worker_ended(workers: &[WorkerHandle]) -> Failure {
-    while !workers.iter().any(WorkerHandle::has_ended) {
+/// Returns when a worker, or who follows the accounts, does not run any more, though nobody told it to end.
+pub async fn a_worker_ended(workers: &[WorkerHandle], accounts: &AccountsHandle) -> Failure {
+    while !workers.iter().any(WorkerHandle::has_ended) && !accounts.have_ended() {
         tokio::time::sleep(LOOK_AT_WORKERS).await;
     }
     Failure::Other("a worker ended by itself; see the log".to_owned())

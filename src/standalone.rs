@@ -54,7 +54,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
 
     let ended = tokio::select! {
         () = signals.told_to_stop() => Ok(()),
-        failure = process::a_worker_ended(&server.workers) => Err(failure),
+        failure = process::a_worker_ended(&server.workers, &server.accounts) => Err(failure),
         failure = store.failed() => {
             server.endpoints.ready.store(false, Ordering::Release);
             tracing::error!(%failure, "the store has failed; nothing more is acked");
@@ -93,7 +93,7 @@ struct Server {
     queue: Arc<EmbeddedQueue>,
     workers: Vec<WorkerHandle>,
     lease: Lease,
-    _accounts: AccountsHandle,
+    accounts: AccountsHandle,
     /// `None`: the folder's file system has no sockets.
     control: Option<Control>,
     endpoints: Arc<Endpoints>,
@@ -162,7 +162,7 @@ impl Server {
             }),
         });
         let control = control(config, store);
-        Ok(Self { gateway, queue, workers, lease, _accounts: accounts, control, endpoints })
+        Ok(Self { gateway, queue, workers, lease, accounts, control, endpoints })
     }
 
     /// Tells the clients to go, finishes what was taken, and returns when nothing runs any more.

@@ -102,6 +102,11 @@ impl AccountsHandle {
         // The sender is gone only with its task, which ends with this handle.
         let _ = self.known.wait_for(|known| *known).await;
     }
+
+    /// Nobody follows any more: bans and their ends would count no longer.
+    pub fn have_ended(&self) -> bool {
+        self.task.is_finished()
+    }
 }
 
 impl Drop for AccountsHandle {

@@ -12,6 +12,8 @@ use im_storage::ports::{
     Relations as _, Shard,
 };
 use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -252,6 +254,15 @@ async fn a_topic_of_relations_that_forgets_them_is_refused_by_name() {
     );
     options.relations_topic = options.topic.clone();
     assert!(matches!(KafkaRelations::open(&options).await, Err(KafkaError::TooManyPartitions { most: 1, .. })));
+    let name = format!("{relations_topic}-short");
+    let short = NewTopic::new(&name, 1, TopicReplication::Fixed(1));
+    let short = short.set("cleanup.policy", "compact").set("delete.retention.ms", "1000");
+    let admin: AdminClient<DefaultClientContext> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &options.brokers).create().unwrap();
+    admin.create_topics([&short], &AdminOptions::new()).await.unwrap();
+    options.relations_topic = name.clone();
+    assert!(names(check_relations(&options).await.unwrap()).contains(&"kafka.relations_removed"));
+    admin.delete_topics(&[&name], &AdminOptions::new()).await.unwrap();
     options.relations_topic = relations_topic + "-missing";
     assert!(matches!(KafkaRelations::open(&options).await, Err(KafkaError::NoTopic(_))));
 }

@@ -70,11 +70,11 @@ async fn a_lost_kick_is_repeated_a_few_times() {
 async fn bans_that_follow_at_once_take_none_of_the_repeated_kicks_of_the_first() {
     let world = World::new().await;
     let phone = world.phone("a", "phone").await;
-    for name in ["a", "b", "c", "d", "e", "f"] {
+    for (before, name) in ["a", "b", "c", "d", "e", "f"].into_iter().enumerate() {
         ban(&world, name).await;
+        world.knows_banned(before as u64 + 1).await;
     }
     world.kicked(&[&phone]).await;
-    world.knows_banned(6).await;
     let at_once = banned_kicks(&world).len();
     minutes_pass().await;
     assert!(banned_kicks(&world).len() > at_once, "{at_once} kicks at once, and none later");
@@ -142,6 +142,64 @@ async fn a_banned_user_is_refused_by_a_valid_token_only_and_is_let_in_when_the_b
     accounts::unban(&*world.relations, &user("a")).await.unwrap();
     world.knows_banned(0).await;
     assert!(world.requests.sign_in(GATEWAY, connection, sign_in(&world, "a", "phone")).await.is_ok());
+}
+
+/// Routes that cannot be asked.
+struct NoRoutes(Arc<dyn Routes>);
+
+#[async_trait]
+impl Routes for NoRoutes {
+    async fn register(
+        &self,
+        user: &UserId,
+        device: &DeviceId,
+        gateway: GatewayBoot,
+        connection: ConnectionId,
+        now_ms: i64,
+    ) -> Result<Registered, StoreError> {
+        self.0.register(user, device, gateway, connection, now_ms).await
+    }
+
+    async fn unregister(&self, login: &Login) -> Result<(), StoreError> {
+        self.0.unregister(login).await
+    }
+
+    async fn look_up(&self, _: &[UserId]) -> Result<Vec<Vec<Login>>, StoreError> {
+        Err(StoreError::Unavailable("away".to_owned()))
+    }
+
+    async fn confirm(&self, _: &[Login]) -> Result<Vec<bool>, StoreError> {
+        Err(StoreError::Unavailable("away".to_owned()))
+    }
+
+    async fn renew_lease(&self, gateway: &Gateway, lease_ms: u32) -> Result<(), StoreError> {
+        self.0.renew_lease(gateway, lease_ms).await
+    }
+
+    async fn end_lease(&self, gateway: GatewayBoot) -> Result<(), StoreError> {
+        self.0.end_lease(gateway).await
+    }
+
+    async fn gateways(&self) -> Result<Vec<Gateway>, StoreError> {
+        self.0.gateways().await
+    }
+}
+
+/// The look for its logins fails, and the heartbeat gets no answer.
+#[tokio::test]
+async fn a_heartbeat_kicks_a_banned_login_though_the_routes_are_away() {
+    let world = World::new().await;
+    let phone = world.phone("a", "phone").await;
+    let logins = world.ports.routes.look_up(&[user("a")]).await.unwrap().remove(0);
+    let routes = Arc::new(NoRoutes(world.ports.routes.clone()));
+    let logic = Logic::new(Ports { routes, ..world.ports.clone() }, generous());
+    // Kept where the world's own logic, which has its routes, does not follow.
+    let elsewhere = World::new().await;
+    ban(&elsewhere, "a").await;
+    let mut accounts = logic.follow_accounts(&*elsewhere.relations).await.unwrap();
+    accounts.ready().await;
+    assert!(logic.requests(keys()).heartbeats(&logins).await.is_err());
+    world.kicked(&[&phone]).await;
 }
 
 /// Relations whose feed stands still at its beginning until it is let go.

@@ -32,6 +32,9 @@ const MESSAGES_PER_TURN_MAX: usize = 1_024;
 /// A worker that does not poll for so long loses its partitions. The thread polls always, so this means a stopped process.
 /// The least that brokers allow by default: after a death, senders wait as long.
 const SESSION_TIMEOUT_MS: &str = "6000";
+/// How soon a worker hears that partitions are shared out anew: the others' senders wait for it. The client's own default is half
+/// of that session; three and more are to fit.
+const HEARTBEAT_INTERVAL_MS: &str = "1000";
 
 /// For all partitions of an assignment together. What Kafka does not tell is found out by reading to the end.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -184,8 +187,12 @@ impl KafkaConsumer {
             .set("queued.max.messages.kbytes", "16384")
             .set("enable.partition.eof", "true")
             .set("statistics.interval.ms", LAG_INTERVAL_MS);
-        if config.get("session.timeout.ms").is_none() {
-            config.set("session.timeout.ms", SESSION_TIMEOUT_MS);
+        for (name, value) in
+            [("session.timeout.ms", SESSION_TIMEOUT_MS), ("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)]
+        {
+            if config.get(name).is_none() {
+                config.set(name, value);
+            }
         }
         let shared = Arc::new(Shared {
             topic: options.topic.clone(),

@@ -54,7 +54,9 @@ impl KafkaRelations {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("enable.partition.eof", "true")
-            .set("fetch.wait.max.ms", FETCH_WAIT_MS);
+            .set("fetch.wait.max.ms", FETCH_WAIT_MS)
+            // A replica nearby may not have yet what a `put` has returned for, and would tell its own end.
+            .remove("client.rack");
         let consumer: StreamConsumer = config.create()?;
         let from = if planted("relations_of_the_past_forgotten") { Place::End } else { Place::Beginning };
         let mut place = TopicPartitionList::new();

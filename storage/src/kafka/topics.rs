@@ -66,6 +66,16 @@ pub async fn check_relations(options: &KafkaOptions) -> Result<Vec<Finding>, Kaf
                 format!("the topic {topic} has cleanup.policy {value}, and forgets bans"),
                 "set cleanup.policy to compact",
             )),
+            "delete.retention.ms" if value.parse::<i64>().is_ok_and(|ms| ms < RETENTION_MS_WANTED) => {
+                findings.push(Finding::new(
+                    "kafka.relations_removed",
+                    Severity::Risk,
+                    format!(
+                        "the topic {topic} forgets a removal after {value} ms, and who is away for longer misses it"
+                    ),
+                    "set delete.retention.ms to an hour or more",
+                ))
+            }
             // Of a topic that is only compacted nothing is deleted by its age.
             "cleanup.policy" | "retention.ms" | "message.timestamp.type" => {}
             name => findings.extend(weak(topic, name, &value)),
