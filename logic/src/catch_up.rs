@@ -19,7 +19,7 @@ use crate::worker::{Owned, Patience, Shared, Stopped, Worker};
 use im_proto::client;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
 use im_storage::ports::{
-    Conversation, Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail,
+    Conversation, Covered, Cursor, MemberRow, Move, Partition, ReadCursor, ReadMark, Shard, StoreError, Tail,
 };
 use rebuild::{Lost, rebuild};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -32,6 +32,10 @@ const TAIL_ENTRIES_MAX: usize = 4_096;
 
 /// Moves in one call; a page of a large group has more than this and takes several.
 const MOVES_MAX: usize = 10_000;
+
+/// Repeated and not covered yet. Takeovers in quick succession would otherwise each begin where the first one began, and have
+/// more and more to repeat.
+const UNCOVERED_ENTRIES_MAX: usize = 1_000;
 
 /// Whether an inbox that was away is back must be known soon: messages wait meanwhile.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -149,14 +153,29 @@ async fn repeat(shared: &Shared, shards: &[Shard]) -> Result<Owned, StoreError> 
     }
     // Of what is stored from now on nothing has to be repeated.
     let end = shared.ports.log.end().await?;
-    let mut repeated = 0;
+    let (mut repeated, mut uncovered, mut done) = (0, 0, Vec::new());
     for ((shard, of_directory), (_, of_inbox)) in owned.directory.covered.iter().zip(&owned.inbox.covered) {
-        repeated += repeat_shard(shared, *shard, of_directory, of_inbox, &end).await?;
+        let entries = repeat_shard(shared, *shard, of_directory, of_inbox, &end).await?;
+        repeated += entries;
+        uncovered += entries;
+        done.push(*shard);
+        if uncovered > UNCOVERED_ENTRIES_MAX && !planted("takeover_begins_anew") {
+            cover(shared, &owned, &done, &end).await?;
+            (uncovered, done) = (0, Vec::new());
+        }
     }
     if repeated > 0 {
         tracing::info!(entries = repeated, shards = shards.len(), "projections caught up with the log");
     }
     Ok(owned)
+}
+
+/// Who takes over in the middle of this need not repeat these shards. Whether the claims stand is found out when all are covered.
+async fn cover(shared: &Shared, owned: &Owned, shards: &[Shard], end: &Cursor) -> Result<(), StoreError> {
+    if shared.ports.directory.cover(&owned.directory.of(shards), end).await? == Covered::Noted {
+        shared.ports.inbox.cover(&owned.inbox.of(shards), end).await?;
+    }
+    Ok(())
 }
 
 /// From where either projection stands. Cursors cannot be told apart by age, so where they differ both ways are gone.
@@ -227,7 +246,9 @@ fn spare_damaged(shared: &Shared, log: &LogId, outcome: Result<(), StoreError>) 
 async fn repeat_log(shared: &Shared, log: &LogId, first: Seq, last: Seq) -> Result<(), StoreError> {
     let mut from = first;
     while from <= last {
-        let rows = shared.ports.log.range(log, from, PAGE_ENTRIES_MAX, PAGE_BYTES_MAX).await?;
+        // What lies behind `last` is named by itself, if at all.
+        let wanted = (last.0 - from.0 + 1).min(PAGE_ENTRIES_MAX as u64) as usize;
+        let rows = shared.ports.log.range(log, from, wanted, PAGE_BYTES_MAX).await?;
         let entries: Vec<client::Entry> =
             rows.iter().map(|row| entry::read(log, row).map(|read| read.entry)).collect::<Result<_, _>>()?;
         let Some(last_read) = entries.last() else {
@@ -317,17 +338,25 @@ fn last_readable<'a>(row: &MemberRow, page: &'a [client::Entry]) -> Option<&'a c
     page.iter().rev().find(|entry| (row.joined_seq.0..=left).contains(&entry.seq))
 }
 
+/// Heads and cursors only rise, so the last of each stands for all of the page; the log's own head last, as it is written.
 async fn reader_moves(shared: &Shared, log: &LogId, page: &[client::Entry]) -> Result<Vec<Move>, StoreError> {
-    let mut moves = Vec::new();
+    let Some(head) = page.last() else { return Ok(Vec::new()) };
+    let reader = UserId::parse(&head.sender_user_id).map_err(|_| entry::damaged(log, Seq(head.seq), "a user id"))?;
+    let mut cursors: BTreeMap<LogId, ReadCursor> = BTreeMap::new();
     for entry in page {
-        let reader =
-            UserId::parse(&entry.sender_user_id).map_err(|_| entry::damaged(log, Seq(entry.seq), "a user id"))?;
         if let Some((conversation, cursor)) = read_moved(log, entry)? {
-            let others = others(shared, &conversation, &reader).await?;
-            moves.extend(others.iter().map(|other| touch(other, &conversation)));
-            moves.push(read_move(&reader, conversation, cursor));
+            let furthest = cursors.entry(conversation).or_default();
+            if cursor.seq > furthest.seq {
+                *furthest = cursor;
+            }
         }
-        moves.push(own_log_move(&reader, log, Seq(entry.seq), Ordinal(entry.ordinal)));
     }
+    let mut moves = Vec::new();
+    for (conversation, cursor) in cursors {
+        let others = others(shared, &conversation, &reader).await?;
+        moves.extend(others.iter().map(|other| touch(other, &conversation)));
+        moves.push(read_move(&reader, conversation, cursor));
+    }
+    moves.push(own_log_move(&reader, log, Seq(head.seq), Ordinal(head.ordinal)));
     Ok(moves)
 }

@@ -81,6 +81,37 @@ async fn a_cursor_from_before_a_removal_outlives_a_crash_behind_the_return() {
     assert_eq!(view(&world, &b).await[0].read_seq, own);
 }
 
+/// Found by chaos: partitions that changed hands every ten seconds were never caught up, and each owner had more to repeat.
+#[tokio::test]
+async fn a_takeover_that_is_cut_short_leaves_less_to_the_next() {
+    let world = World::new().await;
+    let a = world.phone("a", "1").await;
+    let to = |name: &str| LogId::direct(&a.user, &user(name));
+    let first = Shard::of(&to("b")).index();
+    let later = (0..).map(|n| format!("peer-{n}")).find(|name| Shard::of(&to(name)).index() > first).unwrap();
+    let many = (0..1_100).map(|n| (&a, to_user("b", &format!("m{n}")))).collect();
+    for body in world.ask_all(many).await {
+        acked(&body);
+    }
+    acked(&world.ask(&a, to_user(&later, "m")).await);
+
+    let mut world = world.crash().await;
+    *world.log.away.lock().unwrap() = Some(to(&later));
+    world.start_behind();
+    let tries = async {
+        while world.metrics.store_errors.load(Ordering::Relaxed) < 3 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), tries).await.expect("it was not tried again");
+    assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), 1_100, "once");
+    *world.log.away.lock().unwrap() = None;
+    world.ready().await;
+    assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), 1_101);
+    let heads: Vec<u64> = view(&world, &a).await.iter().map(|state| state.head_seq).collect();
+    assert_eq!(heads.iter().sum::<u64>(), 1_101);
+}
+
 #[tokio::test]
 async fn commands_wait_for_no_catching_up_and_no_change_of_members_is_passed_over() {
     let world = World::new().await;

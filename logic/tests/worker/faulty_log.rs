@@ -35,6 +35,8 @@ pub struct FaultyLog {
     pub stale_heads: Mutex<VecDeque<EntryRow>>,
     /// A log that no longer reads as it was written.
     pub damaged: Mutex<Option<LogId>>,
+    /// A log whose reads get no answer.
+    pub away: Mutex<Option<LogId>>,
     /// Calls of `find`.
     pub look_ups: AtomicU64,
     /// Entries of each append that was asked for.
@@ -50,6 +52,7 @@ impl FaultyLog {
             reads_failing: AtomicU64::new(0),
             stale_heads: Mutex::default(),
             damaged: Mutex::default(),
+            away: Mutex::default(),
             look_ups: AtomicU64::new(0),
             asked: Mutex::default(),
         }
@@ -62,6 +65,9 @@ impl FaultyLog {
     fn read(&self, log: &LogId) -> Result<(), StoreError> {
         if self.damaged.lock().unwrap().as_ref() == Some(log) {
             return Err(StoreError::Damaged("a planted fault".into()));
+        }
+        if self.away.lock().unwrap().as_ref() == Some(log) {
+            return Err(StoreError::Unavailable("a planted fault".into()));
         }
         let failing = self.reads_failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if failing.is_ok() { Err(StoreError::Unavailable("a planted fault".into())) } else { Ok(()) }

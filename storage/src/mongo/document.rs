@@ -54,10 +54,15 @@ pub fn row(log: &LogId, document: &Document) -> Result<EntryRow, StoreError> {
     Ok(EntryRow { seq, stored: Bytes::copy_from_slice(stored) })
 }
 
-/// Its log, seq and time.
-pub fn place(document: &Document) -> Option<(LogId, Seq, i64)> {
+/// Its log and seq.
+pub fn name(document: &Document) -> Option<(LogId, Seq)> {
     let log = LogId::parse(document.get_str("l").ok()?).ok()?;
-    Some((log, Seq(document.get_i64("s").ok()?.try_into().ok()?), document.get_i64("t").ok()?))
+    Some((log, Seq(document.get_i64("s").ok()?.try_into().ok()?)))
+}
+
+/// When it was stored.
+pub fn time_ms(document: &Document) -> Option<i64> {
+    document.get_i64("t").ok()
 }
 
 pub fn damaged(log: &LogId, seq: Option<Seq>, what: &str) -> StoreError {

@@ -76,6 +76,15 @@ impl MongoEntryLog {
         self.within(read).await
     }
 
+    /// By rising log and seq, of one window; the index alone answers it.
+    async fn names(&self, filter: Document, limit: usize) -> Result<Vec<Document>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (order, only) = (doc! { "l": 1, "s": 1 }, doc! { "_id": 0, "l": 1, "s": 1 });
+        let read =
+            async { self.entries.find(filter).sort(order).projection(only).limit(limit).await?.try_collect().await };
+        self.within(read).await
+    }
+
     /// The last entry: the last of the page that was opened last. Seqs have no gap, so there is no page behind it.
     async fn last(&self, log: &LogId) -> Result<Option<Document>, StoreError> {
         let last_first = doc! { "s": -1 };
@@ -83,7 +92,7 @@ impl MongoEntryLog {
         let Some(opener) = opener else { return Ok(None) };
         let page = opener.get_i64("p").map_err(|_| damaged(log, None, "a page has no number"))?;
         let last = self.one(doc! { "l": log.as_str(), "p": page }, last_first).await?;
-        if let Some((_, _, time_ms)) = last.as_ref().and_then(document::place) {
+        if let Some(time_ms) = last.as_ref().and_then(document::time_ms) {
             self.times().put(log.clone(), time_ms);
         }
         Ok(last)
@@ -98,7 +107,7 @@ impl MongoEntryLog {
             let before = match known {
                 Some(known) => known,
                 None if entry.seq.0 <= 1 => i64::MIN,
-                None => self.last(&entry.log).await?.as_ref().and_then(document::place).map_or(i64::MIN, |of| of.2),
+                None => self.last(&entry.log).await?.as_ref().and_then(document::time_ms).unwrap_or(i64::MIN),
             };
             let time_ms = now_ms.max(before);
             self.times().put(entry.log.clone(), time_ms);
@@ -229,9 +238,8 @@ impl EntryLog for MongoEntryLog {
                 let behind = doc! { "l": log.as_str(), "s": { "$gt": seq.0 as i64 } };
                 filter.insert("$or", vec![doc! { "l": { "$gt": log.as_str() } }, behind]);
             }
-            let found = self.many(filter, doc! { "l": 1, "s": 1 }, entries_max.max(1)).await?;
-            let places = found.iter().map(|found| document::place(found).map(|(log, seq, _)| (log, seq)));
-            let entries: Option<Vec<(LogId, Seq)>> = places.collect();
+            let found = self.names(filter, entries_max.max(1)).await?;
+            let entries: Option<Vec<(LogId, Seq)>> = found.iter().map(document::name).collect();
             let entries = entries.ok_or_else(|| StoreError::Damaged("a document without its place".to_owned()))?;
             let Some(last) = entries.last().cloned() else { continue };
             // A page that is not full has everything of its window from before now: what still comes is not waited for.

@@ -43,4 +43,11 @@ impl Claim {
     pub fn shards(&self) -> impl Iterator<Item = Shard> {
         self.covered.iter().map(|(shard, _)| *shard)
     }
+
+    /// As far as it is about `shards`, to cover these alone.
+    #[must_use]
+    pub fn of(&self, shards: &[Shard]) -> Self {
+        let covered = self.covered.iter().filter(|(shard, _)| shards.contains(shard)).cloned().collect();
+        Self { fence: self.fence, covered }
+    }
 }
