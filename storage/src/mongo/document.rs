@@ -98,7 +98,7 @@ mod tests {
         let entry = entry(7);
         let document = of_entry(&entry, 1, 2);
         assert_eq!(row(&entry.log, &document).unwrap(), EntryRow { seq: Seq(7), stored: entry.stored.clone() });
-        assert_eq!(place(&document), Some((entry.log.clone(), Seq(7), 2)));
+        assert_eq!((name(&document), time_ms(&document)), (Some((entry.log.clone(), Seq(7))), Some(2)));
         assert!(row(&LogId::parse("y").unwrap(), &document).is_err(), "it is another log's");
         for (field, value) in [("s", doc! {"v": 8_i64}), ("c", doc! {"v": 0_i64})] {
             let mut changed = document.clone();
