@@ -281,6 +281,43 @@ async fn a_record_that_is_no_relation_stops_nobody_who_follows() {
     assert_eq!(tokio::time::timeout(Duration::from_secs(20), feed.next()).await.unwrap(), Followed::CaughtUp);
 }
 
+/// Found by chaos: a frozen worker with a long backlog lost its partitions, got them back, and read them no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_was_lost_while_it_was_full_is_read_on_when_it_is_back() {
+    const RECORDS: usize = 6_000;
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let options = options().await;
+    let queue = KafkaQueue::open(&options).await.unwrap();
+    for log in logs() {
+        queue.produce_and_wait((0..RECORDS).map(|number| record(&log, number)).collect()).await.unwrap();
+    }
+    let mut old = KafkaConsumer::open(&options).unwrap();
+    let full = async |consumer: &KafkaConsumer, partitions: usize| {
+        while consumer.full().len() != partitions {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, full(&old, PARTITIONS.into())).await.expect("more is taken than may wait");
+    let new = KafkaConsumer::open(&options).unwrap();
+    tokio::time::timeout(PATIENCE, full(&old, usize::from(PARTITIONS) / 2)).await.expect("nothing has moved");
+    drop(new);
+    let mut read = std::collections::BTreeMap::<Partition, usize>::new();
+    let all = async {
+        while read.values().filter(|read| **read == RECORDS).count() < PARTITIONS.into() {
+            match old.next(10_000).await.unwrap() {
+                Some(Consumed::Records(batch)) => {
+                    *read.entry(batch.partition).or_default() += batch.records.len();
+                    old.commit(batch.partition, batch.records.last().unwrap().offset).await.unwrap();
+                }
+                Some(Consumed::Lost(partition)) => drop(read.remove(&partition)),
+                _ => {}
+            }
+        }
+    };
+    let all = tokio::time::timeout(PATIENCE, all).await;
+    assert!(all.is_ok(), "of {RECORDS} records each: {read:?}");
+}
+
 /// F27: a worker whose clock is ten minutes ahead of the brokers'.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_while_the_worker_keeps_up_is_fresh_whatever_the_clocks_say() {

@@ -89,6 +89,12 @@ impl Inbound {
         self.partitions.contains_key(&partition)
     }
 
+    /// Those that are paused.
+    pub fn full(&self) -> Vec<Partition> {
+        let full = self.partitions.iter().filter(|(_, waiting)| waiting.is_paused);
+        full.map(|(partition, _)| *partition).collect()
+    }
+
     /// Kafka has nothing more of it for now.
     pub fn at_end(&mut self, partition: Partition) {
         if let Some(waiting) = self.partitions.get_mut(&partition) {
