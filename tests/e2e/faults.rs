@@ -103,7 +103,8 @@ async fn f39_what_a_newer_client_adds_is_passed_over_and_its_message_arrives_byt
 async fn f36_no_byte_is_lost_to_a_timer_that_fires_while_bytes_arrive() {
     let settings = Settings::for_tests()
         .with("IM_GATEWAY__HEARTBEAT_INTERVAL_MS", "20")
-        .with("IM_GATEWAY__IDLE_TIMEOUT_MS", "1000")
+        // It sends no heartbeats, and the first acks of a young cluster take seconds.
+        .with("IM_GATEWAY__IDLE_TIMEOUT_MS", "20000")
         .with("IM_GATEWAY__FRAME_TIMEOUT_MS", "5000");
     let server = Server::start(settings);
     let mut ann = Raw::device(&server, "ann", "phone").await;
