@@ -144,54 +144,13 @@ async fn a_banned_user_is_refused_by_a_valid_token_only_and_is_let_in_when_the_b
     assert!(world.requests.sign_in(GATEWAY, connection, sign_in(&world, "a", "phone")).await.is_ok());
 }
 
-/// Routes that cannot be asked.
-struct NoRoutes(Arc<dyn Routes>);
-
-#[async_trait]
-impl Routes for NoRoutes {
-    async fn register(
-        &self,
-        user: &UserId,
-        device: &DeviceId,
-        gateway: GatewayBoot,
-        connection: ConnectionId,
-        now_ms: i64,
-    ) -> Result<Registered, StoreError> {
-        self.0.register(user, device, gateway, connection, now_ms).await
-    }
-
-    async fn unregister(&self, login: &Login) -> Result<(), StoreError> {
-        self.0.unregister(login).await
-    }
-
-    async fn look_up(&self, _: &[UserId]) -> Result<Vec<Vec<Login>>, StoreError> {
-        Err(StoreError::Unavailable("away".to_owned()))
-    }
-
-    async fn confirm(&self, _: &[Login]) -> Result<Vec<bool>, StoreError> {
-        Err(StoreError::Unavailable("away".to_owned()))
-    }
-
-    async fn renew_lease(&self, gateway: &Gateway, lease_ms: u32) -> Result<(), StoreError> {
-        self.0.renew_lease(gateway, lease_ms).await
-    }
-
-    async fn end_lease(&self, gateway: GatewayBoot) -> Result<(), StoreError> {
-        self.0.end_lease(gateway).await
-    }
-
-    async fn gateways(&self) -> Result<Vec<Gateway>, StoreError> {
-        self.0.gateways().await
-    }
-}
-
 /// The look for its logins fails, and the heartbeat gets no answer.
 #[tokio::test]
 async fn a_heartbeat_kicks_a_banned_login_though_the_routes_are_away() {
     let world = World::new().await;
     let phone = world.phone("a", "phone").await;
     let logins = world.ports.routes.look_up(&[user("a")]).await.unwrap().remove(0);
-    let routes = Arc::new(NoRoutes(world.ports.routes.clone()));
+    let routes = Arc::new(OddRoutes { is_away: true, ..OddRoutes::over(world.ports.routes.clone()) });
     let logic = Logic::new(Ports { routes, ..world.ports.clone() }, generous());
     // Kept where the world's own logic, which has its routes, does not follow.
     let elsewhere = World::new().await;
@@ -257,16 +216,29 @@ async fn nobody_is_signed_in_before_it_is_known_who_is_banned() {
     assert!(requests.sign_in(GATEWAY, ConnectionId::new(0, 2), sign_in(&world, "b", "phone")).await.is_ok());
 }
 
-/// Routes that ban a user at the moment when a login of it is registered: everybody looks for it too early.
-struct BansAtRegister {
+/// Routes that know nobody: asked too early, or away.
+struct OddRoutes {
     inner: Arc<dyn Routes>,
-    relations: Arc<dyn Relations>,
+    /// Questions get no answer.
+    is_away: bool,
+    /// Bans a user at the moment when a login of it is registered.
+    bans: Option<Arc<dyn Relations>>,
     /// Looked at until it knows of the ban.
     knows: Mutex<Option<Arc<im_logic::LogicMetrics>>>,
 }
 
+impl OddRoutes {
+    fn over(inner: Arc<dyn Routes>) -> Self {
+        Self { inner, is_away: false, bans: None, knows: Mutex::default() }
+    }
+
+    fn asked(&self) -> Result<(), StoreError> {
+        if self.is_away { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(()) }
+    }
+}
+
 #[async_trait]
-impl Routes for BansAtRegister {
+impl Routes for OddRoutes {
     async fn register(
         &self,
         user: &UserId,
@@ -275,7 +247,9 @@ impl Routes for BansAtRegister {
         connection: ConnectionId,
         now_ms: i64,
     ) -> Result<Registered, StoreError> {
-        accounts::ban(&*self.relations, user, now_ms).await.unwrap();
+        if let Some(relations) = &self.bans {
+            accounts::ban(&**relations, user, now_ms).await.unwrap();
+        }
         if let Some(metrics) = &*self.knows.lock().await {
             knows_banned(metrics, 1).await;
         }
@@ -288,10 +262,12 @@ impl Routes for BansAtRegister {
 
     /// Nothing: as it is before the registration.
     async fn look_up(&self, users: &[UserId]) -> Result<Vec<Vec<Login>>, StoreError> {
+        self.asked()?;
         Ok(vec![Vec::new(); users.len()])
     }
 
     async fn confirm(&self, logins: &[Login]) -> Result<Vec<bool>, StoreError> {
+        self.asked()?;
         self.inner.confirm(logins).await
     }
 
@@ -312,7 +288,7 @@ impl Routes for BansAtRegister {
 async fn a_ban_that_crosses_a_sign_in_refuses_it_and_takes_its_route_away() {
     let world = World::new().await;
     let inner = world.ports.routes.clone();
-    let routes = BansAtRegister { inner: inner.clone(), relations: world.relations.clone(), knows: Mutex::default() };
+    let routes = OddRoutes { bans: Some(world.relations.clone()), ..OddRoutes::over(inner.clone()) };
     let routes = Arc::new(routes);
     let logic = Logic::new(Ports { routes: routes.clone(), ..world.ports.clone() }, generous());
     *routes.knows.lock().await = Some(logic.metrics());

@@ -2,7 +2,7 @@
 //!
 //! In: what librdkafka fetches. Out: batches, and which partitions came and went. Always: one thread polls, whatever the
 //! worker does, so a slow store never looks like a dead worker; offsets move only by [`Consumer::commit`]; of a partition
-//! that is taken away, what was handed on is committed first.
+//! that is taken away, what was handed on is committed first, and its pause ends.
 
 use super::inbound::{Arrival, Inbound};
 use super::producer::TRACEPARENT;
