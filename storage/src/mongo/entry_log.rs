@@ -14,6 +14,7 @@ use futures_util::TryStreamExt as _;
 use im_proto::{ClientId, Epoch, LogId, Seq, UserId};
 use lru::LruCache;
 use mongodb::Collection;
+use mongodb::action::Find;
 use mongodb::bson::{Document, doc};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -71,18 +72,18 @@ impl MongoEntryLog {
     }
 
     async fn many(&self, filter: Document, sort: Document, limit: usize) -> Result<Vec<Document>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let read = async { self.entries.find(filter).sort(sort).limit(limit).await?.try_collect().await };
-        self.within(read).await
+        self.first(self.entries.find(filter).sort(sort), limit).await
     }
 
-    /// By rising log and seq, of one window; the index alone answers it.
+    async fn first(&self, find: Find<'_, Document>, limit: usize) -> Result<Vec<Document>, StoreError> {
+        let find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX));
+        self.within(async { find.await?.try_collect().await }).await
+    }
+
+    /// Logs and seqs alone, by rising log and seq: of one window the index has all of it.
     async fn names(&self, filter: Document, limit: usize) -> Result<Vec<Document>, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let (order, only) = (doc! { "l": 1, "s": 1 }, doc! { "_id": 0, "l": 1, "s": 1 });
-        let read =
-            async { self.entries.find(filter).sort(order).projection(only).limit(limit).await?.try_collect().await };
-        self.within(read).await
+        self.first(self.entries.find(filter).sort(order).projection(only), limit).await
     }
 
     /// The last entry: the last of the page that was opened last. Seqs have no gap, so there is no page behind it.
@@ -257,13 +258,7 @@ impl EntryLog for MongoEntryLog {
         if let Some(after) = after {
             filter.insert("_id", doc! { "$gt": after.as_str() });
         }
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let read = async {
-            let found: Vec<Document> =
-                self.logs.find(filter).sort(doc! { "_id": 1 }).limit(limit).await?.try_collect().await?;
-            Ok(found)
-        };
-        let found = self.within(read).await?;
+        let found = self.first(self.logs.find(filter).sort(doc! { "_id": 1 }), limit).await?;
         let id = |found: &Document| LogId::parse(found.get_str("_id").ok()?).ok();
         let logs: Option<Vec<LogId>> = found.iter().map(id).collect();
         logs.ok_or_else(|| StoreError::Damaged("a listed log has no id".to_owned()))
