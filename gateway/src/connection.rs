@@ -96,7 +96,7 @@ impl Connection {
         if faults::holds(&input, core.shared.config.faults.connection_panic_needle.as_ref()) {
             panic!("a fault asked for by a test");
         }
-        if core.now_ms() % TICK_MS < 4 && planted(Bug::ReadCancelLosesBytes) {
+        if core.now_ms() % TICK_MS < TICK_MS / 5 && planted(Bug::ReadCancelLosesBytes) {
             return;
         }
         self.take(core, Some(input));

@@ -108,7 +108,7 @@ async fn f36_no_byte_is_lost_to_a_timer_that_fires_while_bytes_arrive() {
         .with("IM_GATEWAY__FRAME_TIMEOUT_MS", "5000");
     let server = Server::start(settings);
     let mut ann = Raw::device(&server, "ann", "phone").await;
-    for number in 1..=12_u64 {
+    for number in 1..=24_u64 {
         let command = Command::Send(send_to_user("bob", &format!("m{number}"), &"x".repeat(64)));
         let frame = ClientFrame { request_id: 1000 + number, command: Some(command), ..Default::default() };
         let bytes = ann.encode(&[frame.encode_length_delimited_to_vec(), vec![0]].concat());
@@ -116,7 +116,7 @@ async fn f36_no_byte_is_lost_to_a_timer_that_fires_while_bytes_arrive() {
         for (index, piece) in bytes.chunks(7).enumerate() {
             ann.send_encoded(piece).await;
             // Paces the pieces over some turns of the timer wheel; nothing is waited for.
-            let pause_ms = if index == pieces / 2 { 15 + number } else { 1 };
+            let pause_ms = if index == pieces / 2 { 4 + number } else { 1 };
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
         match ann.answer(1000 + number).await {
