@@ -1,11 +1,8 @@
 //! Whatever a connection waits for has an end.
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, Server, config};
+use crate::on_every_transport_and_driver;
 use im_proto::client::CloseCode;
-use kit::{On, Server, config};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 on_every_transport_and_driver!(

@@ -1,13 +1,10 @@
 //! A device that stays connected learns by its next heartbeat that its inbox moved, even if every push was lost (C4).
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, Server, config, numbered_push, sync};
+use crate::on_every_transport_and_driver;
 use im_gateway::DropPushes;
 use im_proto::client::{kicked::Reason, server_frame::Body};
 use im_proto::internal;
-use kit::{On, Server, config, numbered_push, sync};
 use std::time::Duration;
 
 on_every_transport_and_driver!(

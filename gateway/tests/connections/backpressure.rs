@@ -1,11 +1,8 @@
 //! A full upstream stops reading from the socket, and drops nothing (contract C6).
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, QueueMode, Server, config, send_to, sync};
+use crate::on_every_transport_and_driver;
 use im_codec::limits::PENDING_WRITES_MAX;
-use kit::{On, QueueMode, Server, config, send_to, sync};
 
 on_every_transport_and_driver!(
     the_33rd_unanswered_send_waits_in_the_socket_until_an_answer_makes_room,

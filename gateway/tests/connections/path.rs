@@ -1,13 +1,10 @@
 //! The path of a message through a real gateway: sign-in, commands, answers, pushes, kicks.
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, Server, config, numbered_push, send_to, sync};
+use crate::on_every_transport_and_driver;
 use im_codec::Incoming;
 use im_proto::client::{CloseCode, server_frame::Body};
 use im_proto::{LogId, UserId};
-use kit::{On, Server, config, numbered_push, send_to, sync};
 
 on_every_transport_and_driver!(
     a_send_reaches_the_queue_keyed_by_its_log_and_its_ack_comes_back,

@@ -1,13 +1,10 @@
 //! A client that reads too slowly loses pushes, never answers; it is hinted when it drains, and closed when it takes
 //! nothing at all (contract C6).
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, Server, config, numbered_push};
+use crate::on_every_transport_and_driver;
 use im_gateway::GatewayConfig;
 use im_proto::client::{CloseCode, server_frame::Body};
-use kit::{On, Server, config, numbered_push};
 
 on_every_transport_and_driver!(
     pushes_beyond_the_bound_are_left_out_and_one_hint_follows_the_rest,

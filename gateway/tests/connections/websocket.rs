@@ -1,14 +1,11 @@
 //! What WebSocket alone can do wrong: it is told by its own close code or an HTTP status, and the session ends with it.
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{Client, ORIGIN, On, QueueMode, Server, config, numbered_push, read_to_end, send_to, sync};
+use crate::websocket_on_both_drivers;
 use bytes::{Bytes, BytesMut};
 use im_codec::encode_delimited;
 use im_codec::websocket::{ClientHandshake, Opcode, PATH, Request, close, encode_masked};
 use im_proto::client::{self, CloseCode};
-use kit::{Client, ORIGIN, On, QueueMode, Server, config, numbered_push, read_to_end, send_to, sync};
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 
@@ -353,7 +350,7 @@ fn connections_are_counted_by_their_transport(on: On) {
     let server = Server::start(config(on));
     let _web = server.sign_in("alice");
     let socket = TcpStream::connect(server.handle.tcp_address()).unwrap();
-    let mut phone = server.sign_in_over(Client::over(socket, kit::Transport::Tcp).unwrap(), "bob");
+    let mut phone = server.sign_in_over(Client::over(socket, crate::kit::Transport::Tcp).unwrap(), "bob");
     phone.send(2, sync());
     assert_eq!(phone.next_frame().request_id, 2);
     let metrics = server.handle.metrics();

@@ -1,12 +1,9 @@
 //! What a client may not send: it is closed with the code that proto/README.md names, and nobody else notices.
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, Server, config, send_to, sync};
+use crate::on_every_transport_and_driver;
 use im_codec::encode_delimited;
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode};
-use kit::{On, Server, config, send_to, sync};
 
 on_every_transport_and_driver!(
     a_length_above_the_limit_is_refused_before_its_bytes,

@@ -1,11 +1,8 @@
 //! A panic ends what it is in and nothing else: a connection, or a core that starts again.
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, Server, config, numbered_push, send_to};
+use crate::on_every_transport_and_driver;
 use im_proto::client::CloseCode;
-use kit::{On, Server, config, numbered_push, send_to};
 
 on_every_transport_and_driver!(
     a_panicking_connection_is_closed_and_the_others_of_its_core_go_on,
@@ -39,7 +36,7 @@ fn a_panicking_core_drops_its_connections_and_serves_again(on: On) {
     for round in 1..=3 {
         let mut clients: Vec<_> = (0..10).map(|n| server.sign_in(&format!("user{n}"))).collect();
         let before = server.connection("user3");
-        server.push(&kit::push_with(1, vec![0x77; 12]), &[("user3", None)]);
+        server.push(&crate::kit::push_with(1, vec![0x77; 12]), &[("user3", None)]);
         for client in &mut clients {
             assert_eq!(client.next(), None);
         }

@@ -1,12 +1,9 @@
 //! Who is let in: one server a port, bounded connections, bounded rate per address.
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, Server, config, listen_like};
+use crate::on_every_transport_and_driver;
 use im_gateway::{Gateway, StartError};
 use im_proto::client::CloseCode;
-use kit::{On, Server, config, listen_like};
 
 on_every_transport_and_driver!(
     a_second_gateway_on_the_port_is_told_so,

@@ -1,12 +1,9 @@
 //! Large conversations: one record for all members connected here, and never one for who is no member.
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{Client, On, Server, config, numbered_push, sync};
+use crate::on_every_transport_and_driver;
 use im_gateway::{DropPushes, LargeHead, LargeMembers, LargeMembership, LogicAnswer};
 use im_proto::{LogId, Seq, UserId, internal};
-use kit::{Client, On, Server, config, numbered_push, sync};
 
 on_every_transport_and_driver!(
     an_entry_goes_to_the_members_who_are_connected_and_to_nobody_else,

@@ -1,11 +1,8 @@
 //! A gateway that drains tells every client when to come back, takes no new ones, and ends.
 
-#![allow(clippy::unwrap_used)]
-
-mod kit;
-
+use crate::kit::{On, QueueMode, Server, config, listen_like, send_to};
+use crate::on_every_transport_and_driver;
 use im_proto::client::CloseCode;
-use kit::{On, QueueMode, Server, config, listen_like, send_to};
 use std::net::TcpStream;
 
 on_every_transport_and_driver!(
@@ -24,7 +21,7 @@ fn every_client_is_told_to_come_back_and_no_new_one_is_taken(on: On) {
     server.wait_for_metrics("nobody is left", |_| server.handle.connections() == 0);
     server.logic.wait("every login is signed out", |s| (s.signed_out.len() == 30).then_some(()));
     if let Ok(socket) = TcpStream::connect(server.address()) {
-        assert_eq!(kit::read_to_end(socket), "");
+        assert_eq!(crate::kit::read_to_end(socket), "");
     }
 }
 
