@@ -5,7 +5,7 @@
 
 /// The bugs that exist: what each breaks.
 #[cfg(feature = "planted-bugs")]
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "fsync_removed",                   // reports durable without syncing
     "crc_skip",                        // hands out entries without looking at their checksum
     "no_client_id_key",                // stores a resent client id again
@@ -19,6 +19,7 @@ pub const NAMES: [&str; 14] = [
     "equal_cover_unsynced",            // a cover of what is covered already leaves rows to the next one to sync
     "pause_outlives_loss",             // a partition that was lost while it was full is read no more when it is back
     "queue_drops_when_full",           // takes what does not fit, and forgets it
+    "put_unsynced",                    // leaves a relation that was put to the next job to sync
     "relations_of_the_past_forgotten", // tells a follower what changes, and nothing that was kept before
 ];
 

@@ -14,7 +14,7 @@ use im_storage::{
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use support::{
     disk::{Disk, Fault},
-    run::{LOGS, Run, entry, log_of, open},
+    run::{LOGS, Run, entry, log_of, open, relations},
     setting, user,
 };
 
@@ -35,6 +35,7 @@ async fn answers(store: &EmbeddedStore) -> String {
         text += &format!("{:?}", inbox.since(&user, InboxVersion(0), 1_000).await.unwrap());
         text += &format!("{:?}", directory.conversations_of(&user, None, 1_000).await.unwrap());
     }
+    text += &format!("{:?}", relations(store).await);
     for shard in Shard::all() {
         let covered = conformance::covered(&*inbox, shard).await;
         let end = entries.end().await.unwrap();

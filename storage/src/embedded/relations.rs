@@ -81,7 +81,8 @@ impl Relations for EmbeddedRelations {
         let writer = self.writer.clone();
         // A task: what is kept is told, also when the caller gives up between the two.
         let kept_and_told = tokio::spawn(async move {
-            writer.write(Sync::Durable, 1, put).await?;
+            let sync = if planted("put_unsynced") { Sync::Later } else { Sync::Durable };
+            writer.write(sync, 1, put).await?;
             followers.retain(|follower| follower.upgrade().inspect(|untold| untold.add(&relation)).is_some());
             Ok(())
         });

@@ -1,7 +1,8 @@
 //! A seeded run against a store, and what every later store must then know.
 //!
-//! In: a disk and a seed. Out: each batch with what its append answered and when, each cover, the versions given. Always:
-//! an entry's content follows from its log and seq, so what is read can be judged without having been remembered.
+//! In: a disk and a seed. Out: each batch with what its append answered and when, each cover, each relation, the versions
+//! given. Always: an entry's content follows from its log and seq, so what is read can be judged without having been
+//! remembered.
 
 use super::{client_id, disk::Disk, log, user};
 use bytes::Bytes;
@@ -10,8 +11,8 @@ use im_storage::{
     conformance,
     embedded::{EmbeddedStore, OpenError, OpenOptions},
     ports::{
-        Created, Cursor, Directory, EntryLog, Inbox, MembershipChange, Move, NewEntry, Projection, ReadCursor, Shard,
-        Stop, Tail,
+        Created, Cursor, Directory, EntryLog, Followed, Inbox, MembershipChange, Move, NewEntry, Projection,
+        ReadCursor, Relation, RelationKey, RelationKind, Relations, Shard, Stop, Tail,
     },
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
@@ -65,11 +66,34 @@ pub struct Cover {
     pub cursor: Cursor,
 }
 
+/// One relation that was put: what it became, from when on that was possible, and when it was reported.
+pub struct Put {
+    pub of: u64,
+    pub value: Option<Bytes>,
+    pub begun: usize,
+    pub reported: Option<usize>,
+}
+
+fn relation_key(of: u64) -> RelationKey {
+    RelationKey { kind: RelationKind::Account, user: user(&format!("user-{of}")) }
+}
+
+/// All that are kept.
+pub async fn relations(store: &EmbeddedStore) -> BTreeMap<RelationKey, Bytes> {
+    let mut feed = store.relations().follow().await.unwrap();
+    let mut kept = BTreeMap::new();
+    while let Followed::Kept(Relation { key, value }) = feed.next().await {
+        kept.insert(key, value.unwrap());
+    }
+    kept
+}
+
 /// What a run did, in its order.
 #[derive(Default)]
 pub struct History {
     pub appends: Vec<Append>,
     pub covers: Vec<Cover>,
+    pub puts: Vec<Put>,
     /// (moment, highest version given so far)
     pub versions: Vec<(usize, u64)>,
     pub failed: bool,
@@ -98,6 +122,7 @@ impl Run {
                 0 => self.cover().await,
                 1..=4 => self.bump().await,
                 5 => self.join().await,
+                6 | 7 => self.relate().await,
                 _ => self.append().await,
             }
             if self.history.failed {
@@ -189,6 +214,17 @@ impl Run {
         self.history.failed |= self.store.directory().apply(vec![change]).await.is_err();
     }
 
+    /// Every third one is removed.
+    async fn relate(&mut self) {
+        let (of, number) = (self.random.random_range(0..USERS), self.history.puts.len());
+        let value = (number % 3 != 2).then(|| Bytes::from(format!("relation {number}")));
+        let begun = self.disk.moment();
+        let put = self.store.relations().put(Relation { key: relation_key(of), value: value.clone() }).await;
+        let reported = put.is_ok().then(|| self.disk.moment());
+        self.history.failed |= put.is_err();
+        self.history.puts.push(Put { of, value, begun, reported });
+    }
+
     async fn cover(&mut self) {
         let appends = self.history.appends.len();
         let Ok(cursor) = self.store.entry_log().end().await else {
@@ -219,6 +255,7 @@ impl History {
     pub async fn check(&self, store: &EmbeddedStore, moment: usize) -> u64 {
         let stored = self.check_entries(store, moment).await;
         self.check_projections(store, moment, &stored).await;
+        self.check_relations(store, moment).await;
         self.check_goes_on(store, moment, &stored).await;
         stored.values().sum()
     }
@@ -285,6 +322,22 @@ impl History {
         for (number, seq) in self.appends[begun..].iter().flat_map(|append| &append.entries) {
             let is_named = named.contains(&(log_of(*number), Seq(*seq)));
             assert_eq!(is_named, stored[number] >= *seq, "the journal and log {number} differ on entry {seq}");
+        }
+    }
+
+    /// Of each key what the last reported put made of it, or a later one that had begun.
+    async fn check_relations(&self, store: &EmbeddedStore, moment: usize) {
+        let kept = relations(store).await;
+        for of in 0..USERS {
+            let mut possible = vec![None];
+            for put in self.puts.iter().filter(|put| put.of == of && put.begun <= moment) {
+                if put.reported.is_some_and(|at| at <= moment) {
+                    possible.clear();
+                }
+                possible.push(put.value.as_ref());
+            }
+            let found = kept.get(&relation_key(of));
+            assert!(possible.contains(&found), "the relation of user-{of} is {found:?}, none of {possible:?}");
         }
     }
 
