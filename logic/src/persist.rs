@@ -5,6 +5,7 @@
 //! stored is forgotten and decided again; the order of a log's commands stays. A taken key means that this very command
 //! was stored before, or that another owner wrote: the store tells which. No error text is read.
 
+mod look_ahead;
 mod round;
 
 use crate::admit::{Dead, Origin, Work};

@@ -4,7 +4,13 @@ use crate::harness::raw::{Raw, sign_in, within};
 use crate::harness::server::{Folder, Launch, Server, Settings, is_cluster};
 use im_proto::client::server_frame::Body;
 use im_proto::client::{CloseCode, kicked};
-use std::process::Output;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::FromRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 /// Between two looks at what gives no notice.
@@ -153,4 +159,47 @@ async fn the_control_socket_is_found_below_a_long_path_and_is_its_owners_alone()
     server.terminate();
     assert!(server.wait().success());
     assert!(!socket.exists(), "one that stops in order takes it away");
+}
+
+/// The kernel's word that a file was opened.
+struct Opens(File);
+
+impl Opens {
+    fn of(path: &Path) -> Self {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: two system calls with a path that outlives them; the descriptor is new, and the file's alone.
+        let notices = unsafe {
+            let notices = libc::inotify_init1(libc::IN_CLOEXEC);
+            assert!(notices >= 0 && libc::inotify_add_watch(notices, path.as_ptr(), libc::IN_OPEN) >= 0);
+            File::from_raw_fd(notices)
+        };
+        Self(notices)
+    }
+
+    /// Waits for the next one.
+    async fn next(&self) {
+        let mut notices = self.0.try_clone().unwrap();
+        let read = tokio::task::spawn_blocking(move || notices.read(&mut [0; 64]));
+        within("the file is opened", read).await.unwrap().unwrap();
+    }
+}
+
+/// Standalone, whatever this run tests. Its server is one that has locked the folder and repairs its store, say.
+#[tokio::test]
+async fn an_order_waits_for_a_server_that_has_its_folder_and_does_not_listen_yet() {
+    let mut server = Server::start_in(Folder::new(), Settings::for_tests());
+    server.terminate();
+    assert!(server.wait().success());
+    let lock = server.folder().data().join("lock");
+    let held = File::open(&lock).unwrap();
+    held.lock().unwrap();
+    let opens = Opens::of(&lock);
+    let asking = server.command(&["account", "ban", "mallory"]).stdout(Stdio::piped()).spawn().unwrap();
+    opens.next().await;
+    // It found the folder locked, and has come back.
+    opens.next().await;
+    drop(held);
+    let output = asking.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(said(&output), "mallory is banned\n");
 }

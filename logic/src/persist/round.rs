@@ -3,6 +3,7 @@
 //! In: lanes, commands, and whether to look each one up first. Out: the steps, and the entries to append. Always: touches
 //! the store by reading only; lanes' tips and the memory move along, and `undo` takes both back.
 
+use super::look_ahead::LookedUp;
 use super::{Outcome, Stored, new_entry, read_moved, written};
 use crate::admit::Work;
 use crate::decide::{Append, Decision, ReadTarget, Situation, TurnedAway, decide};
@@ -26,9 +27,12 @@ pub(super) struct Round {
     pub steps: Vec<Step>,
     /// One for each `Step::Write`, in order.
     pub entries: Vec<NewEntry>,
-    turned_away: TurnedAway,
+    pub turned_away: TurnedAway,
     /// Lanes that were read up to their end in this round: what is refused on that needs no second look.
     read_to_end: Vec<usize>,
+    /// Once in a round.
+    has_looked_ahead: bool,
+    looked_up: LookedUp,
 }
 
 #[derive(Debug)]
@@ -55,6 +59,15 @@ impl Step {
     }
 }
 
+/// The next command to be decided, which `rest` begins with.
+#[derive(Clone, Copy)]
+pub(super) struct Next<'a> {
+    pub rest: &'a [Work],
+    /// Look it up before it is appended.
+    pub careful: bool,
+    pub now_ms: i64,
+}
+
 /// What was asked of the store for one command, so that nothing is asked twice.
 #[derive(Default)]
 struct Asked {
@@ -64,14 +77,14 @@ struct Asked {
 
 /// It was decided already, as far as its place can tell: if it made no entry, it was refused. A doubt alone is no reason, nor
 /// is a place: a topic that was made anew counts from 0 again.
-fn may_have_come_before(tip: &Position, work: &Work, careful: bool) -> bool {
+pub(super) fn may_have_come_before(tip: &Position, work: &Work, careful: bool) -> bool {
     let may_repeat = work.queued.may_repeat;
     let is_behind = (careful || may_repeat) && tip.was_decided(work.place);
     let was_moved = may_repeat && tip.was_moved_from(work.place.partition);
     is_behind && !planted("refused_is_forgotten") || was_moved && !planted("old_partition_forgotten")
 }
 
-fn key(lane: &Lane, work: &Work, client_id: &ClientId) -> CommandKey {
+pub(super) fn key(lane: &Lane, work: &Work, client_id: &ClientId) -> CommandKey {
     CommandKey { log: lane.log.clone(), sender: work.sender.clone(), client_id: client_id.clone() }
 }
 
@@ -85,18 +98,19 @@ impl Worker {
         outcome: &mut Outcome,
     ) -> Result<(), StoreError> {
         let (now_ms, is_traced) = ((self.shared.config.wall_clock_ms)(), traced::is_on());
-        for work in work {
-            match self.decide_one(&mut lanes[work.lane], work, careful, now_ms, round, outcome).await {
+        for (at, one) in work.iter().enumerate() {
+            let next = Next { rest: &work[at..], careful, now_ms };
+            match self.decide_one(lanes, one, next, round, outcome).await {
                 Ok(()) => {}
                 Err(error @ StoreError::Damaged(_)) => {
-                    self.give_up(&mut lanes[work.lane], &error);
-                    self.refuse(work, &Refusal::UNAVAILABLE, round);
+                    self.give_up(&mut lanes[one.lane], &error);
+                    self.refuse(one, &Refusal::UNAVAILABLE, round);
                 }
                 Err(error) => return Err(error),
             }
             if is_traced {
                 let seq = round.steps.last().and_then(Step::seq).unwrap_or_default();
-                traced::decided(work, &lanes[work.lane], seq);
+                traced::decided(one, &lanes[one.lane], seq);
             }
         }
         Ok(())
@@ -104,25 +118,25 @@ impl Worker {
 
     async fn decide_one(
         &mut self,
-        lane: &mut Lane,
+        lanes: &mut [Lane],
         work: &Work,
-        careful: bool,
-        now_ms: i64,
+        next: Next<'_>,
         round: &mut Round,
         outcome: &mut Outcome,
     ) -> Result<(), StoreError> {
         let mut asked = Asked::default();
         loop {
+            let lane = &mut lanes[work.lane];
             if lane.damaged {
                 self.refuse(work, &Refusal::UNAVAILABLE, round);
                 return Ok(());
             }
-            match self.decide_on(lane, work, now_ms, &round.turned_away) {
+            match self.decide_on(lane, work, next.now_ms, &round.turned_away) {
                 Decision::Append(append) => {
-                    let came_before = may_have_come_before(&lane.state.tip, work, careful);
-                    if (careful || came_before) && !asked.itself {
+                    let came_before = may_have_come_before(&lane.state.tip, work, next.careful);
+                    if (next.careful || came_before) && !asked.itself {
                         asked.itself = true;
-                        if self.is_stored(lane, work, &append.client_id, outcome).await? {
+                        if self.is_stored(lanes, work, &append.client_id, next, round, outcome).await? {
                             continue;
                         }
                     }
@@ -130,7 +144,7 @@ impl Worker {
                         self.refuse(work, &Refusal::DECIDED_BEFORE, round);
                         return Ok(());
                     }
-                    return self.write(lane, work, append, round, outcome);
+                    return self.write(&mut lanes[work.lane], work, append, round, outcome);
                 }
                 Decision::Repeat(body) => {
                     add(&self.shared.metrics.duplicates, 1);
@@ -147,29 +161,29 @@ impl Worker {
                         if !is_known {
                             round.read_to_end.push(work.lane);
                         }
-                        if self.is_stored(lane, work, &client_id, outcome).await? || moved_on {
+                        if self.is_stored(lanes, work, &client_id, next, round, outcome).await? || moved_on {
                             continue;
                         }
                     }
-                    self.turn_away(lane, work, client_id, &refusal, round);
+                    self.turn_away(&lanes[work.lane], work, client_id, &refusal, round);
                 }
                 Decision::Await { client_id, after } => {
                     // The round has just turned it away: it is not looked up once more for each command behind it.
                     let is_absent = round.turned_away.contains_key(&key(lane, work, &after));
                     if !asked.after && !is_absent {
                         asked.after = true;
-                        if self.is_stored(lane, work, &after, outcome).await? {
+                        if self.is_stored(lanes, work, &after, next, round, outcome).await? {
                             continue;
                         }
                     }
-                    self.turn_away(lane, work, client_id, &Refusal::OUT_OF_ORDER, round);
+                    self.turn_away(&lanes[work.lane], work, client_id, &Refusal::OUT_OF_ORDER, round);
                 }
             }
             return Ok(());
         }
     }
 
-    fn decide_on(&self, lane: &Lane, work: &Work, now_ms: i64, turned_away: &TurnedAway) -> Decision {
+    pub(super) fn decide_on(&self, lane: &Lane, work: &Work, now_ms: i64, turned_away: &TurnedAway) -> Decision {
         let read = match (&work.command, &work.read) {
             (Command::MarkRead(mark), Some(target)) => {
                 let moved = lane.read_cursor(&mark.conversation_id);
@@ -245,16 +259,25 @@ impl Worker {
     /// Looks a command of the same sender up in the store and remembers it.
     async fn is_stored(
         &mut self,
-        lane: &mut Lane,
+        lanes: &mut [Lane],
         work: &Work,
         client_id: &ClientId,
+        next: Next<'_>,
+        round: &mut Round,
         outcome: &mut Outcome,
     ) -> Result<bool, StoreError> {
-        let Some(row) = self.shared.ports.log.find(&lane.log, &work.sender, client_id).await? else {
-            return Ok(false);
+        if !std::mem::replace(&mut round.has_looked_ahead, true) {
+            round.looked_up = self.look_ahead(lanes, next, round).await?;
+        }
+        let lane = &mut lanes[work.lane];
+        let key = key(lane, work, client_id);
+        let found = match round.looked_up.remove(&key) {
+            Some(found) => found,
+            None => self.shared.ports.log.find(&lane.log, &work.sender, client_id).await?,
         };
+        let Some(row) = found else { return Ok(false) };
         let written = written(&entry::read(&lane.log, &row)?);
-        self.memory.remember_written(key(lane, work, client_id), written);
+        self.memory.remember_written(key, written);
         // It lies above the known head: another owner wrote it, or an attempt of ours whose result was lost, and nobody
         // may have been told. With entries on the tip, their append will stop and bring us here again.
         if row.seq > lane.state.stored.head && !lane.has_unconfirmed() {

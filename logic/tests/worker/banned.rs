@@ -216,6 +216,43 @@ async fn nobody_is_signed_in_before_it_is_known_who_is_banned() {
     assert!(requests.sign_in(GATEWAY, ConnectionId::new(0, 2), sign_in(&world, "b", "phone")).await.is_ok());
 }
 
+/// Relations whose feed has a bug.
+struct Broken;
+
+#[async_trait]
+impl Relations for Broken {
+    async fn put(&self, _: Relation) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable("broken".to_owned()))
+    }
+
+    async fn follow(&self) -> Result<Box<dyn RelationFeed>, StoreError> {
+        Ok(Box::new(Self))
+    }
+}
+
+#[async_trait]
+impl RelationFeed for Broken {
+    async fn next(&mut self) -> Followed {
+        panic!("a bug of the feed, for a test")
+    }
+}
+
+/// A process that knows of no later ban must not go on; it looks at this.
+#[tokio::test]
+async fn accounts_that_nobody_follows_any_more_are_seen_to_have_ended() {
+    let world = World::new().await;
+    let logic = Logic::new(world.ports.clone(), generous());
+    let followed = logic.follow_accounts(&*world.relations).await.unwrap();
+    let broken = logic.follow_accounts(&Broken).await.unwrap();
+    let ended = async {
+        while !broken.have_ended() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the follower has panicked");
+    assert!(!followed.have_ended());
+}
+
 /// Routes that know nobody: asked too early, or away.
 struct OddRoutes {
     inner: Arc<dyn Routes>,

@@ -11,6 +11,7 @@ use prost::Message as _;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio::sync::Barrier;
 
 /// What happens to one call of `append`.
 pub enum Fault {
@@ -39,6 +40,8 @@ pub struct FaultyLog {
     pub away: Mutex<Option<LogId>>,
     /// Calls of `find`.
     pub look_ups: AtomicU64,
+    /// Calls of `find` get no answer before as many are under way.
+    pub look_ups_together: Mutex<Option<Arc<Barrier>>>,
     /// Entries of each append that was asked for.
     pub asked: Mutex<Vec<Vec<(LogId, Seq, ClientId)>>>,
 }
@@ -54,6 +57,7 @@ impl FaultyLog {
             damaged: Mutex::default(),
             away: Mutex::default(),
             look_ups: AtomicU64::new(0),
+            look_ups_together: Mutex::default(),
             asked: Mutex::default(),
         }
     }
@@ -145,6 +149,10 @@ impl EntryLog for FaultyLog {
     async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
         self.read(log)?;
         self.look_ups.fetch_add(1, Ordering::Relaxed);
+        let together = self.look_ups_together.lock().unwrap().clone();
+        if let Some(together) = together {
+            together.wait().await;
+        }
         self.inner.find(log, sender, client_id).await
     }
 

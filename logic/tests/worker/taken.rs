@@ -3,7 +3,9 @@
 use crate::harness::*;
 use im_proto::LogId;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::sync::Barrier;
 
 fn log_ab() -> LogId {
     LogId::direct(&user("a"), &user("b"))
@@ -64,6 +66,25 @@ async fn a_batch_that_another_owner_stored_before_is_answered_and_not_stored_aga
     for to in 1..=8 {
         run(Fault::WrittenBefore { to }, 8).await;
     }
+}
+
+/// Memory has forgotten the first of a batch: behind it everything is looked up. One after the other that would never end here,
+/// and at a slow store take longer than the senders wait.
+#[tokio::test]
+async fn the_look_ups_of_a_batch_are_made_side_by_side() {
+    const COUNT: usize = 9;
+    let world = World::new().await;
+    let a = world.phone("a", "1").await;
+    assert_eq!(acked(&world.ask(&a, to_user("b", "m0")).await), 1);
+    let mut world = world.crash().await;
+    let a = world.phone("a", "1").await;
+    *world.log.look_ups_together.lock().unwrap() = Some(Arc::new(Barrier::new(COUNT)));
+    let requests = world.produce((0..COUNT).map(|n| (&a, to_user("b", &format!("m{n}")))).collect());
+    world.start().await;
+    for (seq, request) in (1..).zip(requests) {
+        assert_eq!(acked(&world.answer(&a, request).await.body), seq);
+    }
+    assert_eq!(world.log.look_ups.load(Ordering::Relaxed), COUNT as u64);
 }
 
 #[tokio::test]
