@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 /// A worker that was killed is missed after this time; a restart waits for it.
 const SESSION_TIMEOUT_MS: u32 = 3_000;
-const HEARTBEAT_INTERVAL_MS: u32 = 500;
+/// A worker hears by it that another one has come.
+const HEARTBEAT_INTERVAL_MS: u32 = 200;
 /// A gateway that was killed is missed after this time.
 const LEASE_MS: u32 = 3_000;
 pub const PARTITIONS: usize = 4;
