@@ -1,7 +1,7 @@
 //! A power cut at any moment loses nothing that was reported as stored.
 //!
-//! In: a recorded run, or a few steps. Out: a store opened after each cut. Always: of a run, every sync of the run is cut right before and right
-//! behind; other moments are drawn until there are `IM_CUT_POINTS` in all.
+//! In: a recorded run, or a few steps. Out: a store opened after each cut. Always: of a run, every sync is cut right before and
+//! right behind; other moments are drawn until there are `IM_CUT_POINTS` in all.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 

@@ -1,9 +1,10 @@
 //! What a round asks the store about its commands, asked side by side.
 //!
 //! In: the commands that are still to be decided. Out: for those that may be stored, whether they are. Always: nothing is asked
-//! before the first of them has to be known, so a batch of new commands asks nothing; what was not foreseen is asked by itself. One
-//! after the other, the look-ups of a batch that comes again would take longer than its senders wait: they send once more, and
-//! the batches behind it come again too.
+//! before the first of them has to be known, so a batch of new commands asks nothing; what was not foreseen is asked by itself;
+//! what another owner stores behind an answer is met as behind any look-up, by the taken key or a later batch. One after the other,
+//! the look-ups of a batch that comes again would take longer than its senders wait: they send once more, and the batches behind
+//! it come again too.
 
 use super::round::{Next, Round, key, may_have_come_before};
 use crate::decide::{Decision, TurnedAway};

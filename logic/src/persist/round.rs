@@ -59,9 +59,11 @@ impl Step {
     }
 }
 
-/// The next command to be decided, which `rest` begins with.
+/// The next command to be decided.
 #[derive(Clone, Copy)]
 pub(super) struct Next<'a> {
+    pub work: &'a Work,
+    /// It, and what comes behind it.
     pub rest: &'a [Work],
     /// Look it up before it is appended.
     pub careful: bool,
@@ -99,8 +101,8 @@ impl Worker {
     ) -> Result<(), StoreError> {
         let (now_ms, is_traced) = ((self.shared.config.wall_clock_ms)(), traced::is_on());
         for (at, one) in work.iter().enumerate() {
-            let next = Next { rest: &work[at..], careful, now_ms };
-            match self.decide_one(lanes, one, next, round, outcome).await {
+            let next = Next { work: one, rest: &work[at..], careful, now_ms };
+            match self.decide_one(lanes, next, round, outcome).await {
                 Ok(()) => {}
                 Err(error @ StoreError::Damaged(_)) => {
                     self.give_up(&mut lanes[one.lane], &error);
@@ -119,11 +121,11 @@ impl Worker {
     async fn decide_one(
         &mut self,
         lanes: &mut [Lane],
-        work: &Work,
         next: Next<'_>,
         round: &mut Round,
         outcome: &mut Outcome,
     ) -> Result<(), StoreError> {
+        let work = next.work;
         let mut asked = Asked::default();
         loop {
             let lane = &mut lanes[work.lane];
@@ -136,7 +138,7 @@ impl Worker {
                     let came_before = may_have_come_before(&lane.state.tip, work, next.careful);
                     if (next.careful || came_before) && !asked.itself {
                         asked.itself = true;
-                        if self.is_stored(lanes, work, &append.client_id, next, round, outcome).await? {
+                        if self.is_stored(lanes, next, &append.client_id, round, outcome).await? {
                             continue;
                         }
                     }
@@ -161,7 +163,7 @@ impl Worker {
                         if !is_known {
                             round.read_to_end.push(work.lane);
                         }
-                        if self.is_stored(lanes, work, &client_id, next, round, outcome).await? || moved_on {
+                        if self.is_stored(lanes, next, &client_id, round, outcome).await? || moved_on {
                             continue;
                         }
                     }
@@ -172,7 +174,7 @@ impl Worker {
                     let is_absent = round.turned_away.contains_key(&key(lane, work, &after));
                     if !asked.after && !is_absent {
                         asked.after = true;
-                        if self.is_stored(lanes, work, &after, next, round, outcome).await? {
+                        if self.is_stored(lanes, next, &after, round, outcome).await? {
                             continue;
                         }
                     }
@@ -260,15 +262,15 @@ impl Worker {
     async fn is_stored(
         &mut self,
         lanes: &mut [Lane],
-        work: &Work,
-        client_id: &ClientId,
         next: Next<'_>,
+        client_id: &ClientId,
         round: &mut Round,
         outcome: &mut Outcome,
     ) -> Result<bool, StoreError> {
         if !std::mem::replace(&mut round.has_looked_ahead, true) {
             round.looked_up = self.look_ahead(lanes, next, round).await?;
         }
+        let work = next.work;
         let lane = &mut lanes[work.lane];
         let key = key(lane, work, client_id);
         let found = match round.looked_up.remove(&key) {
