@@ -7,6 +7,7 @@
 use crate::admission::Admission;
 use crate::affinity;
 use crate::config::{CORES_MAX, GatewayConfig, StartError};
+use crate::descriptors;
 use crate::driver::{self, Chosen};
 use crate::lane::{Command, CoreLane, LaneEvent};
 use crate::large::Record;
@@ -61,6 +62,7 @@ impl Gateway {
         logic: Arc<dyn AskLogic>,
     ) -> Result<GatewayHandle, StartError> {
         config.check()?;
+        descriptors::allow(config.connections_max);
         let processors = affinity::allowed_processors();
         let cores = match config.cores {
             0 => processors.len().clamp(1, CORES_MAX),
@@ -282,8 +284,8 @@ impl GatewayHandle {
 }
 
 fn snapshot((metrics, lane): (&CoreMetrics, &CoreLane)) -> CoreSnapshot {
-    let (lane_depth, lane_dropped) = (lane.depth(), lane.dropped());
-    CoreSnapshot { lane_depth, lane_dropped, ..metrics.snapshot() }
+    let (lane_depth, lane_bytes, lane_dropped) = (lane.depth(), lane.bytes(), lane.dropped());
+    CoreSnapshot { lane_depth, lane_bytes, lane_dropped, ..metrics.snapshot() }
 }
 
 /// A `RandomState` has random keys of the operating system's.

@@ -1,16 +1,18 @@
 //! The one way into a core from other threads.
 //!
 //! In: deliveries and the logic's answers, from any thread. Out: the same, in order, on the core. Always: a sender never
-//! waits; a full lane gives back, counts, and has the core hint its connections; however much is sent before the core looks,
-//! it is woken once. What a core must not miss (hint, drain, stop) are flags that cannot be dropped.
+//! waits; a lane that is full, by events, targets or bytes, gives back, counts, and has the core hint its connections; pushes,
+//! which may be lost, leave room for answers and kicks; however much is sent before the core looks, it is woken once. What a
+//! core must not miss (hint, drain, stop) are flags that cannot be dropped.
 
 use crate::large::Record;
+use crate::planted::{Bug, planted};
 use crate::ports::LogicAnswer;
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use im_proto::{TraceId, internal};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -18,6 +20,13 @@ use std::task::{Context, Poll, Waker};
 pub const LANE_EVENTS_MAX: usize = 8192;
 /// Targets of the pushes among them.
 pub const LANE_TARGETS_MAX: usize = 1 << 18;
+/// Bytes of the events' frames and lists. Once as many wait, an answer finds no room, and one answer more than this is held;
+/// a kick, which holds none, always does.
+pub const LANE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Once as many wait, a push finds no room: an answer still does.
+pub const LANE_PUSH_BYTES_MAX: usize = LANE_BYTES_MAX / 2;
+/// What an id, a seq or an inbox version in a list counts.
+const LIST_ITEM_BYTES: usize = 64;
 
 #[derive(Debug)]
 pub enum LaneEvent {
@@ -42,7 +51,8 @@ pub struct CoreLane(Arc<Lane>);
 
 struct Lane {
     events: ArrayQueue<LaneEvent>,
-    targets: AtomicUsize,
+    /// What the events hold, as a [`Load`]'s word: both numbers cost a sender one step.
+    load: AtomicU64,
     dropped: AtomicU64,
     /// True from the first event until the core has found the lane empty.
     awake: AtomicBool,
@@ -69,7 +79,7 @@ impl Default for CoreLane {
     fn default() -> Self {
         Self(Arc::new(Lane {
             events: ArrayQueue::new(LANE_EVENTS_MAX),
-            targets: AtomicUsize::new(0),
+            load: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             awake: AtomicBool::new(true),
             waker: Mutex::new(None),
@@ -95,11 +105,11 @@ impl CoreLane {
 
     /// Queues without waking; [`wake`](Self::wake) follows behind the last of a batch. Gives back what found no room.
     pub(crate) fn push(&self, event: LaneEvent) -> Option<LaneEvent> {
-        let targets = target_count(&event);
-        let has_room = self.0.targets.fetch_add(targets, Ordering::Relaxed) + targets <= LANE_TARGETS_MAX;
-        let refused = if has_room { self.0.events.push(event).err() } else { Some(event) };
+        let load = Load::of(&event);
+        let waiting = Load::from_word(self.0.load.fetch_add(load.word(), Ordering::Relaxed));
+        let refused = if waiting.has_room(&load, &event) { self.0.events.push(event).err() } else { Some(event) };
         if refused.is_some() {
-            self.0.targets.fetch_sub(targets, Ordering::Relaxed);
+            self.0.load.fetch_sub(load.word(), Ordering::Relaxed);
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             self.0.hint.store(true, Ordering::Release);
         }
@@ -136,6 +146,11 @@ impl CoreLane {
         self.0.events.len() as u64
     }
 
+    /// What those hold.
+    pub(crate) fn bytes(&self) -> u64 {
+        Load::from_word(self.0.load.load(Ordering::Relaxed)).bytes as u64
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.0.stop.load(Ordering::Acquire)
     }
@@ -143,7 +158,7 @@ impl CoreLane {
     /// On the core: the next event.
     pub(crate) fn pop(&self) -> Option<LaneEvent> {
         let event = self.0.events.pop()?;
-        self.0.targets.fetch_sub(target_count(&event), Ordering::Relaxed);
+        self.0.load.fetch_sub(Load::of(&event).word(), Ordering::Relaxed);
         Some(event)
     }
 
@@ -195,16 +210,68 @@ impl fmt::Debug for CoreLane {
     }
 }
 
-fn target_count(event: &LaneEvent) -> usize {
-    match event {
-        LaneEvent::Push { targets, .. } => targets.len(),
-        _ => 0,
+/// What events hold besides their places in the lane. In a word the targets lie above the bytes, of which there are never
+/// as many as [`BYTES_BITS`](Self::BYTES_BITS) can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Load {
+    targets: usize,
+    bytes: usize,
+}
+
+impl Load {
+    const BYTES_BITS: u32 = 40;
+
+    fn of(event: &LaneEvent) -> Self {
+        let (targets, bytes) = match event {
+            LaneEvent::Answer { answer, .. } => (0, answer.frame.len()),
+            LaneEvent::Push { frame, targets, .. } => (targets.len(), frame.len()),
+            LaneEvent::Large(record) => {
+                (0, record.frame.len() + (record.joined.len() + record.left.len()) * LIST_ITEM_BYTES)
+            }
+            LaneEvent::Kick(_) => (0, 0),
+            LaneEvent::Logic(answer) => (0, answer_bytes(answer)),
+        };
+        Self { targets, bytes }
     }
+
+    const fn word(self) -> u64 {
+        (self.targets as u64) << Self::BYTES_BITS | self.bytes as u64
+    }
+
+    const fn from_word(word: u64) -> Self {
+        let bytes = word & ((1 << Self::BYTES_BITS) - 1);
+        Self { targets: (word >> Self::BYTES_BITS) as usize, bytes: bytes as usize }
+    }
+
+    /// Where so much waits, whether the event, which is `more`, finds room.
+    fn has_room(&self, more: &Self, event: &LaneEvent) -> bool {
+        let bytes_max = match event {
+            LaneEvent::Push { .. } | LaneEvent::Large(_) => LANE_PUSH_BYTES_MAX,
+            LaneEvent::Answer { .. } | LaneEvent::Logic(_) => LANE_BYTES_MAX,
+            LaneEvent::Kick(_) => usize::MAX,
+        };
+        self.targets + more.targets <= LANE_TARGETS_MAX && (self.bytes < bytes_max || planted(Bug::LaneBytesUnbounded))
+    }
+}
+
+fn answer_bytes(answer: &LogicAnswer) -> usize {
+    let (frame_bytes, items) = match answer {
+        LogicAnswer::SignedIn { outcome: Ok(signed_in), .. } => (0, signed_in.large.len()),
+        LogicAnswer::SignedIn { outcome: Err(_), .. } => (0, 0),
+        LogicAnswer::Read { frame, large, .. } => (frame.len(), large.len()),
+        LogicAnswer::Heartbeats { answers } => (0, answers.len()),
+        LogicAnswer::LargeMembers { members, .. } => (0, members.as_ref().map_or(0, |known| known.members.len())),
+        LogicAnswer::LargeHeads { heads } => (0, heads.len()),
+        LogicAnswer::LargeOfUsers { users, .. } => (0, users.iter().map(|(_, large)| 1 + large.len()).sum()),
+    };
+    frame_bytes + items * LIST_ITEM_BYTES
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use im_codec::limits::SERVER_FRAME_BYTES_MAX;
+    use im_proto::ConnectionId;
     use std::sync::atomic::AtomicU32;
     use std::task::Wake;
 
@@ -252,6 +319,53 @@ mod tests {
         assert_eq!((lane.dropped(), lane.take_command()), (1, Some(Command::Hint)));
         let answer = LogicAnswer::LargeHeads { heads: Vec::new() };
         assert!(matches!(lane.answer(answer), Some(LogicAnswer::LargeHeads { .. })));
+    }
+
+    fn push(frame: &Bytes) -> LaneEvent {
+        LaneEvent::Push { frame: frame.clone(), targets: vec![internal::Target::default()], trace: None }
+    }
+
+    fn ack(frame: &Bytes) -> LaneEvent {
+        LaneEvent::Answer { answer: internal::Answer { frame: frame.clone(), ..Default::default() }, trace: None }
+    }
+
+    fn read(frame: &Bytes) -> LaneEvent {
+        let (connection, frame, large) = (ConnectionId(1), frame.clone(), Vec::new());
+        LaneEvent::Logic(LogicAnswer::Read { connection, request_id: 2, frame, inbox_version: None, large })
+    }
+
+    #[test]
+    fn the_bytes_of_what_waits_are_bounded_and_pushes_leave_room_for_answers_and_kicks() {
+        let frame = Bytes::from(vec![0; SERVER_FRAME_BYTES_MAX as usize]);
+        let lane = CoreLane::default();
+        let all_find_room = |event: fn(&Bytes) -> LaneEvent, bytes: usize| {
+            (0..bytes / frame.len()).all(|_| lane.push(event(&frame)).is_none())
+        };
+        assert!(all_find_room(push, LANE_PUSH_BYTES_MAX));
+        assert!(matches!(lane.push(push(&frame)), Some(LaneEvent::Push { .. })));
+        assert_eq!((lane.dropped(), lane.take_command()), (1, Some(Command::Hint)));
+        assert!(all_find_room(ack, LANE_BYTES_MAX - LANE_PUSH_BYTES_MAX));
+        assert!(lane.push(ack(&frame)).is_some() && lane.push(read(&frame)).is_some());
+        assert_eq!((lane.dropped(), lane.take_command()), (3, Some(Command::Hint)));
+        assert!(lane.push(kick()).is_none(), "it holds no bytes");
+        assert_eq!(lane.bytes(), LANE_BYTES_MAX as u64);
+        while lane.pop().is_some() {}
+        assert_eq!(lane.0.load.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_event_of_any_size_finds_room_in_a_lane_that_is_not_full() {
+        let lane = CoreLane::default();
+        assert!(lane.push(ack(&Bytes::from(vec![0; LANE_BYTES_MAX - 1]))).is_none());
+        assert!(lane.push(read(&Bytes::from(vec![0; LANE_BYTES_MAX]))).is_none());
+        assert!(lane.push(ack(&Bytes::from_static(b"x"))).is_some());
+    }
+
+    #[test]
+    fn a_load_is_its_word_and_back() {
+        for load in [Load { targets: 0, bytes: (1 << 40) - 1 }, Load { targets: (1 << 24) - 1, bytes: 0 }] {
+            assert_eq!(Load::from_word(load.word()), load);
+        }
     }
 
     #[test]

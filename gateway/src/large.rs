@@ -3,9 +3,11 @@
 //! In: records off the lane, sign-ins and their ends, what syncs told, what the logic answers of members and heads. Out:
 //! frames queued to the members connected here; questions; hints. Always: an entry is held back until the members of its
 //! time are known; a look three times in a heartbeat interval finds what was lost on the way, in a few questions for all
-//! connections together; what cannot be held or asked is dropped and hinted, so nothing waits for ever.
+//! connections together; who may have been named by a change while the logic answered is asked about again; what cannot be
+//! held or asked is dropped and hinted, so nothing waits for ever.
 
 mod log;
+mod recent;
 mod users;
 
 use crate::connection::Connection;
@@ -16,6 +18,7 @@ use crate::sweep::Sweep;
 use im_observe::TRACE;
 use im_proto::{ConnectionId, LogId, Seq, UserId};
 use log::{Came, LargeLog};
+use recent::Recent;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,29 +42,36 @@ pub struct Large {
     users: Users,
     /// The large conversations of a connection; some may be over.
     of: ConnectionMap<Vec<LogId>>,
-    /// How often members changed here. What the logic answers to a question from before the last change may be too old.
-    changes: u64,
-    /// Connections that signed in while members changed: the logic is asked once more.
-    unsure: HashSet<ConnectionId>,
+    /// Changes of members here. What the logic answers of a user to a question from before one that names it may be too old.
+    recent: Recent,
+    /// Connections that signed in while their user was named, or may have been: the logic is asked once more.
+    unsure: ConnectionMap<UserId>,
     look_at_ms: u64,
 }
 
 impl Large {
     /// The user of a connection that signed in, and its large conversations as of when there had been `changes`.
     fn signed_in(&mut self, user: UserId, connection: ConnectionId, large: &[LargeMembership], changes: u64) {
-        self.users.signed_in(user, connection);
-        self.is_in(connection, large, changes);
+        self.users.signed_in(user.clone(), connection);
+        self.is_in(connection, user, large, changes);
     }
 
-    fn is_in(&mut self, connection: ConnectionId, large: &[LargeMembership], changes: u64) {
+    /// The same of connections that were unsure.
+    fn of_users(&mut self, changes: u64, users: &[(ConnectionId, Vec<LargeMembership>)]) {
+        for (connection, large) in users {
+            if let Some(user) = self.unsure.remove(connection) {
+                self.is_in(*connection, user, large, changes);
+            }
+        }
+    }
+
+    fn is_in(&mut self, connection: ConnectionId, user: UserId, large: &[LargeMembership], changes: u64) {
         for LargeMembership { log, joined_seq, members_seq } in large {
             self.logs.entry(log.clone()).or_default().signed_in(connection, *joined_seq, *members_seq);
             self.joined(log, &[connection]);
         }
-        if changes == self.changes {
-            self.unsure.remove(&connection);
-        } else {
-            self.unsure.insert(connection);
+        if self.recent.may_name(&user, changes) {
+            self.unsure.insert(connection, user);
         }
     }
 
@@ -92,7 +102,9 @@ impl Large {
     }
 
     fn changed(&mut self, record: &Record, joined: &[ConnectionId]) {
-        self.changes += u64::from(!record.joined.is_empty() || !record.left.is_empty());
+        if !record.joined.is_empty() || !record.left.is_empty() {
+            self.recent.changed(record.joined.iter().chain(&record.left));
+        }
         self.joined(&record.log, joined);
     }
 
@@ -100,8 +112,10 @@ impl Large {
         let Some(known) = self.logs.get_mut(log) else { return };
         match members {
             Some(members) => {
+                // Who left is none: a sign-in that was told otherwise has older news, and the log asks again.
+                let news = members.members.iter().filter(|(_, joined)| known.is_news(*joined));
+                self.recent.changed(news.map(|(user, _)| user));
                 let joined = known.replace(members, &self.users);
-                self.changes += 1;
                 self.joined(log, &joined);
             }
             None => known.drop_waiting(),
@@ -157,7 +171,7 @@ impl Large {
 impl Core {
     /// For [`large_signed_in`](Self::large_signed_in), from when the logic was asked.
     pub fn large_changes(&self) -> u64 {
-        self.large.borrow().changes
+        self.large.borrow().recent.count()
     }
 
     pub fn large_signed_in(&self, connection: &Connection, user: UserId, large: &[LargeMembership]) {
@@ -214,12 +228,7 @@ impl Core {
 
     /// Answers for connections that were unsure, to a question from when there had been `changes`.
     pub fn large_of_users(&self, changes: u64, users: &[(ConnectionId, Vec<LargeMembership>)]) {
-        let mut large = self.large.borrow_mut();
-        for (connection, of_user) in users {
-            if large.unsure.contains(connection) {
-                large.is_in(*connection, of_user, changes);
-            }
-        }
+        self.large.borrow_mut().of_users(changes, users);
     }
 
     fn push_large(self: &Rc<Self>, record: &Record, readers: &[ConnectionId]) {
@@ -260,11 +269,88 @@ impl Core {
 
     fn ask_about_unsure(&self) {
         let changes = self.large_changes();
-        let unsure: Vec<ConnectionId> = self.large.borrow().unsure.iter().copied().collect();
-        let user_of = |id: &ConnectionId| Some((*id, self.connection(*id)?.user()?));
-        let users: Vec<(ConnectionId, UserId)> = unsure.iter().filter_map(user_of).collect();
+        let unsure = |(id, user): (&ConnectionId, &UserId)| (*id, user.clone());
+        let users: Vec<(ConnectionId, UserId)> = self.large.borrow().unsure.iter().map(unsure).collect();
         for users in users.chunks(ASKED_AT_ONCE_MAX) {
             self.ask(Question::LargeOfUsers { changes, users: users.to_vec() });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn log() -> LogId {
+        LogId::parse("gxxxxxxxxxxxxxxxxxxxxxx").unwrap()
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    /// The entry `seq` of the log, by which these join; by that of nobody the members stay those of the last change.
+    fn entry(seq: u64, members_seq: u64, joined: &[&str]) -> Arc<Record> {
+        Arc::new(Record {
+            log: log(),
+            seq: Seq(seq),
+            members_seq: Seq(members_seq),
+            members_seq_before: Seq(seq - 1),
+            joined: joined.iter().map(|name| user(name)).collect(),
+            left: Vec::new(),
+            answered: ConnectionId(0),
+            frame: Bytes::new(),
+            trace: None,
+        })
+    }
+
+    fn members(members_seq: u64, joined: &[(&str, u64)]) -> LargeMembers {
+        let members = joined.iter().map(|(name, seq)| (user(name), Seq(*seq))).collect();
+        LargeMembers { members_seq: Seq(members_seq), members }
+    }
+
+    fn unsure(large: &Large) -> Vec<u64> {
+        large.unsure.keys().map(|connection| connection.0).collect()
+    }
+
+    #[test]
+    fn who_signs_in_is_asked_about_again_only_if_a_change_in_between_named_it() {
+        let mut large = Large::default();
+        // Each answer is as old as its question.
+        let mut sign_in = |name: &str, connection: u64, change: &Arc<Record>| {
+            let asked = large.recent.count();
+            large.came(change);
+            large.signed_in(user(name), ConnectionId(connection), &[], asked);
+            unsure(&large)
+        };
+        for number in 1..=500 {
+            let change = entry(number, number, &["stranger"]);
+            assert!(sign_in(&format!("user{number}"), number, &change).is_empty());
+        }
+        assert_eq!(sign_in("ann", 900, &entry(501, 501, &["bob", "ann"])), [900]);
+
+        let asked = large.recent.count();
+        large.came(&entry(502, 502, &["zoe"]));
+        let joined = LargeMembership { log: log(), joined_seq: Seq(501), members_seq: Seq(502) };
+        large.of_users(asked, &[(ConnectionId(900), vec![joined])]);
+        assert!(unsure(&large).is_empty());
+        assert_eq!(large.came(&entry(503, 502, &[])), Came::Goes(vec![ConnectionId(900)]));
+    }
+
+    #[test]
+    fn who_joined_by_an_entry_that_was_lost_is_asked_about_again_and_nobody_else() {
+        let mut large = Large::default();
+        large.came(&entry(6, 5, &[]));
+        large.members(&log(), Some(members(5, &[("ann", 1), ("zoe", 5)])));
+        assert!(large.next_waiting(&log()).is_some());
+        let asked = large.recent.count();
+        // By entry 7, which never came, bob joined.
+        assert_eq!(large.came(&entry(8, 7, &[])), Came::Waits { ask: true });
+        large.members(&log(), Some(members(7, &[("ann", 1), ("zoe", 5), ("bob", 7)])));
+        for (connection, name) in [(1, "ann"), (2, "bob"), (3, "zoe"), (4, "eve")] {
+            large.signed_in(user(name), ConnectionId(connection), &[], asked);
+        }
+        assert_eq!(unsure(&large), [2]);
     }
 }

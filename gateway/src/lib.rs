@@ -6,7 +6,7 @@
 //!
 //! The path of a message through the files: `accept` → `connection` (reads, asks the session in `im_codec`) → `forward` →
 //! [`Forward`] … → `lane` → `receive` → `send`. Around it: `gateway` starts and stops, `supervise` runs a core's thread,
-//! `core` is a core's state, `timer` its deadlines, `admission` the limits per address.
+//! `core` is a core's state, `timer` its deadlines, `admission` the limits per address, `descriptors` the limit of the process.
 
 mod accept;
 mod admission;
@@ -15,6 +15,7 @@ mod config;
 mod connection;
 mod connection_map;
 mod core;
+mod descriptors;
 mod driver;
 mod faults;
 mod forward;

@@ -104,6 +104,8 @@ counters!(
     forwarded,
     /// Gauge: records the queue has not taken yet.
     forward_backlog,
+    /// Gauge: their bytes.
+    forward_backlog_bytes,
     /// Records the queue did not take before their senders were told UNKNOWN.
     forward_given_up,
     /// Commands refused here, without the logic: badly formed, too fast, no room, no answer in time.
@@ -133,6 +135,8 @@ counters!(
     kicks,
     /// Gauge: deliveries and answers of the logic that wait for the core.
     lane_depth,
+    /// Gauge: the bytes of their frames and lists.
+    lane_bytes,
     /// Deliveries that found the core's lane full.
     lane_dropped,
     /// Connections that their client ended.

@@ -29,6 +29,16 @@ pub enum Bug {
     WebsocketHeaderShort,
     /// A WebSocket connection that the server closes ends without a close frame.
     WebsocketCloseMissing,
+    /// The limit of open files stays where the process found it.
+    SoftLimitKept,
+    /// However many bytes wait for the queue, one more record finds room.
+    BacklogBytesUnbounded,
+    /// Whoever sent first counts as taken first, though a part of the queue is full.
+    OwnersByPosition,
+    /// However many bytes wait for a core, one more event finds room.
+    LaneBytesUnbounded,
+    /// A user whom a change of members named between question and answer is not asked about again.
+    ChangeInBetweenForgotten,
 }
 
 /// How often the three before the last strike.
@@ -51,6 +61,11 @@ pub fn planted(bug: Bug) -> bool {
         Ok("large_heads_unhinted") => Some(Bug::LargeHeadsUnhinted),
         Ok("websocket_header_short") => Some(Bug::WebsocketHeaderShort),
         Ok("websocket_close_missing") => Some(Bug::WebsocketCloseMissing),
+        Ok("soft_limit_kept") => Some(Bug::SoftLimitKept),
+        Ok("backlog_bytes_unbounded") => Some(Bug::BacklogBytesUnbounded),
+        Ok("owners_by_position") => Some(Bug::OwnersByPosition),
+        Ok("lane_bytes_unbounded") => Some(Bug::LaneBytesUnbounded),
+        Ok("change_in_between_forgotten") => Some(Bug::ChangeInBetweenForgotten),
         _ => None,
     });
     *planted == Some(bug)

@@ -22,7 +22,8 @@ pub struct Upstream {
 
 pub trait Forward: Send + Sync + 'static {
     /// Takes every record for which there is room. What is left, in its order, was not taken (part of the queue is full);
-    /// the core keeps it, stops reading from the connections that wait, and tries again shortly.
+    /// the core keeps it, stops reading from the connections that wait, and tries again shortly. What is left are the same
+    /// `Bytes`, not copies: by them the core knows whose it is.
     fn forward(&self, records: &mut Vec<Upstream>);
 }
 

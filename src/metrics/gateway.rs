@@ -6,7 +6,15 @@ use super::text::Text;
 use im_gateway::Snapshot;
 
 /// Gauges among the gateway's numbers; the others are counters.
-const GAUGES: [&str; 5] = ["connections", "websocket_connections", "signed_in", "forward_backlog", "lane_depth"];
+const GAUGES: [&str; 7] = [
+    "connections",
+    "websocket_connections",
+    "signed_in",
+    "forward_backlog",
+    "forward_backlog_bytes",
+    "lane_depth",
+    "lane_bytes",
+];
 
 pub fn print(out: &mut Text, gateway: &Snapshot) {
     out.labelled(("im_gateway_driver", "gauge"), "driver", [(gateway.driver, 1)]);

@@ -68,6 +68,8 @@ struct Member {
 pub struct LargeLog {
     /// `members` shows every change up to this one, of all users signed in on this core. 0: the logic was not asked yet.
     members_seq: Seq,
+    /// The highest `members_seq` there was: who joined up to it was named by then.
+    seen_seq: Seq,
     /// The last entry known that has had its time to come here.
     head: Seq,
     /// What the logic named last. It becomes the head with the next look, when it has had its time.
@@ -109,10 +111,20 @@ impl LargeLog {
         self.asked_at_ms
     }
 
+    /// Whether somebody with this joining can be news to those who knew of every change so far.
+    pub fn is_news(&self, joined: Seq) -> bool {
+        joined > self.seen_seq
+    }
+
+    fn knows_up_to(&mut self, members_seq: Seq) {
+        self.members_seq = members_seq;
+        self.seen_seq = self.seen_seq.max(members_seq);
+    }
+
     /// All present members, as the logic knows them. Answers the connections that are members now and were not.
     pub fn replace(&mut self, now: LargeMembers, users: &Users) -> Vec<ConnectionId> {
         self.asked_at_ms = None;
-        self.members_seq = now.members_seq;
+        self.knows_up_to(now.members_seq);
         let mut before = std::mem::take(&mut self.members);
         let mut new = Vec::new();
         for (user, joined) in &now.members {
@@ -223,7 +235,7 @@ impl LargeLog {
         if !record.changes_members() || record.seq <= self.members_seq || planted(Bug::StaleMembersExpanded) {
             return Vec::new();
         }
-        self.members_seq = record.seq;
+        self.knows_up_to(record.seq);
         let joined: Vec<ConnectionId> = record.joined.iter().flat_map(|user| users.connections(user)).collect();
         for connection in &joined {
             let given = self.members.get(connection).map(|member| member.given).unwrap_or_default();

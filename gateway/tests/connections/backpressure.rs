@@ -1,8 +1,9 @@
 //! A full upstream stops reading from the socket, and drops nothing (contract C6).
 
-use crate::kit::{On, QueueMode, Server, config, send_to, sync};
+use crate::kit::{On, QueueMode, Server, TCP_URING, config, send_to, sync};
 use crate::on_every_transport_and_driver;
-use im_codec::limits::PENDING_WRITES_MAX;
+use im_codec::limits::{FRAME_BYTES_CAP, PENDING_WRITES_MAX};
+use im_proto::client::{ErrorClass, ErrorCode, server_frame::Body};
 
 on_every_transport_and_driver!(
     the_33rd_unanswered_send_waits_in_the_socket_until_an_answer_makes_room,
@@ -81,4 +82,45 @@ fn a_client_that_takes_no_answers_is_not_read_and_gets_them_all_later(on: On) {
         assert_eq!(alice.next_frame().request_id, number);
     }
     assert_eq!(server.handle.metrics().sum(|c| c.pushes_dropped), 0);
+}
+
+/// Of a core, as in `forward.rs`.
+const BACKLOG_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// On one transport: behind the session all are the same.
+#[test]
+fn large_frames_wait_up_to_a_bound_in_bytes_and_the_rest_is_told_busy() {
+    let mut config = config(TCP_URING);
+    config.cores = 1;
+    config.session.frame_bytes_max = FRAME_BYTES_CAP;
+    config.session.body_bytes_max = FRAME_BYTES_CAP as usize - 1024;
+    let body = vec![0; config.session.body_bytes_max];
+    let count = BACKLOG_BYTES_MAX / body.len() as u64 + 20;
+    let server = Server::start(config);
+    let mut clients: Vec<_> = (0..count).map(|number| server.sign_in(&format!("user{number}"))).collect();
+
+    server.logic.set(|s| s.queue = QueueMode::Full);
+    clients.iter_mut().for_each(|client| client.send(2, send_to("bob", "m1", &body)));
+    server.wait_for_metrics("every send waits or is refused", |m| {
+        m.sum(|c| c.forward_backlog) + m.sum(|c| c.forward_refused) == count
+    });
+    let metrics = server.handle.metrics();
+    assert!(metrics.sum(|c| c.forward_backlog_bytes) < BACKLOG_BYTES_MAX + u64::from(FRAME_BYTES_CAP));
+    let refused = metrics.sum(|c| c.forward_refused);
+    assert!(refused > 0 && refused <= 20, "{refused}");
+
+    server.logic.set(|s| s.queue = QueueMode::Ack);
+    let mut told = 0;
+    for client in &mut clients {
+        match client.next_frame().body {
+            Some(Body::SendAck(_)) => {}
+            Some(Body::Error(error)) => {
+                assert_eq!((error.class(), error.code()), (ErrorClass::Busy, ErrorCode::Overload));
+                told += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, refused);
+    server.wait_for_metrics("nothing waits", |m| m.sum(|c| c.forward_backlog_bytes) == 0);
 }
