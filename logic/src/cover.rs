@@ -1,12 +1,13 @@
 //! What was applied is declared durable, beside the commands.
 //!
-//! In: between two batches, what is owned, and the read cursors that have moved. Out: which partitions must be claimed again,
-//! and the cursors that no directory took. Always: one covering at a time, and commands wait for none of it; what it declares
+//! In: between two batches, what is owned, the read cursors that have moved, and receipts that are late. Out: which partitions
+//! must be claimed again, and the cursors and receipts that no store took. Always: one covering at a time, and commands wait for none of it; what it declares
 //! is true whenever it arrives: everything stored before it began was applied by then, and a projection that has lost rows
 //! since answers LOST.
 
 use crate::metrics::add;
 use crate::planted::planted;
+use crate::receipts::{self, Receipts};
 use crate::worker::{Owned, Shared, Worker};
 use im_storage::ports::{Covered, Cursor, Partition, ReadMark, StoreError};
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub(crate) struct Covering {
 pub(crate) struct Ended {
     covered: Vec<(Partition, Owned, Covered)>,
     not_taken: Vec<ReadMark>,
+    not_told: Receipts,
     error: Option<StoreError>,
 }
 
@@ -65,20 +67,38 @@ impl Covering {
     }
 }
 
-/// Cursors first: a cover says that the directory has those of the entries before it.
-async fn cover(shared: Shared, end: Cursor, marks: Vec<ReadMark>, owned: Vec<(Partition, Owned)>) -> Ended {
+/// Everything that is said to be applied before a cover says so.
+struct Before {
+    end: Cursor,
+    marks: Vec<ReadMark>,
+    receipts: Receipts,
+    /// While it lacks moves the directory is covered by itself: only the inbox has to be repeated then.
+    inbox_behind: bool,
+}
+
+/// Cursors and receipts first: a cover says that directory and inbox have those of the entries before it.
+async fn cover(shared: Shared, before: Before, owned: Vec<(Partition, Owned)>) -> Ended {
+    let Before { end, marks, receipts, mut inbox_behind } = before;
     let mut ended = Ended::default();
+    if !receipts.is_empty()
+        && let Err(error) = receipts::tell(&shared, &receipts).await
+    {
+        (ended.not_told, ended.error, inbox_behind) = (receipts, Some(error), true);
+    }
     if !marks.is_empty()
         && let Err(error) = shared.ports.directory.record_reads(marks.clone()).await
     {
         return Ended { not_taken: marks, error: Some(error), ..ended };
     }
     for (partition, mut owned) in owned {
-        match shared.cover(&mut owned, &end).await {
+        match shared.cover(&mut owned, &end, inbox_behind).await {
             Ok(covered) => ended.covered.push((partition, owned, covered)),
             Err(error) => {
                 ended.error = Some(error);
-                break;
+                // Whatever it is that is away: the directory may be asked for the others.
+                if std::mem::replace(&mut inbox_behind, true) {
+                    break;
+                }
             }
         }
     }
@@ -87,14 +107,15 @@ async fn cover(shared: Shared, end: Cursor, marks: Vec<ReadMark>, owned: Vec<(Pa
 
 impl Worker {
     /// Between batches everything stored in our shards is applied, so the end of the log, read now, is covered of those that
-    /// are caught up. While the inbox lacks moves nothing is; the directory gets its cursors all the same.
+    /// are caught up. While the inbox lacks moves only the directory is.
     pub(crate) async fn begin_cover(&mut self) {
         let end = match self.shared.ports.log.end().await {
             Ok(end) => end,
             Err(error) => return self.not_covered(&error),
         };
-        let owned = if self.inbox_behind { Vec::new() } else { self.owned.clone().into_iter().collect() };
-        self.covering.begin(cover(self.shared.clone(), end, self.reads.take(), owned));
+        let (marks, receipts) = (self.reads.take(), self.late_receipts.take());
+        let before = Before { end, marks, receipts, inbox_behind: self.inbox_behind };
+        self.covering.begin(cover(self.shared.clone(), before, self.owned.clone().into_iter().collect()));
         if planted("cover_blocks") {
             let ended = self.covering.next().await;
             self.covered(ended);
@@ -103,10 +124,11 @@ impl Worker {
 
     /// True: all of it is durable.
     pub(crate) fn covered(&mut self, ended: Ended) -> bool {
-        let Ended { covered, not_taken, error } = ended;
+        let Ended { covered, not_taken, not_told, error } = ended;
         for ReadMark { log, user, read } in not_taken {
             self.reads.add(log, user, read);
         }
+        self.inbox_behind |= !self.late_receipts.add(not_told);
         for (partition, of, covered) in covered {
             // It was lost meanwhile, or is caught up under another claim.
             let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.is_claimed_as(&of)) else { continue };

@@ -9,23 +9,26 @@ mod outbox;
 mod plan;
 
 use crate::admit::Origin;
+use crate::catch_up::spare_damaged;
 use crate::frame;
 use crate::log_state::Lane;
 use crate::metrics::add;
 use crate::persist::{Outcome, Stored};
 use crate::planted::planted;
+use crate::prefetch::load::members;
 use crate::prefetch::{LOADS_AT_ONCE_MAX, READS_PATIENCE};
 use crate::traced;
-use crate::worker::{Stopped, Told, Worker};
+use crate::worker::{Shared, Stopped, Told, Worker};
 use futures_util::{StreamExt as _, stream};
 use im_proto::client::{self, server_frame::Body};
-use im_proto::{TraceId, UserId};
+use im_proto::{LogId, Seq, TraceId, UserId};
 use im_storage::ports::{Login, MembershipChange, Moved, ReadCursor, StoreError};
 use outbox::{Outbox, inbox_move};
 use plan::{Audience, Plan, Run, RunKind};
 pub(crate) use plan::{others, own_log_move, read_move, touch};
+use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Inbox rows moved, and routes looked up, at once. A batch of large conversations takes several turns, so that neither
 /// memory nor other tasks' waiting grows with members times logs.
@@ -33,6 +36,10 @@ const MOVES_AT_ONCE_MAX: usize = 16_384;
 
 /// A sender is answered within 10 s, whatever the inbox does.
 const INBOX_PATIENCE: Duration = Duration::from_secs(3);
+/// For who is connected where, once for the members of a part and once for its large conversations' gateways.
+const ROUTES_PATIENCE: Duration = Duration::from_secs(1);
+/// After a directory did not say in time who gets receipts.
+const RECEIPTS_PAUSE: Duration = Duration::from_secs(2);
 
 /// Connections addressed before a gateway is handed what it has so far.
 const TARGETS_AT_ONCE_MAX: usize = 65_536;
@@ -61,7 +68,7 @@ impl Worker {
     }
 
     async fn deliver_part(&mut self, lanes: &[Lane], stored: &[Stored]) {
-        let Some(receipts) = self.receipt_readers(stored).await else { return self.answer_alone(lanes, stored) };
+        let receipts = self.receipt_readers(stored).await;
         let plan = plan::plan(lanes, stored, receipts, self.shared.config.large_members_min);
         let Some(moves) = self.bump(&plan).await else { return self.answer_alone(lanes, stored) };
         let gateways = if plan.has_large() { self.gateways().await } else { Vec::new() };
@@ -111,7 +118,7 @@ impl Worker {
             return Ok(());
         }
         let mut patience = self.patience("apply membership");
-        while let Err(error) = self.shared.ports.directory.apply(changes.clone()).await {
+        while let Err(error) = apply_changes(&self.shared, &changes).await {
             patience.wait(&error).await?;
         }
         Ok(())
@@ -131,29 +138,55 @@ impl Worker {
         }
     }
 
-    /// For each moved read cursor of the batch: the other members, if they are few enough to be told. `None`: the directory is
-    /// away, and a receipt is worth no message's waiting.
-    async fn receipt_readers(&self, stored: &[Stored]) -> Option<Vec<Vec<UserId>>> {
+    /// For each moved read cursor of the batch: the other members, if they are few enough to be told. Those whom the directory
+    /// does not name in time are told later: a receipt is worth no message's waiting.
+    async fn receipt_readers(&mut self, stored: &[Stored]) -> Vec<Vec<UserId>> {
         let mut readers = vec![Vec::new(); stored.len()];
-        let looks = stored.iter().enumerate().filter_map(|(at, entry)| {
-            let (conversation, _) = entry.read_moved.clone()?;
-            let (shared, reader) = (self.shared.clone(), entry.sender.clone());
-            Some(async move { (at, plan::others(&shared, &conversation, &reader).await) })
+        let moved = |(at, entry): (usize, &Stored)| Some((at, (entry.read_moved.clone()?.0, entry.sender.clone())));
+        let mut unknown: BTreeMap<usize, (LogId, UserId)> = stored.iter().enumerate().filter_map(moved).collect();
+        if self.receipts_late_until.is_none_or(|until| until <= Instant::now()) {
+            self.look_up_readers(&mut unknown, &mut readers).await;
+        }
+        if !unknown.is_empty() && !planted("late_receipts_forgotten") {
+            self.receipts_late_until = Some(Instant::now() + RECEIPTS_PAUSE);
+            if !self.late_receipts.add(unknown.into_values().collect()) {
+                // They are found again behind the last cover.
+                self.inbox_behind = true;
+            }
+        }
+        readers
+    }
+
+    /// What is found out leaves `unknown`.
+    async fn look_up_readers(&self, unknown: &mut BTreeMap<usize, (LogId, UserId)>, readers: &mut [Vec<UserId>]) {
+        let looks = unknown.iter().map(|(at, (conversation, reader))| {
+            let (at, shared, conversation, reader) = (*at, self.shared.clone(), conversation.clone(), reader.clone());
+            async move { (at, others(&shared, &conversation, &reader).await) }
         });
         let mut found = stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(LOADS_AT_ONCE_MAX);
         let deadline = Instant::now() + READS_PATIENCE;
-        while let Some((at, outcome)) = timeout_at(deadline, found.next()).await.ok()? {
-            match outcome {
-                Ok(others) => readers[at] = others,
-                Err(StoreError::Damaged(what)) => tracing::error!(what, "no receipts: damaged data"),
-                Err(error) => {
+        loop {
+            match timeout_at(deadline, found.next()).await {
+                Ok(None) => return,
+                Ok(Some((at, Ok(others)))) => {
+                    readers[at] = others;
+                    unknown.remove(&at);
+                }
+                Ok(Some((at, Err(StoreError::Damaged(what))))) => {
+                    tracing::error!(what, "no receipts: damaged data");
+                    unknown.remove(&at);
+                }
+                Ok(Some((_, Err(error)))) => {
                     add(&self.shared.metrics.store_errors, 1);
-                    tracing::warn!(%error, "who gets a receipt cannot be looked up");
-                    return None;
+                    tracing::warn!(%error, "who gets a receipt cannot be looked up; it is told later");
+                }
+                Err(_) => {
+                    add(&self.shared.metrics.store_errors, 1);
+                    tracing::warn!(receipts = unknown.len(), "the directory is slow; receipts are told later");
+                    return;
                 }
             }
         }
-        Some(readers)
     }
 
     /// `None`: the inbox is away. What is stored is acked all the same; nobody is pushed to, since the routes lie where the
@@ -168,7 +201,7 @@ impl Worker {
         let (moves, users) = plan.moves();
         add(&self.shared.metrics.bumps, 1);
         add(&self.shared.metrics.moves, moves.len());
-        let moved = match tokio::time::timeout(INBOX_PATIENCE, self.shared.ports.inbox.bump(moves)).await {
+        let moved = match timeout(INBOX_PATIENCE, self.shared.ports.inbox.bump(moves)).await {
             Ok(Ok(moved)) => moved,
             away => {
                 add(&self.shared.metrics.store_errors, 1);
@@ -176,13 +209,19 @@ impl Worker {
                 return None;
             }
         };
-        // Routes are hints: without them the pushes are lost, and the heartbeat repairs that.
-        let logins = self.shared.ports.routes.look_up(&users).await.unwrap_or_else(|error| {
-            add(&self.shared.metrics.store_errors, 1);
-            tracing::warn!(%error, "no routes: a batch is not pushed");
-            vec![Vec::new(); users.len()]
-        });
-        Some(Moves { moved, logins })
+        Some(Moves { moved, logins: self.logins(&users).await })
+    }
+
+    /// Routes are hints: without them the pushes are lost, and the heartbeat repairs that. Acks wait behind them.
+    async fn logins(&self, users: &[UserId]) -> Vec<Vec<Login>> {
+        match timeout(ROUTES_PATIENCE, self.shared.ports.routes.look_up(users)).await {
+            Ok(Ok(logins)) => logins,
+            away => {
+                add(&self.shared.metrics.store_errors, 1);
+                tracing::warn!(?away, "no routes: a batch is not pushed");
+                vec![Vec::new(); users.len()]
+            }
+        }
     }
 
     /// Every entry of one conversation's run, to its members. A user's inbox moved once for the run; the move rides on the
@@ -259,6 +298,28 @@ impl Worker {
             });
         }
     }
+}
+
+/// A damaged log is passed over, and the others go on: whoever reads of it is told the same.
+async fn apply_changes(shared: &Shared, changes: &[MembershipChange]) -> Result<(), StoreError> {
+    match apply_whole(shared, changes).await {
+        Err(StoreError::Damaged(_)) => {}
+        outcome => return outcome,
+    }
+    for of_log in changes.chunk_by(|one, next| one.log == next.log) {
+        spare_damaged(shared, &of_log[0].log, apply_whole(shared, of_log).await)?;
+    }
+    Ok(())
+}
+
+/// What the directory lacks before these, since it lost it, is given to it off the log.
+pub(crate) async fn apply_whole(shared: &Shared, changes: &[MembershipChange]) -> Result<(), StoreError> {
+    for log in shared.ports.directory.apply(changes.to_vec()).await? {
+        let last = changes.iter().rev().find(|change| change.log == log).map_or(Seq(0), |change| change.seq);
+        tracing::warn!(%log, seq = last.0, "the directory lacks changes of members; repeating them from the log");
+        members(&shared.ports, &log, last).await?;
+    }
+    Ok(())
 }
 
 fn trace_of(origin: Option<Origin>) -> Option<TraceId> {

@@ -38,6 +38,7 @@ mod planted;
 mod prefetch;
 mod rate;
 mod read_marks;
+mod receipts;
 mod refusal;
 mod requests;
 mod set_aside;

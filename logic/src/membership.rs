@@ -41,11 +41,16 @@ impl Members {
     }
 }
 
-/// What `entry` changes in the directory; `None` if nothing.
-pub(crate) fn change_of(log: &LogId, entry: &client::Entry) -> Result<Option<MembershipChange>, StoreError> {
+/// What `entry` changes in the directory; `None` if nothing. `after`: the last entry before it that changed something.
+pub(crate) fn change_of(
+    log: &LogId,
+    entry: &client::Entry,
+    after: Seq,
+) -> Result<Option<MembershipChange>, StoreError> {
     let mut change = MembershipChange {
         log: log.clone(),
         seq: Seq(entry.seq),
+        after,
         created: None,
         joined: Vec::new(),
         joined_ordinal: Ordinal(entry.ordinal),
@@ -104,16 +109,16 @@ mod tests {
         let message =
             |to: &str| Content::Message(client::Message { body: Default::default(), to_user_id: to.to_owned() });
         let log = LogId::direct(&user("b"), &user("a"));
-        let change = change_of(&log, &entry(1, "b", message("a"))).unwrap().unwrap();
+        let change = change_of(&log, &entry(1, "b", message("a")), Seq(0)).unwrap().unwrap();
         let created = Created { name: String::new(), creator: user("b"), peer: Some(user("a")) };
         assert_eq!(change.created, Some(created));
         assert_eq!((change.joined.clone(), change.joined_ordinal), (vec![user("a"), user("b")], Ordinal(0)));
         let members = Members::default().with(&change);
         assert_eq!(members.peer_of(&user("a")), &user("b"));
-        assert!(change_of(&log, &entry(2, "b", message("a"))).unwrap().is_none());
+        assert!(change_of(&log, &entry(2, "b", message("a")), Seq(1)).unwrap().is_none());
 
         let own = LogId::direct(&user("a"), &user("a"));
-        let change = change_of(&own, &entry(1, "a", message("a"))).unwrap().unwrap();
+        let change = change_of(&own, &entry(1, "a", message("a")), Seq(0)).unwrap().unwrap();
         let members = Members::default().with(&change);
         assert_eq!((members.present.len(), members.peer_of(&user("a"))), (1, &user("a")));
     }
@@ -128,11 +133,11 @@ mod tests {
             entry(3, "m", Content::MemberRemoved(client::MemberRemoved { user_id: "z".into() })),
             entry(4, "a", Content::MemberLeft(client::MemberLeft {})),
         ];
-        let members = steps
-            .iter()
-            .fold(Members::default(), |members, step| members.with(&change_of(&log, step).unwrap().unwrap()));
+        let members = steps.iter().fold(Members::default(), |members, step| {
+            members.with(&change_of(&log, step, Seq(step.seq - 1)).unwrap().unwrap())
+        });
         assert_eq!(members, Members { creator: Some(user("m")), present: vec![user("b"), user("m")] });
         let nobody_new = entry(5, "m", Content::MembersAdded(client::MembersAdded { user_ids: vec![] }));
-        assert!(change_of(&log, &nobody_new).unwrap().is_none());
+        assert!(change_of(&log, &nobody_new, Seq(4)).unwrap().is_none());
     }
 }

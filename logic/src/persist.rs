@@ -225,9 +225,9 @@ impl Worker {
                 if row.seq != lane.state.stored.head.next() {
                     return Err(entry::damaged(&lane.log, row.seq, "a hole before the entry"));
                 }
-                let change = change_of(&lane.log, &read.entry)?;
+                let change = change_of(&lane.log, &read.entry, lane.state.stored.members_seq)?;
                 let position = lane.state.stored.behind(&read.entry, change.as_ref(), read.record);
-                let foreign = foreign(&lane.log, at, &read, position)?;
+                let foreign = foreign(&lane.log, at, &read, change, position)?;
                 lane.state.confirm(&foreign.position);
                 lane.state.tip = lane.state.stored.clone();
                 let key = CommandKey {
@@ -248,7 +248,8 @@ impl Worker {
         let is_here = outcome.stored.iter().any(|entry| entry.lane == at && entry.position.head == row.seq);
         if !is_here && !planted("found_not_handed_on") {
             let read = entry::read(&lane.log, row)?;
-            outcome.stored.push(foreign(&lane.log, at, &read, lane.state.stored.clone())?);
+            let change = change_of(&lane.log, &read.entry, lane.state.stored.members_seq_before)?;
+            outcome.stored.push(foreign(&lane.log, at, &read, change, lane.state.stored.clone())?);
         }
         Ok(())
     }
@@ -287,14 +288,20 @@ fn written(read: &entry::ReadEntry) -> Written {
 }
 
 /// An entry read from the store, and the place behind it.
-fn foreign(log: &LogId, at: usize, read: &entry::ReadEntry, position: Position) -> Result<Stored, StoreError> {
+fn foreign(
+    log: &LogId,
+    at: usize,
+    read: &entry::ReadEntry,
+    change: Option<MembershipChange>,
+    position: Position,
+) -> Result<Stored, StoreError> {
     let id = |_| entry::damaged(log, position.head, "an id");
     Ok(Stored {
         lane: at,
         sender: UserId::parse(&read.entry.sender_user_id).map_err(id)?,
         client_id: ClientId::parse(&read.entry.client_id).map_err(id)?,
         bytes: read.bytes.clone(),
-        change: change_of(log, &read.entry)?,
+        change,
         read_moved: read_moved(log, &read.entry)?,
         answer: None,
         position,

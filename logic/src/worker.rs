@@ -13,6 +13,7 @@ use crate::memory::CommandMemory;
 use crate::metrics::{LogicMetrics, add};
 use crate::rate::SendRate;
 use crate::read_marks::ReadMarks;
+use crate::receipts::LateReceipts;
 use crate::refusal::Refusal;
 use im_observe::{LineLimit, REFUSED};
 use im_proto::client::server_frame::Body;
@@ -97,11 +98,11 @@ impl Shared {
         }
     }
 
-    /// Both projections show everything of the partition before `end`: makes that durable, each for itself; then the log
-    /// need not keep the order of it. Died in between: the next owner repeats from where either of them stands.
-    pub async fn cover(&self, owned: &mut Owned, end: &Cursor) -> Result<Covered, StoreError> {
+    /// Both projections, or the directory alone, show everything of the partition before `end`: makes that durable, each for
+    /// itself; then the log need not keep the order of it. Died in between: the next owner repeats from where either of them stands.
+    pub async fn cover(&self, owned: &mut Owned, end: &Cursor, inbox_behind: bool) -> Result<Covered, StoreError> {
         let by_directory = self.ports.directory.cover(&owned.directory, end).await?;
-        if by_directory != Covered::Noted {
+        if by_directory != Covered::Noted || inbox_behind {
             return Ok(by_directory);
         }
         let by_inbox = self.ports.inbox.cover(&owned.inbox, end).await?;
@@ -136,6 +137,10 @@ pub(crate) struct Worker {
     pub covering: Covering,
     /// Until then moved read cursors are refused unseen: a store that knows about them did not answer.
     pub reads_refused_until: Option<Instant>,
+    /// Whom the directory did not name in time. While some wait nothing is covered.
+    pub late_receipts: LateReceipts,
+    /// Until then the directory is not asked who gets receipts.
+    pub receipts_late_until: Option<Instant>,
     /// The inbox was away and did not get some moves: until they were repeated from the log, nothing is covered.
     pub inbox_behind: bool,
     /// Partitions that are not covered yet: their projections may lack what is in the log.
@@ -156,6 +161,8 @@ impl Worker {
             reads: ReadMarks::default(),
             covering: Covering::default(),
             reads_refused_until: None,
+            late_receipts: LateReceipts::default(),
+            receipts_late_until: None,
             inbox_behind: false,
             catch_ups: CatchUps::new(shared.clone(), stop.clone()),
             counted: [0; 2],

@@ -9,7 +9,7 @@ use im_storage::mongo::{MongoEntryLog, MongoOptions};
 use im_storage::ports::{EntryLog as _, NewEntry, StoreError};
 use std::error::Error;
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const BATCH: usize = 500;
 const BODY_BYTES: usize = 200;
@@ -33,7 +33,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let logs: usize = arguments.next().map_or(Ok(1_000), |count| count.parse())?;
     let database = format!("im_cost_{}", std::process::id());
     let allow = vec!["mongodb.standalone".to_owned()];
-    let store = MongoEntryLog::open(&MongoOptions { url, database, timeout: Duration::from_secs(30), allow }).await?;
+    let timeout = Duration::from_secs(30);
+    let store = MongoEntryLog::open(&MongoOptions { url, database, timeout, wall_clock_ms: now_ms, allow }).await?;
     let sender = UserId::parse("sender")?;
     let names = (0..logs).map(|n| LogId::parse(&format!("cost-{n}"))).collect::<Result<Vec<_>, _>>()?;
     let (mut heads, mut dice) = (vec![0u64; logs], Dice(1));
@@ -86,4 +87,8 @@ async fn measure<'a, F: Future<Output = Result<(), StoreError>>>(
     let at = |part: usize| took[took.len() * part / 100].as_secs_f64() * 1_000.0;
     println!("{what}: p50 {:.1} ms, p99 {:.1} ms", at(50), at(99));
     Ok(())
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
 }

@@ -263,7 +263,7 @@ impl<P: Directory + Named + ?Sized> Directory for Faulty<P> {
         self.points.around("directory.large_conversations", listed).await
     }
 
-    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError> {
+    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<Vec<LogId>, StoreError> {
         self.points.around("directory.apply", self.inner.apply(changes)).await
     }
 

@@ -12,6 +12,7 @@
 //! | `open` | keys and settings, looked at before anything is written |
 //! | `document` | an entry as a document, and back, with its checksum |
 //! | `append` | ordered inserts, and what an error says of them |
+//! | `times` | when the last entry of a log was stored, remembered |
 //! | `window` | when entries were stored: the order for projections |
 //! | `entry_log` | the port |
 
@@ -19,11 +20,13 @@ mod append;
 mod document;
 mod entry_log;
 mod open;
+mod times;
 mod window;
 
 pub use entry_log::MongoEntryLog;
 pub use open::{MongoError, check};
 
+use mongodb::options::ConnectionString;
 use std::fmt::{Debug, Formatter};
 use std::time::Duration;
 
@@ -35,8 +38,19 @@ pub struct MongoOptions {
     pub database: String,
     /// No call waits longer.
     pub timeout: Duration,
+    /// The wall clock, by which entries are found in the order of their storing.
+    pub wall_clock_ms: fn() -> i64,
     /// Names of [`Finding`](crate::finding::Finding)s that are no reason to refuse.
     pub allow: Vec<String>,
+}
+
+impl MongoOptions {
+    /// Whether they can be used. Asks no server.
+    pub fn check(&self) -> Result<(), MongoError> {
+        // The parser's words may quote the URL.
+        let wrong = |_| "the URL is not mongodb://[user:password@]host:port,host:port/?option=value".to_owned();
+        ConnectionString::parse(&self.url).map(drop).map_err(wrong).map_err(MongoError::Options)
+    }
 }
 
 impl Debug for MongoOptions {

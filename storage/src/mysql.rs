@@ -47,6 +47,13 @@ pub struct MysqlOptions {
 }
 
 /// The URL may hold a password.
+impl MysqlOptions {
+    /// Whether they can be used. Asks no server.
+    pub fn check(&self) -> Result<(), MysqlError> {
+        link::connect_options(self).map(drop)
+    }
+}
+
 impl Debug for MysqlOptions {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { url: _, connections_max, allow } = self;
@@ -58,13 +65,15 @@ impl Debug for MysqlOptions {
 /// Why the directory could not be opened, or the schema not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum MysqlError {
-    #[error("mysql options: {0}")]
+    #[error("mysql: {0}")]
     Options(String),
     /// The driver's words, which do not hold the URL.
     #[error("mysql: {0}")]
     Driver(String),
     #[error("mysql: {0}; mend it, or name it in the allow list")]
     Weak(Finding),
+    #[error("mysql: another one migrates this database, and was not done within {waited_seconds} s: try again later")]
+    Migrating { waited_seconds: u32 },
     #[error("mysql: the schema is at version {applied} and this program needs {wanted}: run `im-server migrate up`")]
     OldSchema { applied: i64, wanted: i64 },
     #[error("mysql: the schema has version {version}, which this program does not know: run a newer program")]

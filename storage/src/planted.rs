@@ -5,7 +5,7 @@
 
 /// The bugs that exist: what each breaks.
 #[cfg(feature = "planted-bugs")]
-pub const NAMES: [&str; 15] = [
+pub const NAMES: &[&str] = &[
     "fsync_removed",                   // reports durable without syncing
     "crc_skip",                        // hands out entries without looking at their checksum
     "no_client_id_key",                // stores a resent client id again
@@ -19,8 +19,20 @@ pub const NAMES: [&str; 15] = [
     "equal_cover_unsynced",            // a cover of what is covered already leaves rows to the next one to sync
     "pause_outlives_loss",             // a partition that was lost while it was full is read no more when it is back
     "queue_drops_when_full",           // takes what does not fit, and forgets it
+    "failed_producer_stays",           // sends on by a producer that has failed for good
+    "failed_consumer_waits",           // waits for a consumer that has failed for good
+    "untold_settings_pass",            // takes a topic whose settings the brokers do not tell for a safe one
+    "applied_over_a_hole",             // applies a change of members though the one before it is lacking
     "put_unsynced",                    // leaves a relation that was put to the next job to sync
     "relations_of_the_past_forgotten", // tells a follower what changes, and nothing that was kept before
+    "listed_log_ends_listing",         // takes a log that is listed already for the end of a list of new ones
+    "deadline_per_command",            // gives each command of an append the time of the whole call
+    "windows_out_of_order",            // names later entries before earlier ones
+    "operators_index_refused",         // makes every index anew, though an operator has made one of the same fields
+    "damaged_row_refused",             // refuses the moves of a batch for one row that somebody else wrote
+    "silent_connections_kept",         // asks one connection to a dead host after another, each without a bound
+    "read_only_server_used",           // reads from a server that takes no writes
+    "migrator_lock_ignored",           // migrates though another one does
 ];
 
 #[cfg(feature = "planted-bugs")]

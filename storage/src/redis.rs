@@ -33,6 +33,14 @@ pub struct RedisOptions {
     pub allow: Vec<String>,
 }
 
+impl RedisOptions {
+    /// Whether they can be used. Asks no server.
+    pub fn check(&self) -> Result<(), OpenError> {
+        Keys::new(&self.prefix)?;
+        Link::new(self).map(drop)
+    }
+}
+
 /// The URL may hold a password.
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,7 +52,7 @@ impl fmt::Debug for RedisOptions {
 /// Why the adapters could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("redis options: {0}")]
+    #[error("redis: {0}")]
     Options(String),
     #[error("{0}; mend it, or name it in the allow list")]
     Unsafe(Finding),

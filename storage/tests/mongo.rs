@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "mongo/bounds.rs"]
+mod bounds;
+#[path = "mongo/slow.rs"]
+mod slow;
+
 use async_trait::async_trait;
 use im_proto::{ClientId, LogId, Seq, UserId};
 use im_storage::conformance::{self, Ports, Stores};
@@ -9,11 +14,15 @@ use im_storage::embedded::{EmbeddedStore, OpenOptions};
 use im_storage::mongo::{MongoEntryLog, MongoError, MongoOptions, check};
 use im_storage::ports::{EntryLog, NewEntry, Shard, Stop, StoreError, Tail};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 fn url() -> String {
     std::env::var("IM_TEST_MONGODB").expect("IM_TEST_MONGODB names the server; see scripts/services env")
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 /// A database of its own; dropped at the end.
@@ -23,7 +32,7 @@ impl Database {
     fn new() -> Self {
         let allow = vec!["mongodb.standalone".to_owned()];
         let database = format!("im_test_{:016x}", rand::random::<u64>());
-        Self(MongoOptions { url: url(), database, timeout: Duration::from_secs(10), allow })
+        Self(MongoOptions { url: url(), database, timeout: Duration::from_secs(10), wall_clock_ms: now_ms, allow })
     }
 
     async fn open(&self) -> Arc<MongoEntryLog> {

@@ -6,6 +6,8 @@
 mod database;
 #[path = "mysql/gate.rs"]
 mod gate;
+#[path = "mysql/links.rs"]
+mod links;
 #[path = "mysql/losses.rs"]
 mod losses;
 #[path = "mysql/server.rs"]
@@ -63,7 +65,8 @@ fn users(numbers: std::ops::Range<usize>) -> Vec<UserId> {
 
 fn change(of: &LogId, seq: u64, joined: Vec<UserId>, left: Vec<UserId>) -> MembershipChange {
     let created = (seq == 1).then(|| Created { name: "a naïve name 🙂".to_owned(), creator: user(0), peer: None });
-    MembershipChange { log: of.clone(), seq: Seq(seq), created, joined, joined_ordinal: Ordinal(seq - 1), left }
+    let (log, after) = (of.clone(), Seq(seq.saturating_sub(1)));
+    MembershipChange { log, seq: Seq(seq), after, created, joined, joined_ordinal: Ordinal(seq - 1), left }
 }
 
 #[tokio::test(flavor = "multi_thread")]

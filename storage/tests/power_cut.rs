@@ -85,6 +85,7 @@ async fn a_cover_that_moves_no_cursor_makes_rows_durable_too() {
     let created = |name: &str| MembershipChange {
         log: log(name),
         seq: Seq(1),
+        after: Seq(0),
         created: Some(Created { name: name.to_owned(), creator: user("ann"), peer: None }),
         joined: vec![user("ann")],
         joined_ordinal: Ordinal(0),

@@ -7,23 +7,24 @@
 
 use super::outbox::{Outbox, inbox_move};
 use super::plan::Run;
-use super::{Moves, Told, Worker};
+use super::{Moves, ROUTES_PATIENCE, Told, Worker};
 use crate::frame;
 use crate::metrics::add;
 use crate::persist::Stored;
 use im_proto::internal::LargePush;
 use im_proto::{Seq, UserId};
 use im_storage::ports::GatewayBoot;
+use tokio::time::timeout;
 
 impl Worker {
     /// The gateways with a lease. Like routes they are hints: without them the pushes are lost, and the gateways find that
     /// by the heads.
     pub(super) async fn gateways(&self) -> Vec<GatewayBoot> {
-        match self.shared.ports.routes.gateways().await {
-            Ok(gateways) => gateways.into_iter().map(|gateway| gateway.boot).collect(),
-            Err(error) => {
+        match timeout(ROUTES_PATIENCE, self.shared.ports.routes.gateways()).await {
+            Ok(Ok(gateways)) => gateways.into_iter().map(|gateway| gateway.boot).collect(),
+            away => {
                 add(&self.shared.metrics.store_errors, 1);
-                tracing::warn!(%error, "no gateways: large conversations of a batch are not pushed");
+                tracing::warn!(?away, "no gateways: large conversations of a batch are not pushed");
                 Vec::new()
             }
         }

@@ -223,7 +223,7 @@ impl Worker {
             self.refuse(work, &Refusal::too_large("no store takes an entry of that size"), round);
             return Ok(());
         }
-        let change = change_of(&lane.log, &entry)?;
+        let change = change_of(&lane.log, &entry, lane.state.tip.members_seq)?;
         let stored = Stored {
             lane: work.lane,
             sender: work.sender.clone(),

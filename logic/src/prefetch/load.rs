@@ -57,11 +57,11 @@ async fn furthest_read(ports: &Ports, log: &LogId) -> Result<Option<ReadMark>, S
 }
 
 /// The members at `members_seq`: the directory's rows and the entries behind them.
-pub(super) async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members, StoreError> {
+pub(crate) async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members, StoreError> {
     let conversation = ports.directory.conversation(log).await?;
     let applied = conversation.as_ref().map_or(Seq(0), |conversation| conversation.header.applied_seq);
     let mut members = conversation.map(present).unwrap_or_default();
-    let (mut from, mut lacked) = (applied.next(), Vec::new());
+    let (mut from, mut after, mut lacked) = (applied.next(), applied, Vec::new());
     while from <= members_seq {
         let rows = ports.log.range(log, from, PAGE_ENTRIES_MAX, PAGE_BYTES_MAX).await?;
         if rows.is_empty() {
@@ -69,16 +69,19 @@ pub(super) async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Res
         }
         for row in &rows {
             if row.seq <= members_seq
-                && let Some(change) = change_of(log, &entry::read(log, row)?.entry)?
+                && let Some(change) = change_of(log, &entry::read(log, row)?.entry, after)?
             {
                 members = members.with(&change);
+                after = change.seq;
                 lacked.push(change);
             }
             from = row.seq.next();
         }
     }
-    if !lacked.is_empty() && !planted("lagging_directory_left") {
-        ports.directory.apply(lacked).await?;
+    if !lacked.is_empty() && !planted("lagging_directory_left") && !ports.directory.apply(lacked).await?.is_empty() {
+        return Err(StoreError::Unavailable(format!(
+            "the directory lost changes of log {log} while it was given them"
+        )));
     }
     Ok(members)
 }

@@ -282,3 +282,33 @@ async fn an_inbox_that_is_away_delays_no_ack_and_gets_what_it_missed_when_it_is_
     };
     tokio::time::timeout(Duration::from_secs(10), repaired).await.expect("the inbox never got what it missed");
 }
+
+/// Nothing is owned until it is caught up, which may take long.
+#[tokio::test]
+async fn an_inbox_that_is_back_is_used_before_anything_is_caught_up() {
+    let world = World::with(restless()).await;
+    let a = world.phone("a", "1").await;
+    acked(&world.ask(&a, to_user("c", "m")).await);
+
+    let mut world = world.crash().await;
+    *world.log.away.lock().unwrap() = Some(LogId::direct(&a.user, &user("c")));
+    world.start_behind();
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    acked(&world.ask(&a, to_user("b", "before")).await);
+    world.pushes(&b, 1).await;
+    world.inbox.set_away(true);
+    acked(&world.ask(&a, to_user("b", "missed")).await);
+    world.inbox.set_away(false);
+    let pushed = async {
+        for n in 0.. {
+            acked(&world.ask(&a, to_user("b", &format!("m{n}"))).await);
+            if world.pushed_so_far(&b).len() > 1 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), pushed).await.expect("nobody is pushed to any more");
+    *world.log.away.lock().unwrap() = None;
+    world.ready().await;
+    assert!(world.metrics.partitions_caught_up.load(Ordering::Relaxed) > 0);
+}

@@ -3,7 +3,9 @@
 use crate::harness::*;
 use im_logic::LogicConfig;
 use im_proto::client::ErrorCode;
+use im_proto::client::server_frame::Body;
 use im_proto::{ClientId, LogId, Seq, UserId};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Covers all the time.
@@ -64,4 +66,30 @@ async fn read_cursors_that_the_directory_does_not_take_are_bounded_and_found_aga
     }
     world.directory.set_silent(false);
     known_to_have_read(&world, &group, &reads).await;
+}
+
+#[tokio::test]
+async fn who_gets_a_receipt_keeps_no_other_message_waiting_and_is_told_when_the_directory_says_it() {
+    let world = World::with(restless()).await;
+    let (a, b, c) = (world.phone("a", "1").await, world.phone("b", "1").await, world.phone("c", "1").await);
+    let log = LogId::direct(&a.user, &b.user);
+    acked(&world.ask(&a, to_user("b", "first")).await);
+    acked(&world.ask(&a, to_user("c", "first")).await);
+    let caught_up = world.metrics.caught_up_entries.load(Ordering::Relaxed);
+    let version = world.versions(&[&a]).await;
+    world.directory.set_listing_none(true);
+    let told = world.produce(vec![(&b, mark_read(&world, &log, "r", 1)), (&c, to_user("b", "second"))]);
+    assert!(matches!(world.answer(&b, told[0]).await.body, Body::ReadMarked(_)));
+    assert_eq!(acked(&world.answer(&c, told[1]).await.body), 1);
+    // The inbox was never away: who wrote nothing is pushed to.
+    world.pushes(&b, 2).await;
+    assert_eq!(world.versions(&[&a]).await, version);
+    world.directory.set_listing_none(false);
+    let moved = async {
+        while world.versions(&[&a]).await <= version {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), moved).await.expect("the receipt was forgotten");
+    assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), caught_up, "nothing was repeated");
 }

@@ -158,3 +158,26 @@ async fn members_are_listed_by_id_in_pages_for_members_only() {
         assert_eq!(refused(&world.read(outsider, list("", 0)).await.0), ErrorCode::NotAllowed);
     }
 }
+
+/// A database that fails over to a copy of a moment ago, while the worker has the group in memory.
+#[tokio::test]
+async fn changes_that_the_directory_lost_are_repeated_before_the_next_one() {
+    let world = World::new().await;
+    let a = world.phone("a", "1").await;
+    let (group, absent) = (group_of("a", "g"), group_of("a", "absent"));
+    acked(&world.ask(&a, create("g", &["b", "c"])).await);
+    world.directory.set_losing_changes(true);
+    acked(&world.ask(&a, add(&group, "dee", &["d"])).await);
+    acked(&world.ask(&a, remove(&group, "rm", "c")).await);
+    acked(&world.ask(&a, create("absent", &["b"])).await);
+    world.directory.set_losing_changes(false);
+    acked(&world.ask(&a, add(&group, "eve", &["e"])).await);
+    acked(&world.ask(&a, add(&absent, "fay", &["f"])).await);
+    let present = async |log: &LogId| {
+        let known = world.ports.directory.conversation(log).await.unwrap().unwrap();
+        let present = known.members.into_iter().filter(|row| row.left_seq.is_none());
+        present.map(|row| row.user.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(present(&group).await, ["a", "b", "d", "e"]);
+    assert_eq!(present(&absent).await, ["a", "b", "f"]);
+}

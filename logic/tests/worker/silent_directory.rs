@@ -1,25 +1,38 @@
 //! A directory that can fall silent, as a server does that is frozen: it refuses nothing and answers nothing.
 //!
 //! In: the calls of the port. Out: those of an embedded directory, once it may speak. Always: what was asked in the silence is
-//! answered after it.
+//! answered after it. Lists of members can be silent alone; and a change of members can be lost, as by a copy that lags.
 
 use im_proto::{LogId, UserId};
 use im_storage::ports::*;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 pub struct SilentDirectory {
     inner: Arc<dyn Directory>,
     is_silent: watch::Sender<bool>,
+    lists_none: watch::Sender<bool>,
+    loses_changes: AtomicBool,
 }
 
 impl SilentDirectory {
     pub fn over(inner: Arc<dyn Directory>) -> Arc<Self> {
-        Arc::new(Self { inner, is_silent: watch::Sender::new(false) })
+        let silent = || watch::Sender::new(false);
+        Arc::new(Self { inner, is_silent: silent(), lists_none: silent(), loses_changes: AtomicBool::new(false) })
     }
 
     pub fn set_silent(&self, is_silent: bool) {
         self.is_silent.send_replace(is_silent);
+    }
+
+    pub fn set_listing_none(&self, lists_none: bool) {
+        self.lists_none.send_replace(lists_none);
+    }
+
+    /// What is applied meanwhile is said to be, and is not.
+    pub fn set_losing_changes(&self, loses_changes: bool) {
+        self.loses_changes.store(loses_changes, Ordering::Relaxed);
     }
 
     async fn inner(&self) -> &dyn Directory {
@@ -56,6 +69,8 @@ impl Directory for SilentDirectory {
         after: Option<&UserId>,
         limit: usize,
     ) -> Result<Option<Conversation>, StoreError> {
+        let mut lists_none = self.lists_none.subscribe();
+        lists_none.wait_for(|lists_none| !*lists_none).await.unwrap();
         self.inner().await.members(log, after, limit).await
     }
 
@@ -78,8 +93,11 @@ impl Directory for SilentDirectory {
         self.inner().await.large_conversations(user, members_min, after, limit).await
     }
 
-    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError> {
-        self.inner().await.apply(changes).await
+    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<Vec<LogId>, StoreError> {
+        match self.loses_changes.load(Ordering::Relaxed) {
+            true => Ok(Vec::new()),
+            false => self.inner().await.apply(changes).await,
+        }
     }
 
     async fn record_reads(&self, reads: Vec<ReadMark>) -> Result<(), StoreError> {

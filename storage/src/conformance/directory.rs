@@ -11,6 +11,7 @@ fn created(log: &LogId, joined: &[&str]) -> MembershipChange {
     MembershipChange {
         log: log.clone(),
         seq: Seq(1),
+        after: Seq(0),
         created: Some(Created { name: "a name".to_owned(), creator: user(joined[0]), peer: None }),
         joined: joined.iter().map(|name| user(name)).collect(),
         joined_ordinal: Ordinal(0),
@@ -22,6 +23,7 @@ fn change(log: &LogId, seq: u64, joined: &[&str], left: &[&str]) -> MembershipCh
     MembershipChange {
         log: log.clone(),
         seq: Seq(seq),
+        after: Seq(0),
         created: None,
         joined: joined.iter().map(|name| user(name)).collect(),
         joined_ordinal: Ordinal(seq * 10),
@@ -33,6 +35,7 @@ pub async fn directory(stores: &dyn Stores) {
     let ports = stores.empty().await;
     let directory = ports.directory.clone();
     changes_are_applied_in_their_order_and_once(&*directory).await;
+    no_change_is_applied_over_one_that_is_lacking(&*directory).await;
     a_rejoin_begins_a_new_time(&*directory).await;
     lists_are_sorted_and_paged(&*directory).await;
     a_direct_conversation_names_its_peer(&*directory).await;
@@ -164,6 +167,33 @@ async fn changes_are_applied_in_their_order_and_once(directory: &dyn Directory) 
     // A change without a member still moves the mark.
     ok(directory.apply(vec![change(&group, 5, &[], &[])]).await);
     assert_eq!(ok(directory.conversation(&group).await).map(|c| c.header.applied_seq), Some(Seq(5)));
+}
+
+/// As a copy has it that took over before it had everything.
+async fn no_change_is_applied_over_one_that_is_lacking(directory: &dyn Directory) {
+    let (group, absent, whole) = (log("hole"), log("hole-absent"), log("hole-whole"));
+    let behind =
+        |of, after, seq, joined: &[&str]| MembershipChange { after: Seq(after), ..change(of, seq, joined, &[]) };
+    ok(directory.apply(vec![created(&group, &["ann"]), created(&whole, &["ann"])]).await);
+    // Its change 3 was never applied here.
+    let over = vec![
+        behind(&group, 3, 5, &["cy"]),
+        behind(&group, 5, 6, &["dee"]),
+        behind(&absent, 1, 2, &["cy"]),
+        behind(&whole, 1, 2, &["cy"]),
+    ];
+    assert_eq!(ok(directory.apply(over).await), [group.clone(), absent.clone()], "named, and the others applied");
+    assert_eq!(member(directory, &group, "cy").await, None);
+    assert_eq!(member(directory, &absent, "cy").await, None);
+    assert_eq!(member(directory, &group, "ann").await.map(|(_, applied)| applied), Some(Seq(1)), "its place is kept");
+    assert_eq!(member(directory, &whole, "cy").await.map(|(_, applied)| applied), Some(Seq(2)));
+    let all = [(1, 3, "bob"), (3, 5, "cy"), (5, 6, "dee")].map(|(after, seq, who)| behind(&group, after, seq, &[who]));
+    assert_eq!(ok(directory.apply(all.to_vec()).await), []);
+    for name in ["ann", "bob", "cy", "dee"] {
+        let row = member(directory, &group, name).await;
+        assert_eq!(row.map(|(row, applied)| (row.left_seq, applied)), Some((None, Seq(6))), "{name}");
+    }
+    assert_eq!(ok(directory.apply(all.to_vec()).await), [], "what was applied lacks nothing");
 }
 
 async fn a_rejoin_begins_a_new_time(directory: &dyn Directory) {

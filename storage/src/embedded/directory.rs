@@ -10,6 +10,7 @@ use super::{
     tables::{self, Parts, Place, Tables, meta, open_to_read, put_id, put_text, second_of_pair, store_error},
     writer::{Sync, WriteError, Writer},
 };
+use crate::planted::planted;
 use crate::ports::{
     Claim, Conversation, Covered, Created, Cursor, Device, Directory, Header, MemberRow, Membership, MembershipChange,
     Projection, ReadCursor, ReadMark, Shard, StoreError,
@@ -17,7 +18,7 @@ use crate::ports::{
 use async_trait::async_trait;
 use im_proto::{DeviceId, LogId, LogKind, Ordinal, Seq, UserId};
 use redb::{ReadTransaction, ReadableTable};
-use std::{ops::Bound, sync::Arc};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 pub struct EmbeddedDirectory {
     engine: Arc<Engine>,
@@ -104,12 +105,20 @@ impl Directory for EmbeddedDirectory {
         Ok(large)
     }
 
-    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError> {
+    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<Vec<LogId>, StoreError> {
         if changes.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let rows = changes.iter().map(|change| 1 + 2 * change.joined.len() + change.left.len()).sum();
-        let apply = move |tables: &mut Tables<'_>, _: &mut _| changes.iter().try_for_each(|c| apply(tables, c));
+        let apply = move |tables: &mut Tables<'_>, _: &mut _| {
+            let mut lagging = BTreeSet::new();
+            for change in &changes {
+                if !lagging.contains(&change.log) && !apply(tables, change)? {
+                    lagging.insert(change.log.clone());
+                }
+            }
+            Ok(lagging.into_iter().collect())
+        };
         self.writer.write(Sync::Later, rows, apply).await
     }
 
@@ -263,7 +272,8 @@ fn read_members(
     Ok(members)
 }
 
-fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), WriteError> {
+/// False: a change before it is lacking, and nothing was done.
+fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<bool, WriteError> {
     let log = change.log.as_str();
     let known = tables.open(Place::Conversations)?.get(log.as_bytes())?.map(|row| decode_header(row.value()));
     let Counted { mut header, members: counted } = match (known.transpose()?, &change.created) {
@@ -272,12 +282,16 @@ fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), Write
             let header = Header { created: created.clone(), applied_seq: Seq(0) };
             Counted { header, members: Some(0) }
         }
+        (None, None) if change.after > Seq(0) => return Ok(false),
         (None, None) => {
             return Err(StoreError::Damaged(format!("log {log} changes its members and was never created")).into());
         }
     };
     if change.seq <= header.applied_seq {
-        return Ok(());
+        return Ok(true);
+    }
+    if change.after > header.applied_seq && !planted("applied_over_a_hole") {
+        return Ok(false);
     }
     header.applied_seq = change.seq;
     let mut present = match counted {
@@ -311,7 +325,7 @@ fn apply(tables: &mut Tables<'_>, change: &MembershipChange) -> Result<(), Write
     }
     let row = encode_header(&header, present);
     tables.open(Place::Conversations)?.insert(log.as_bytes(), row.as_slice())?;
-    Ok(())
+    Ok(true)
 }
 
 /// Of a row that an earlier version wrote, which did not count.

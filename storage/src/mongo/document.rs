@@ -16,7 +16,15 @@ pub fn page_of(seq: Seq) -> i64 {
     (seq.0.saturating_sub(1) / PAGE_ENTRIES) as i64
 }
 
-/// The first seq of the page behind that of `seq`.
+/// The entries from `from` to the end of its page. FerretDB finds them by the page, MongoDB by log and seq: without an upper
+/// bound MongoDB would read on to the end of the log for a limit that the page cannot fill.
+pub fn of_page(log: &LogId, from: Seq) -> Document {
+    let page = page_of(from);
+    let behind = (page + 1) * PAGE_ENTRIES as i64;
+    doc! { "l": log.as_str(), "p": page, "s": { "$gte": from.0 as i64, "$lte": behind } }
+}
+
+/// Behind it begins another page.
 pub fn is_last_of_page(seq: Seq) -> bool {
     seq.0.is_multiple_of(PAGE_ENTRIES)
 }

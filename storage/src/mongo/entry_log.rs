@@ -4,31 +4,47 @@
 //! that of the entry before it in its log, whoever wrote that one.
 
 use super::MongoOptions;
-use super::append::{append, is_duplicate};
-use super::document::{self, PAGE_ENTRIES, damaged, is_last_of_page, page_of};
+use super::append::{DOCUMENTS_PER_INSERT_MAX, append, met_taken_keys_alone};
+use super::document::{self, PAGE_ENTRIES, damaged, is_last_of_page};
 use super::open::{MongoError, open};
+use super::times::Times;
 use super::window::{KEPT_MS, Place, SLACK_MS, window, window_at};
+use crate::planted::planted;
 use crate::ports::{Appended, Cursor, EntryLog, EntryRow, NewEntry, Shard, Stop, StoreError, Tail};
 use async_trait::async_trait;
-use futures_util::TryStreamExt as _;
+use futures_util::future::{join_all, try_join};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use im_proto::{ClientId, Epoch, LogId, Seq, UserId};
-use lru::LruCache;
 use mongodb::Collection;
 use mongodb::action::Find;
 use mongodb::bson::{Document, doc};
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// Logs whose last time is remembered; that of a forgotten one is read again.
 const TIMES_MAX: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 /// A document beside its bytes.
 const DOCUMENT_BYTES: usize = 256;
+/// Logs of one append whose last times are read at once.
+const TIMES_AT_ONCE: usize = 32;
+/// Windows that a tail asks for at once.
+const WINDOWS_AT_ONCE: usize = 8;
+/// What entries have until some of their log were read: what may be read over the bytes that were asked for is one batch.
+const ENTRY_BYTES_USUAL: usize = 2 * 1024;
 
-/// The window a tail begins with, and the entry in it that it begins behind.
-type Begin = (i64, Option<(LogId, Seq)>);
+/// Where a tail begins.
+struct Begin {
+    window: i64,
+    /// The entry in it that it begins behind.
+    behind: Option<(LogId, Seq)>,
+    /// Windows that it asks for at once at first.
+    windows: usize,
+}
 
 pub struct MongoEntryLog {
     entries: Collection<Document>,
@@ -36,14 +52,14 @@ pub struct MongoEntryLog {
     epoch: Epoch,
     created_ms: i64,
     timeout: Duration,
-    /// When the last entry of a log was stored.
-    times: Mutex<LruCache<LogId, i64>>,
+    wall_clock_ms: fn() -> i64,
+    times: Times,
 }
 
 impl MongoEntryLog {
     /// Makes the collections and their keys if they are not there.
     pub async fn open(options: &MongoOptions) -> Result<Arc<Self>, MongoError> {
-        let opened = tokio::time::timeout(options.timeout, open(options, now_ms())).await;
+        let opened = tokio::time::timeout(options.timeout, open(options)).await;
         let opened = opened.map_err(|_| MongoError::Driver("no answer in time".to_owned()))??;
         Ok(Arc::new(Self {
             entries: opened.entries,
@@ -51,12 +67,9 @@ impl MongoEntryLog {
             epoch: opened.epoch,
             created_ms: opened.created_ms,
             timeout: options.timeout,
-            times: Mutex::new(LruCache::new(TIMES_MAX)),
+            wall_clock_ms: options.wall_clock_ms,
+            times: Times::new(TIMES_MAX),
         }))
-    }
-
-    fn times(&self) -> MutexGuard<'_, LruCache<LogId, i64>> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn within<T>(&self, call: impl Future<Output = Result<T, mongodb::error::Error>>) -> Result<T, StoreError> {
@@ -71,19 +84,50 @@ impl MongoEntryLog {
         self.within(self.entries.find_one(filter).sort(sort).into_future()).await
     }
 
-    async fn many(&self, filter: Document, sort: Document, limit: usize) -> Result<Vec<Document>, StoreError> {
-        self.first(self.entries.find(filter).sort(sort), limit).await
-    }
-
     async fn first(&self, find: Find<'_, Document>, limit: usize) -> Result<Vec<Document>, StoreError> {
         let find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX));
         self.within(async { find.await?.try_collect().await }).await
     }
 
-    /// Logs and seqs alone, by rising log and seq: of one window the index has all of it.
-    async fn names(&self, filter: Document, limit: usize) -> Result<Vec<Document>, StoreError> {
+    /// The first entries of a page, at most `limit`, and none behind the one that passes `bytes_max`.
+    async fn page(
+        &self,
+        page: Document,
+        limit: usize,
+        bytes_max: usize,
+        batch: u32,
+    ) -> Result<Vec<Document>, StoreError> {
+        let find = self.entries.find(page).sort(doc! { "s": 1 }).batch_size(batch);
+        let find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX));
+        let read = async {
+            let (mut cursor, mut found, mut bytes) = (find.await?, Vec::new(), 0);
+            while bytes <= bytes_max
+                && let Some(document) = cursor.try_next().await?
+            {
+                bytes += document.get_binary_generic("b").map_or(0, Vec::len);
+                found.push(document);
+            }
+            Ok::<_, mongodb::error::Error>(found)
+        };
+        self.within(read).await
+    }
+
+    /// Names the entries of one window by rising log and seq: the index has all of it.
+    async fn names(
+        &self,
+        window: i64,
+        behind: Option<(LogId, Seq)>,
+        limit: usize,
+    ) -> Result<Vec<(LogId, Seq)>, StoreError> {
+        let mut filter = doc! { "w": window };
+        if let Some((log, seq)) = behind {
+            let later = doc! { "l": log.as_str(), "s": { "$gt": seq.0 as i64 } };
+            filter.insert("$or", vec![doc! { "l": { "$gt": log.as_str() } }, later]);
+        }
         let (order, only) = (doc! { "l": 1, "s": 1 }, doc! { "_id": 0, "l": 1, "s": 1 });
-        self.first(self.entries.find(filter).sort(order).projection(only), limit).await
+        let found = self.first(self.entries.find(filter).sort(order).projection(only), limit).await?;
+        let names: Option<Vec<(LogId, Seq)>> = found.iter().map(document::name).collect();
+        names.ok_or_else(|| StoreError::Damaged("a document without its place".to_owned()))
     }
 
     /// The last entry: the last of the page that was opened last. Seqs have no gap, so there is no page behind it.
@@ -92,52 +136,65 @@ impl MongoEntryLog {
         let opener = self.one(doc! { "l": log.as_str(), "o": true }, last_first.clone()).await?;
         let Some(opener) = opener else { return Ok(None) };
         let page = opener.get_i64("p").map_err(|_| damaged(log, None, "a page has no number"))?;
-        let last = self.one(doc! { "l": log.as_str(), "p": page }, last_first).await?;
-        if let Some(time_ms) = last.as_ref().and_then(document::time_ms) {
-            self.times().put(log.clone(), time_ms);
-        }
-        Ok(last)
+        self.one(doc! { "l": log.as_str(), "p": page }, last_first).await
     }
 
     /// The time of each entry: now, or that of the entry before it in its log if that is later.
     async fn stored_at(&self, batch: &[NewEntry]) -> Result<Vec<i64>, StoreError> {
-        let now_ms = now_ms();
-        let mut times = Vec::with_capacity(batch.len());
-        for entry in batch {
-            let known = self.times().get(&entry.log).copied();
-            let before = match known {
-                Some(known) => known,
-                None if entry.seq.0 <= 1 => i64::MIN,
-                None => self.last(&entry.log).await?.as_ref().and_then(document::time_ms).unwrap_or(i64::MIN),
-            };
-            let time_ms = now_ms.max(before);
-            self.times().put(entry.log.clone(), time_ms);
-            times.push(time_ms);
-        }
+        let mut last = self.last_times(batch).await?;
+        let now_ms = (self.wall_clock_ms)();
+        let times = batch.iter().map(|entry| {
+            let last = last.entry(&entry.log).or_insert(i64::MIN);
+            *last = now_ms.max(*last);
+            *last
+        });
+        let times = times.collect();
+        last.into_iter().for_each(|(log, time_ms)| self.times.appended(log, time_ms));
         Ok(times)
     }
 
-    /// New logs are listed before they have an entry: a log that cannot be found again would be lost to a rebuild.
+    /// When the last entry of each log of the batch was stored, before the batch.
+    async fn last_times<'a>(&self, batch: &'a [NewEntry]) -> Result<HashMap<&'a LogId, i64>, StoreError> {
+        let (mut times, mut unknown) = (HashMap::with_capacity(batch.len()), Vec::new());
+        for entry in batch {
+            let Entry::Vacant(vacant) = times.entry(&entry.log) else { continue };
+            let known = self.times.of(&entry.log);
+            if known.is_none() && entry.seq.0 > 1 {
+                unknown.push(self.last_time(&entry.log));
+            }
+            vacant.insert(known.unwrap_or(i64::MIN));
+        }
+        let read: Vec<_> = stream::iter(unknown).buffer_unordered(TIMES_AT_ONCE).try_collect().await?;
+        times.extend(read);
+        Ok(times)
+    }
+
+    async fn last_time<'a>(&self, log: &'a LogId) -> Result<(&'a LogId, i64), StoreError> {
+        let last = self.last(log).await?;
+        Ok((log, last.as_ref().and_then(document::time_ms).unwrap_or(i64::MIN)))
+    }
+
+    /// New logs are listed before they have an entry: a log that cannot be found again would be lost to a rebuild. One that is
+    /// listed already is passed over, and those behind it are not.
     async fn list_new_logs(&self, batch: &[NewEntry]) -> Result<(), StoreError> {
         let new: BTreeSet<&LogId> = batch.iter().filter(|entry| entry.seq.0 == 1).map(|entry| &entry.log).collect();
-        for log in new {
-            let listed = doc! { "$set": { "h": i32::from(Shard::of(log).index()) } };
-            let upsert = self.logs.update_one(doc! { "_id": log.as_str() }, listed).upsert(true);
-            let upsert = async {
-                match upsert.await {
-                    // Another one listed it at the same moment.
-                    Err(error) if is_duplicate(&error) => Ok(()),
+        let listed = |log: &LogId| doc! { "_id": log.as_str(), "h": i32::from(Shard::of(log).index()) };
+        let listed: Vec<Document> = new.into_iter().map(listed).collect();
+        for part in listed.chunks(DOCUMENTS_PER_INSERT_MAX) {
+            let insert = self.logs.insert_many(part).ordered(planted("listed_log_ends_listing"));
+            let insert = async {
+                match insert.await {
+                    Err(error) if met_taken_keys_alone(&error) => Ok(()),
                     outcome => outcome.map(drop),
                 }
             };
-            self.within(upsert).await?;
+            self.within(insert).await?;
         }
         Ok(())
     }
 
     async fn prepare(&self, batch: &[NewEntry]) -> Result<Vec<Document>, StoreError> {
-        self.list_new_logs(batch).await?;
-        let times = self.stored_at(batch).await?;
+        let ((), times) = try_join(self.list_new_logs(batch), self.stored_at(batch)).await?;
         let document = |(entry, time_ms): (&NewEntry, i64)| {
             document::of_entry(entry, window(Shard::of(&entry.log), window_at(time_ms)), time_ms)
         };
@@ -147,12 +204,19 @@ impl MongoEntryLog {
     /// Where a tail begins; `None` when that is too long ago.
     fn begin(&self, after: Option<&Cursor>, now_ms: i64) -> Result<Option<Begin>, StoreError> {
         let from_ms = match after.map(Place::read).transpose()? {
-            Some(Place::In { window, last }) => return Ok(Some((window, last))),
+            // Where the page before was, more is likely: what lies behind it would be read again and again.
+            Some(Place::In { window, last }) => return Ok(Some(Begin { window, behind: last, windows: 1 })),
             Some(Place::Time(time_ms)) => time_ms,
             None => self.created_ms,
         };
-        Ok((now_ms - from_ms <= KEPT_MS).then(|| (window_at(from_ms - SLACK_MS), None)))
+        let begin = Begin { window: window_at(from_ms - SLACK_MS), behind: None, windows: WINDOWS_AT_ONCE };
+        Ok((now_ms - from_ms <= KEPT_MS).then_some(begin))
     }
+}
+
+/// So many entries of `usual` bytes have about `bytes_max`.
+fn batch_size(bytes_max: usize, usual: usize) -> u32 {
+    (bytes_max / usual.max(1)).clamp(1, PAGE_ENTRIES as usize) as u32
 }
 
 #[async_trait]
@@ -165,17 +229,23 @@ impl EntryLog for MongoEntryLog {
         if batch.is_empty() {
             return Appended { stored: 0, stop: None };
         }
-        match self.prepare(&batch).await {
+        let begun = Instant::now();
+        let late = |_| Err(StoreError::Unavailable("mongodb: no answer in time".to_owned()));
+        match timeout_at(begun + self.timeout, self.prepare(&batch)).await.unwrap_or_else(late) {
             Ok(documents) => {
                 let sizes: Vec<usize> = batch.iter().map(|entry| entry.stored.len() + DOCUMENT_BYTES).collect();
-                append(&self.entries, documents, &sizes, self.timeout).await
+                append(&self.entries, documents, &sizes, begun, self.timeout).await
             }
             Err(error) => Appended { stored: 0, stop: Some(Stop::Unknown(error)) },
         }
     }
 
     async fn head(&self, log: &LogId) -> Result<Option<EntryRow>, StoreError> {
-        self.last(log).await?.map(|last| document::row(log, &last)).transpose()
+        let Some(last) = self.last(log).await? else { return Ok(None) };
+        if let Some(time_ms) = document::time_ms(&last) {
+            self.times.read(log, time_ms);
+        }
+        document::row(log, &last).map(Some)
     }
 
     async fn range(
@@ -186,15 +256,16 @@ impl EntryLog for MongoEntryLog {
         bytes_max: usize,
     ) -> Result<Vec<EntryRow>, StoreError> {
         let mut rows: Vec<EntryRow> = Vec::new();
-        let mut bytes = 0;
+        let mut bytes = 0_usize;
         let mut from = Seq(from.0.max(1));
         loop {
             let wanted = entries_max.saturating_sub(rows.len()).min(PAGE_ENTRIES as usize);
             if wanted == 0 {
                 return Ok(rows);
             }
-            let filter = doc! { "l": log.as_str(), "p": page_of(from), "s": { "$gte": from.0 as i64 } };
-            let page = self.many(filter, doc! { "s": 1 }, wanted).await?;
+            let usual = bytes.checked_div(rows.len()).unwrap_or(ENTRY_BYTES_USUAL);
+            let left = bytes_max.saturating_sub(bytes);
+            let page = self.page(document::of_page(log, from), wanted, left, batch_size(left, usual)).await?;
             for found in &page {
                 let row = document::row(log, found)?;
                 bytes += row.stored.len();
@@ -217,7 +288,7 @@ impl EntryLog for MongoEntryLog {
     }
 
     async fn end(&self) -> Result<Cursor, StoreError> {
-        Ok(Place::Time(now_ms()).cursor())
+        Ok(Place::Time((self.wall_clock_ms)()).cursor())
     }
 
     async fn tail(
@@ -227,28 +298,32 @@ impl EntryLog for MongoEntryLog {
         until: &Cursor,
         entries_max: usize,
     ) -> Result<Tail, StoreError> {
-        let Some((first, mut last)) = self.begin(after, now_ms())? else { return Ok(Tail::Forgotten) };
+        let Some(begin) = self.begin(after, (self.wall_clock_ms)())? else { return Ok(Tail::Forgotten) };
         // Behind the last window only what was still being written, and what clocks that go ahead have stored.
         let last_window = match Place::read(until)? {
             Place::Time(time_ms) => window_at(time_ms + SLACK_MS),
             Place::In { window, .. } => window,
         };
-        for at in first..=last_window {
-            let mut filter = doc! { "w": window(shard, at) };
-            if let Some((log, seq)) = last.take() {
-                let behind = doc! { "l": log.as_str(), "s": { "$gt": seq.0 as i64 } };
-                filter.insert("$or", vec![doc! { "l": { "$gt": log.as_str() } }, behind]);
+        let Begin { window: mut first, mut behind, mut windows } = begin;
+        while first <= last_window {
+            let together: Vec<i64> = (first..=last_window).take(windows).collect();
+            let names = |at: &i64| self.names(window(shard, *at), behind.take(), entries_max.max(1));
+            let asked: Vec<_> = together.iter().map(names).collect();
+            let mut found: Vec<_> = together.iter().copied().zip(join_all(asked).await).collect();
+            if planted("windows_out_of_order") {
+                found.reverse();
             }
-            let found = self.names(filter, entries_max.max(1)).await?;
-            let entries: Option<Vec<(LogId, Seq)>> = found.iter().map(document::name).collect();
-            let entries = entries.ok_or_else(|| StoreError::Damaged("a document without its place".to_owned()))?;
-            let Some(last) = entries.last().cloned() else { continue };
-            // A page that is not full has everything of its window from before now: what still comes is not waited for.
-            let next = match entries.len() < entries_max {
-                true => Place::In { window: at + 1, last: None },
-                false => Place::In { window: at, last: Some(last) },
-            };
-            return Ok(Tail::Named { entries, next: next.cursor() });
+            for (at, entries) in found {
+                let entries = entries?;
+                let Some(last) = entries.last().cloned() else { continue };
+                // A page that is not full has everything of its window from before now: what still comes is not waited for.
+                let next = match entries.len() < entries_max {
+                    true => Place::In { window: at + 1, last: None },
+                    false => Place::In { window: at, last: Some(last) },
+                };
+                return Ok(Tail::Named { entries, next: next.cursor() });
+            }
+            (first, windows) = (first + together.len() as i64, WINDOWS_AT_ONCE);
         }
         Ok(Tail::Named { entries: Vec::new(), next: until.clone() })
     }
@@ -270,6 +345,16 @@ impl EntryLog for MongoEntryLog {
     }
 }
 
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_of_a_cursor_is_about_the_bytes_that_are_asked_for() {
+        assert_eq!(batch_size(0, ENTRY_BYTES_USUAL), 1);
+        assert_eq!(batch_size(192 * 1024, ENTRY_BYTES_USUAL), PAGE_ENTRIES as u32);
+        assert_eq!(batch_size(192 * 1024, 8 * 1024), 24);
+        assert_eq!(batch_size(192 * 1024, 200), PAGE_ENTRIES as u32);
+        assert_eq!(batch_size(usize::MAX, 0), PAGE_ENTRIES as u32);
+    }
 }

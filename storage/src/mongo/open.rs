@@ -5,15 +5,20 @@
 
 use super::MongoOptions;
 use super::append::durable;
+use super::window::SLACK_MS;
 use crate::finding::{Finding, Severity, refuse_unsafe};
+use crate::planted::planted;
 use futures_util::TryStreamExt as _;
 use im_proto::Epoch;
 use mongodb::bson::{Document, doc};
+use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{Client, Collection, Database, IndexModel};
 
 #[derive(Debug, thiserror::Error)]
 pub enum MongoError {
+    #[error("mongodb: {0}")]
+    Options(String),
     /// The driver's words, without the address, which may hold a password.
     #[error("mongodb: {0}")]
     Driver(String),
@@ -25,8 +30,8 @@ pub enum MongoError {
     NoEpoch,
 }
 
-impl From<mongodb::error::Error> for MongoError {
-    fn from(error: mongodb::error::Error) -> Self {
+impl From<Error> for MongoError {
+    fn from(error: Error) -> Self {
         Self::Driver(error.kind.to_string())
     }
 }
@@ -45,26 +50,33 @@ const UNIQUE: [&[&str]; 2] = [&["l", "s"], &["l", "u", "i"]];
 
 /// With data, so that a majority outlives any one of them.
 const MEMBERS_MIN: usize = 3;
+/// Two clocks further apart than this are worth a word: entries are found as long as no two are apart by the slack.
+const CLOCKS_APART_MAX_MS: u64 = SLACK_MS as u64 / 2;
+/// Connections of this process to one server, unless the URL says another number: the driver's 10 would let appends wait for
+/// reads, of which there are hundreds at once.
+const POOL_MAX: u32 = 64;
+/// "No such collection".
+const NAMESPACE_NOT_FOUND: i32 = 26;
+/// The same keys have an index of another name, or the same name another index.
+const INDEX_CONFLICTS: [i32; 2] = [85, 86];
 
-pub async fn open(options: &MongoOptions, now_ms: i64) -> Result<Opened, MongoError> {
+pub async fn open(options: &MongoOptions) -> Result<Opened, MongoError> {
     let database = connect(options).await?;
-    refuse_unsafe(findings(&database).await?, &options.allow).map_err(MongoError::Weak)?;
+    refuse_unsafe(findings(&database, options).await?, &options.allow).map_err(MongoError::Weak)?;
     let entries: Collection<Document> = database.collection(ENTRIES);
     let logs: Collection<Document> = database.collection("logs");
-    for key in UNIQUE {
-        entries.create_index(index(key, true)).await?;
-    }
-    entries.create_index(index(&["w", "l", "s"], false)).await?;
-    logs.create_index(index(&["h", "_id"], false)).await?;
+    let [seq, client_id] = UNIQUE;
+    make_indexes(&entries, &[(seq, true), (client_id, true), (&["w", "l", "s"], false)]).await?;
+    make_indexes(&logs, &[(&["h", "_id"], false)]).await?;
     assert_unique_keys(&entries).await?;
-    let (epoch, created_ms) = identity(&database, now_ms).await?;
+    let (epoch, created_ms) = identity(&database, (options.wall_clock_ms)()).await?;
     Ok(Opened { entries, logs, epoch, created_ms })
 }
 
 /// What is weak about the database and lacking in it, for an operator.
 pub async fn check(options: &MongoOptions) -> Result<Vec<Finding>, MongoError> {
     let database = connect(options).await?;
-    let mut found = findings(&database).await?;
+    let mut found = findings(&database, options).await?;
     found.extend(of_entries(&database).await?);
     Ok(found)
 }
@@ -92,14 +104,16 @@ async fn connect(options: &MongoOptions) -> Result<Database, MongoError> {
     client.app_name = Some("im-server".to_owned());
     client.server_selection_timeout = Some(options.timeout);
     client.connect_timeout = Some(options.timeout);
+    client.max_pool_size.get_or_insert(POOL_MAX);
     client.write_concern = Some(durable(options.timeout));
     client.read_concern = Some(ReadConcern::majority());
     client.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
     Ok(Client::with_options(client)?.database(&options.database))
 }
 
-async fn findings(database: &Database) -> Result<Vec<Finding>, MongoError> {
-    Ok(weak(&database.run_command(doc! { "hello": 1 }).await?).into_iter().collect())
+async fn findings(database: &Database, options: &MongoOptions) -> Result<Vec<Finding>, MongoError> {
+    let hello = database.run_command(doc! { "hello": 1 }).await?;
+    Ok(weak(&hello).into_iter().chain(clock(&hello, (options.wall_clock_ms)())).collect())
 }
 
 /// What the server's own greeting says of it. Of a cluster no more has to be asked: MongoDB shards no collection, and makes no
@@ -123,6 +137,63 @@ fn weak(hello: &Document) -> Option<Finding> {
     })
 }
 
+/// `now_ms` is ours, when the greeting came.
+fn clock(hello: &Document, now_ms: i64) -> Option<Finding> {
+    let theirs_ms = hello.get_datetime("localTime").ok()?.timestamp_millis();
+    let apart_ms = theirs_ms.abs_diff(now_ms);
+    (apart_ms > CLOCKS_APART_MAX_MS).then(|| {
+        let found = format!("its clock and ours are {apart_ms} ms apart");
+        Finding::new("mongodb.clock", Severity::Risk, found, "keep the clocks of all hosts in step")
+    })
+}
+
+/// Makes those that are missing. An operator's own of the same fields will do, whatever its name, and MongoDB lets no second
+/// one be made beside it.
+async fn make_indexes(of: &Collection<Document>, wanted: &[(&[&str], bool)]) -> Result<(), MongoError> {
+    let there = match planted("operators_index_refused") {
+        true => Vec::new(),
+        false => indexes(of).await?,
+    };
+    for (fields, is_unique) in wanted {
+        if there.iter().any(|index| covers(index, fields, *is_unique)) {
+            continue;
+        }
+        match of.create_index(index(fields, *is_unique)).await {
+            // One that is not unique is in the way: what has to be unique is looked at afterwards.
+            Err(error) if is_conflict(&error) && !planted("operators_index_refused") => {}
+            outcome => outcome.map(drop)?,
+        }
+    }
+    Ok(())
+}
+
+/// None of a collection that is not there.
+async fn indexes(of: &Collection<Document>) -> Result<Vec<IndexModel>, MongoError> {
+    let listed = async { of.list_indexes().await?.try_collect().await };
+    let listed: Result<Vec<IndexModel>, Error> = listed.await;
+    match listed {
+        Err(error) if code(&error) == Some(NAMESPACE_NOT_FOUND) => Ok(Vec::new()),
+        outcome => Ok(outcome?),
+    }
+}
+
+fn code(error: &Error) -> Option<i32> {
+    let ErrorKind::Command(refused) = error.kind.as_ref() else { return None };
+    Some(refused.code)
+}
+
+fn is_conflict(error: &Error) -> bool {
+    code(error).is_some_and(|code| INDEX_CONFLICTS.contains(&code))
+}
+
+/// Whether it is over these fields in their order and of every document, and unique if it has to be.
+fn covers(index: &IndexModel, fields: &[&str], has_to_be_unique: bool) -> bool {
+    let options = index.options.as_ref();
+    let is_unique = options.and_then(|options| options.unique).unwrap_or(false);
+    let is_partial = options.is_some_and(|options| options.partial_filter_expression.is_some());
+    index.keys.keys().map(String::as_str).eq(fields.iter().copied()) && !is_partial && (is_unique || !has_to_be_unique)
+}
+
 fn index(fields: &[&str], is_unique: bool) -> IndexModel {
     let keys: Document = fields.iter().map(|field| ((*field).to_owned(), 1.into())).collect();
     IndexModel::builder().keys(keys).options(IndexOptions::builder().unique(is_unique).build()).build()
@@ -130,17 +201,11 @@ fn index(fields: &[&str], is_unique: bool) -> IndexModel {
 
 /// Made by us or by an operator: they must be there, and unique.
 async fn assert_unique_keys(entries: &Collection<Document>) -> Result<(), MongoError> {
-    let found: Vec<IndexModel> = entries.list_indexes().await?.try_collect().await?;
-    for key in UNIQUE {
-        let is_there = found.iter().any(|index| {
-            let is_unique = index.options.as_ref().and_then(|options| options.unique).unwrap_or(false);
-            is_unique && index.keys.keys().map(String::as_str).eq(key.iter().copied())
-        });
-        if !is_there {
-            return Err(MongoError::NoUniqueKey(key.join(", ")));
-        }
+    let there = indexes(entries).await?;
+    match UNIQUE.iter().find(|key| !there.iter().any(|index| covers(index, key, true))) {
+        None => Ok(()),
+        Some(key) => Err(MongoError::NoUniqueKey(key.join(", "))),
     }
-    Ok(())
 }
 
 /// Of the first open: who comes second reads what the first wrote.
@@ -170,5 +235,35 @@ mod tests {
         assert_eq!(of(doc! { "setName": "rs", "hosts": ["a:1", "b:1"], "arbiters": ["c:1"] }), few);
         assert_eq!(of(doc! { "setName": "rs", "hosts": ["a:1", "b:1"], "passives": ["c:1"] }), None);
         assert_eq!(of(doc! { "setName": "rs", "hosts": ["a:1", "b:1", "c:1"] }), None);
+    }
+
+    #[test]
+    fn clocks_that_are_apart_by_half_of_the_slack_are_told() {
+        let hello = doc! { "localTime": mongodb::bson::DateTime::from_millis(1_000_000) };
+        let half_ms = SLACK_MS / 2;
+        for (now_ms, is_told) in [
+            (1_000_000, false),
+            (1_000_000 + half_ms, false),
+            (1_000_000 - half_ms, false),
+            (1_000_001 + half_ms, true),
+            (999_999 - half_ms, true),
+        ] {
+            let found = clock(&hello, now_ms).map(|finding| (finding.name, finding.severity));
+            assert_eq!(found, is_told.then_some(("mongodb.clock", Severity::Risk)), "{now_ms}");
+        }
+        assert_eq!(clock(&doc! {}, 0), None, "a server that does not tell its time is not judged by it");
+    }
+
+    #[test]
+    fn an_operators_index_will_do_if_it_is_over_the_same_fields_and_unique_where_that_matters() {
+        let key = ["l", "s"];
+        assert!(covers(&index(&key, true), &key, true) && covers(&index(&key, true), &key, false));
+        assert!(covers(&index(&key, false), &key, false));
+        assert!(!covers(&index(&key, false), &key, true), "it lets two entries have one seq");
+        assert!(!covers(&index(&["s", "l"], true), &key, true));
+        assert!(!covers(&index(&["l", "s", "u"], true), &key, true));
+        let mut partial = index(&key, true);
+        partial.options.as_mut().unwrap().partial_filter_expression = Some(doc! { "o": true });
+        assert!(!covers(&partial, &key, true), "it lets all but the first of a page be there twice");
     }
 }

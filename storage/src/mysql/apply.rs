@@ -36,33 +36,53 @@ struct Member {
     left_seq: Option<u64>,
 }
 
-pub async fn apply(link: &Link, changes: &[MembershipChange]) -> Result<(), Failure> {
+/// Answers which conversations lack an earlier change, by rising id.
+pub async fn apply(link: &Link, changes: &[MembershipChange]) -> Result<Vec<LogId>, Failure> {
     let mut by_log: BTreeMap<&LogId, Vec<&MembershipChange>> = BTreeMap::new();
     for change in changes {
         by_log.entry(&change.log).or_default().push(change);
     }
     let by_log: Vec<Changes<'_>> = by_log.into_iter().collect();
+    let mut lagging = Vec::new();
     for part in by_log.chunks(CONVERSATIONS_MAX) {
         let mut attempts = Attempts::default();
-        while let Err(failure) = apply_part(link, part).await {
-            attempts.again(failure).await?;
+        loop {
+            match apply_part(link, part).await {
+                Ok(mut of_part) => break lagging.append(&mut of_part),
+                Err(failure) => attempts.again(failure).await?,
+            }
         }
     }
-    Ok(())
+    Ok(lagging)
 }
 
-async fn apply_part(link: &Link, part: &[Changes<'_>]) -> Result<(), Failure> {
+async fn apply_part(link: &Link, part: &[Changes<'_>]) -> Result<Vec<LogId>, Failure> {
     let mut lent = link.lend().await?;
     let logs: Vec<&LogId> = part.iter().map(|(log, _)| *log).collect();
     let known = applied(lent.connection(), &logs).await?;
-    let new: Vec<&Changes<'_>> = part.iter().filter(|of| is_new(of, &known)).collect();
+    let mut lagging = Vec::new();
+    let (new, absent): (Vec<&Changes<'_>>, Vec<_>) =
+        part.iter().filter(|of| is_new(of, &known)).partition(|of| has_row(of, &known));
+    for (log, changes) in absent {
+        if changes.first().is_none_or(|first| first.after == Seq(0)) {
+            let what = format!("log {log} changes its members and was never created");
+            return Err(StoreError::Damaged(what).into());
+        }
+        lagging.push((*log).clone());
+    }
     if !new.is_empty() {
         let mut txn = lent.begin().await?;
-        write(&mut txn, &new, &known).await?;
+        lagging.append(&mut write(&mut txn, &new, &known).await?);
         txn.commit().await?;
     }
     lent.done();
-    Ok(())
+    lagging.sort_unstable();
+    Ok(lagging)
+}
+
+/// It is there, or the first change makes it.
+fn has_row((log, changes): &Changes<'_>, known: &HashMap<String, Applied>) -> bool {
+    known.contains_key(log.as_str()) || changes.first().is_some_and(|first| first.created.is_some())
 }
 
 fn is_new((log, changes): &Changes<'_>, known: &HashMap<String, Applied>) -> bool {
@@ -70,14 +90,14 @@ fn is_new((log, changes): &Changes<'_>, known: &HashMap<String, Applied>) -> boo
     changes.iter().any(|change| change.seq.0 > applied_seq)
 }
 
-/// `known` are the conversations that existed before the transaction.
+/// `known` are the conversations that existed before the transaction. Answers which of them lack an earlier change.
 async fn write(
     connection: &mut MySqlConnection,
     new: &[&Changes<'_>],
     known: &HashMap<String, Applied>,
-) -> Result<(), Failure> {
-    let locked: Result<Vec<_>, StoreError> = new.iter().map(|of| row_to_lock(of, known)).collect();
-    bulk::lock_conversations(&locked?).build().execute(&mut *connection).await?;
+) -> Result<Vec<LogId>, Failure> {
+    let locked: Vec<_> = new.iter().map(|of| row_to_lock(of, known)).collect();
+    bulk::lock_conversations(&locked).build().execute(&mut *connection).await?;
     let logs: Vec<&LogId> = new.iter().map(|(log, _)| *log).collect();
     let now = applied(connection, &logs).await?;
     let mut folded: BTreeMap<&LogId, Folded> = BTreeMap::new();
@@ -86,9 +106,12 @@ async fn write(
         folded.insert(log, Folded::new(Seq(of.applied_seq), u64::from(of.members_count)));
     }
     load_members(connection, new, &mut folded).await?;
+    let mut lagging = Vec::new();
     for (log, changes) in new {
-        if let Some(of) = folded.get_mut(log) {
-            changes.iter().for_each(|change| of.apply(change));
+        if let Some(of) = folded.get_mut(log)
+            && !changes.iter().all(|change| of.apply(change))
+        {
+            lagging.push((*log).clone());
         }
     }
     let members: Vec<_> = folded.iter().flat_map(|(log, of)| of.changed().map(|row| (*log, row))).collect();
@@ -97,22 +120,19 @@ async fn write(
     }
     let rows = folded.iter().map(|(log, of)| ConversationRow::known(log, of.applied_seq.0, of.members_count));
     bulk::update_conversations(&rows.collect::<Vec<_>>()).build().execute(connection).await?;
-    Ok(())
+    Ok(lagging)
 }
 
 /// Nothing applied yet: a new one is invisible to others until the transaction has set its seq.
-fn row_to_lock<'a>(
-    (log, changes): &Changes<'a>,
-    known: &HashMap<String, Applied>,
-) -> Result<ConversationRow<'a>, StoreError> {
-    if known.contains_key(log.as_str()) {
-        return Ok(ConversationRow::known(log, 0, 0));
+fn row_to_lock<'a>((log, changes): &Changes<'a>, known: &HashMap<String, Applied>) -> ConversationRow<'a> {
+    let created = changes.first().and_then(|first| first.created.as_ref());
+    match created.filter(|_| !known.contains_key(log.as_str())) {
+        None => ConversationRow::known(log, 0, 0),
+        Some(Created { name, creator, peer }) => {
+            let peer = peer.as_ref().map(UserId::as_str);
+            ConversationRow { log, name, creator: creator.as_str(), peer, applied_seq: 0, members_count: 0 }
+        }
     }
-    let Some(Created { name, creator, peer }) = changes.first().and_then(|first| first.created.as_ref()) else {
-        return Err(StoreError::Damaged(format!("log {log} changes its members and was never created")));
-    };
-    let peer = peer.as_ref().map(UserId::as_str);
-    Ok(ConversationRow { log, name, creator: creator.as_str(), peer, applied_seq: 0, members_count: 0 })
 }
 
 async fn applied(connection: &mut MySqlConnection, logs: &[&LogId]) -> Result<HashMap<String, Applied>, sqlx::Error> {

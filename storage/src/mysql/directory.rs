@@ -199,7 +199,7 @@ impl Directory for MysqlDirectory {
         .await
     }
 
-    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError> {
+    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<Vec<LogId>, StoreError> {
         within(apply::apply(&self.link, &changes)).await
     }
 

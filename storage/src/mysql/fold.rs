@@ -1,8 +1,10 @@
 //! What membership changes do to the rows of one conversation.
 //!
 //! In: the rows before, the changes in their order. Out: the rows after, and which of them changed. Always: pure; a change
-//! at or below `applied_seq` does nothing; `members_count` is the number of members present.
+//! at or below `applied_seq` does nothing, and none is applied over one that is lacking; `members_count` is the number of
+//! members present.
 
+use crate::planted::planted;
 use crate::ports::{MemberRow, MembershipChange};
 use im_proto::{Seq, UserId};
 use std::collections::BTreeMap;
@@ -32,13 +34,19 @@ impl Folded {
         self.members.insert(row.user.clone(), Touched { row, is_changed: false });
     }
 
-    pub fn apply(&mut self, change: &MembershipChange) {
+    /// False: a change before it is lacking, and nothing was done.
+    #[must_use]
+    pub fn apply(&mut self, change: &MembershipChange) -> bool {
         if change.seq <= self.applied_seq {
-            return;
+            return true;
+        }
+        if change.after > self.applied_seq && !planted("applied_over_a_hole") {
+            return false;
         }
         self.applied_seq = change.seq;
         change.joined.iter().for_each(|user| self.join(user, change));
         change.left.iter().for_each(|user| self.leave(user, change.seq));
+        true
     }
 
     fn join(&mut self, user: &UserId, change: &MembershipChange) {
@@ -76,7 +84,15 @@ mod tests {
     fn change(seq: u64, joined: &[&str], left: &[&str]) -> MembershipChange {
         let users = |names: &[&str]| names.iter().map(|name| user(name)).collect();
         let (log, seq, joined_ordinal) = (LogId::parse("log").unwrap(), Seq(seq), Ordinal(seq * 10));
-        MembershipChange { log, seq, created: None, joined: users(joined), joined_ordinal, left: users(left) }
+        MembershipChange {
+            log,
+            seq,
+            after: Seq(0),
+            created: None,
+            joined: users(joined),
+            joined_ordinal,
+            left: users(left),
+        }
     }
 
     fn changed(folded: &Folded) -> Vec<(&str, u64, Option<u64>)> {
@@ -87,7 +103,7 @@ mod tests {
     fn a_batch_of_joins_leaves_and_a_rejoin_ends_in_one_row_each() {
         let mut folded = Folded::default();
         for change in [change(1, &["b", "a"], &[]), change(2, &[], &["a"]), change(3, &["a", "c"], &["c", "d"])] {
-            folded.apply(&change);
+            assert!(folded.apply(&change));
         }
         assert_eq!(changed(&folded), [("a", 3, None), ("b", 1, None), ("c", 3, Some(3))]);
         assert_eq!((folded.applied_seq, folded.members_count), (Seq(3), 2));
@@ -97,8 +113,7 @@ mod tests {
     fn what_was_applied_changes_nothing() {
         let mut folded = Folded::new(Seq(4), 1);
         folded.know(MemberRow { user: user("a"), joined_seq: Seq(1), joined_ordinal: Ordinal(0), left_seq: None });
-        folded.apply(&change(4, &["b"], &["a"]));
-        folded.apply(&change(5, &["a"], &[]));
+        assert!(folded.apply(&change(4, &["b"], &["a"])) && folded.apply(&change(5, &["a"], &[])));
         assert_eq!(changed(&folded), []);
         assert_eq!((folded.applied_seq, folded.members_count), (Seq(5), 1));
     }

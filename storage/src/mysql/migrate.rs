@@ -1,15 +1,23 @@
 //! The schema, version by version.
 //!
 //! In: the statements under `migrations/mysql`, compiled in. Out: tables. Always: one migrator at a time (a lock of the
-//! server); a version is never changed once applied, and one that was is refused by its checksum; MySQL has no transactions
-//! over tables, so a migration that was cut off is marked and refused until somebody looked.
+//! server, which is not waited for without end); a version is never changed once applied, and one that was is refused by its
+//! checksum; MySQL has no transactions over tables, so a migration that was cut off is marked and refused until somebody
+//! looked.
 
 use super::{MysqlError, MysqlOptions, link};
+use crate::planted::planted;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection as _, MySqlConnection};
 use std::collections::BTreeMap;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/mysql");
+
+/// How long one migrator waits for another.
+const LOCK_WAIT_SECONDS: u32 = 20;
+/// By the name that sqlx gives its own lock, so that earlier programs are waited for too. It asks for it again, which one
+/// session may; alone it would wait for ever on MySQL, and on MariaDB, which refuses to wait so, go on without it.
+const LOCK: &str = "SELECT GET_LOCK(LOWER(HEX(CRC32(DATABASE()) * 1026731422)), ?)";
 
 /// "No such table".
 const NO_TABLE: u16 = 1146;
@@ -40,6 +48,7 @@ pub async fn status(options: &MysqlOptions) -> Result<Vec<MigrationStatus>, Mysq
 /// Applies what is missing; answers what is applied now.
 pub async fn up(options: &MysqlOptions) -> Result<Vec<MigrationStatus>, MysqlError> {
     let mut connection = link::connect(options).await?;
+    lock(&mut connection).await?;
     known(&mut connection).await?;
     MIGRATIONS.run(&mut connection).await?;
     let status = known(&mut connection).await?;
@@ -50,6 +59,7 @@ pub async fn up(options: &MysqlOptions) -> Result<Vec<MigrationStatus>, MysqlErr
 /// Takes the last applied migration back, with the rows it made; answers what is applied now.
 pub async fn down(options: &MysqlOptions) -> Result<Vec<MigrationStatus>, MysqlError> {
     let mut connection = link::connect(options).await?;
+    lock(&mut connection).await?;
     let applied = known(&mut connection).await?;
     let mut applied = applied.iter().rev().filter(|of| of.applied_at_ms.is_some());
     if applied.next().is_some() {
@@ -59,6 +69,17 @@ pub async fn down(options: &MysqlOptions) -> Result<Vec<MigrationStatus>, MysqlE
     let status = known(&mut connection).await?;
     connection.close().await?;
     Ok(status)
+}
+
+/// Until the connection ends.
+async fn lock(connection: &mut MySqlConnection) -> Result<(), MysqlError> {
+    let asked = sqlx::query_scalar(LOCK).bind(LOCK_WAIT_SECONDS);
+    let locked: Option<i64> = asked.fetch_one(connection).await?;
+    match locked {
+        Some(1) => Ok(()),
+        _ if planted("migrator_lock_ignored") => Ok(()),
+        _ => Err(MysqlError::Migrating { waited_seconds: LOCK_WAIT_SECONDS }),
+    }
 }
 
 /// The schema is what this program was written for.

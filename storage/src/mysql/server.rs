@@ -12,6 +12,12 @@ use std::collections::HashMap;
 const MYSQL_MIN: (u32, u32) = (8, 4);
 const MARIADB_MIN: (u32, u32) = (10, 11);
 
+/// Values of `innodb_doublewrite` with which a torn page cannot be mended; the last one only tells that it is torn.
+const NO_DOUBLEWRITE: [&str; 3] = ["OFF", "0", "DETECT_ONLY"];
+
+/// What the finding of a server that takes no writes is called.
+pub const READ_ONLY: &str = "mysql.read_only";
+
 /// What an operator should know of the server and its schema, the worst first. Changes nothing.
 pub async fn check(options: &MysqlOptions) -> Result<Vec<Finding>, MysqlError> {
     let look = async {
@@ -77,7 +83,7 @@ fn of_variables(variables: &HashMap<String, String>) -> Vec<Finding> {
         let what = format!("innodb_flush_log_at_trx_commit is {value}: a power cut loses what was committed");
         unsafe_one("mysql.flush_log", what, "set innodb_flush_log_at_trx_commit = 1");
     }
-    if let Some(value) = says("innodb_doublewrite").filter(|value| ["OFF", "0"].contains(value)) {
+    if let Some(value) = says("innodb_doublewrite").filter(|value| NO_DOUBLEWRITE.contains(value)) {
         let what = format!("innodb_doublewrite is {value}: a power cut can tear a page");
         unsafe_one("mysql.doublewrite", what, "set innodb_doublewrite = ON, unless the disk writes pages whole");
     }
@@ -100,10 +106,14 @@ fn of_variables(variables: &HashMap<String, String>) -> Vec<Finding> {
         let what = format!("our sessions have sql_mode {value:?} though they asked for strict");
         unsafe_one("mysql.sql_mode", what, "let the proxy keep what a session sets");
     }
-    if says("read_only").is_some_and(|value| !["OFF", "0"].contains(&value)) {
-        unsafe_one("mysql.read_only", "the server takes no writes".to_owned(), "give the address of the primary");
+    if takes_no_writes(variables) {
+        unsafe_one(READ_ONLY, "the server takes no writes".to_owned(), "give the address of the primary");
     }
     found
+}
+
+pub fn takes_no_writes(variables: &HashMap<String, String>) -> bool {
+    variables.get("read_only").is_some_and(|value| !["OFF", "0"].contains(&value.as_str()))
 }
 
 fn is_too_old(version: &str) -> bool {
@@ -139,6 +149,7 @@ mod tests {
             ("version", "5.7.44", "mysql.version"),
             ("innodb_flush_log_at_trx_commit", "2", "mysql.flush_log"),
             ("innodb_doublewrite", "OFF", "mysql.doublewrite"),
+            ("innodb_doublewrite", "DETECT_ONLY", "mysql.doublewrite"),
             ("sync_binlog", "0", "mysql.sync_binlog"),
             ("binlog_format", "STATEMENT", "mysql.binlog_format"),
             ("transaction_isolation", "REPEATABLE-READ", "mysql.isolation"),

@@ -44,8 +44,11 @@ pub trait Directory: Projection {
         limit: usize,
     ) -> Result<Vec<(LogId, Membership)>, StoreError>;
 
-    /// Applies changes in their order. A change whose `seq` is not above the conversation's `applied_seq` does nothing.
-    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<(), StoreError>;
+    /// Applies changes in their order. A change whose `seq` is not above the conversation's `applied_seq` does nothing. One
+    /// whose `after` is above it would hide that an earlier one is lacking, as in a copy that lagged when it took over: it and
+    /// those behind it in its conversation are left out, and the conversation is named in the answer, by rising id. Whoever
+    /// asked reads what is lacking off the log.
+    async fn apply(&self, changes: Vec<MembershipChange>) -> Result<Vec<LogId>, StoreError>;
 
     /// Remembers how far users have read, so that it outlives the inbox. Max-merged; a cursor of a conversation or user
     /// not known here is kept too. Not for showing: the inbox has them sooner.
@@ -125,6 +128,8 @@ pub struct MemberRow {
 pub struct MembershipChange {
     pub log: LogId,
     pub seq: Seq,
+    /// The `seq` of the change before it; 0: there is none, or nobody knows of one.
+    pub after: Seq,
     /// Of the first entry of the log.
     pub created: Option<Created>,
     /// They join at `seq`; a former member begins a new time. `joined_ordinal` is the ordinal before `seq`.

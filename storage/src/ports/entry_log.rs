@@ -108,8 +108,8 @@ pub struct EntryRow {
     pub stored: Bytes,
 }
 
-/// A place in the order of storing, meaningful to the adapter that made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A place in the order of storing, meaningful to the adapter that made it. Of two ends the greater one is not the earlier.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor(pub Bytes);
 
 /// Entries stored behind a cursor.

@@ -2,7 +2,8 @@
 //!
 //! In: moves. Out: versions and rows. Always: a user's version is that of the row that moved last, and rows are never
 //! dropped: there is one for each conversation the user ever had. A server whose memory is full refuses moves
-//! (`Unavailable`) and still answers reads.
+//! (`Unavailable`) and still answers reads. A row that somebody else wrote is damage to who reads it, until the next move in
+//! its log writes it anew: moves go on, for a batch that one row could refuse would be repeated for ever.
 //!
 //! Versions are max(stored + 1, the server's clock in microseconds). Lua's numbers and the scores of sorted sets are exact
 //! up to 2^53, about 9.0e15; the clock reaches that in the year 2255. A move costs the server more than a microsecond, so no
@@ -17,6 +18,7 @@ use super::{
     link::{Link, bounded},
     scripts::{self, BUMP, SINCE},
 };
+use crate::planted::planted;
 use crate::ports::{
     Claim, Covered, Cursor, Inbox, InboxPage, InboxRow, Move, Moved, Projection, ReadCursor, Shard, StoreError,
 };
@@ -71,6 +73,10 @@ impl RedisInbox {
 #[async_trait]
 impl Inbox for RedisInbox {
     async fn bump(&self, moves: Vec<Move>) -> Result<Vec<Moved>, StoreError> {
+        if planted("damaged_row_refused") {
+            let rows: Vec<_> = moves.iter().map(|moved| (moved.log.clone(), moved.user.clone())).collect();
+            self.reads(&rows).await?;
+        }
         let scripts = moves.chunks(MOVES_PER_SCRIPT_MAX).map(|moves| self.bump_script(moves));
         let scripts = scripts.collect::<Result<Vec<_>, _>>()?;
         let mut answers = Vec::with_capacity(moves.len());

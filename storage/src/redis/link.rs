@@ -5,11 +5,7 @@
 //! scripts loaded; the number rises when a new connection leads to another server, or another run of one, so a claim can
 //! tell that moves may have gone elsewhere.
 
-use super::{
-    OpenError, RedisOptions,
-    scripts::{self, DAMAGED},
-    server::Server,
-};
+use super::{OpenError, RedisOptions, scripts, server::Server};
 use crate::finding::{Finding, Severity, refuse_unsafe};
 use crate::ports::StoreError;
 use redis::{
@@ -228,7 +224,6 @@ impl Link {
 /// What an error means to the caller. Its text is passed on only where it cannot hold a secret.
 fn failure(error: &RedisError) -> StoreError {
     match (error.kind(), error.code()) {
-        (_, Some(DAMAGED)) => StoreError::Damaged(error.detail().unwrap_or("what a script met").to_owned()),
         (ErrorKind::Io, _) => away(error),
         (_, Some(code)) => away(format!("refused, {code}")),
         _ => away(error.category()),

@@ -7,9 +7,6 @@
 use redis::{Cmd, Pipeline, Script};
 use std::sync::LazyLock;
 
-/// The code of an error that a script answers when it meets what it did not write.
-pub const DAMAGED: &str = "IMDAMAGED";
-
 macro_rules! scripts {
     ($($name:ident = $($part:literal)+;)+) => {
         $(pub static $name: LazyLock<Script> =

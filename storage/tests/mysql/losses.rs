@@ -60,10 +60,18 @@ async fn a_failover_to_a_copy_that_lags_is_told_to_who_covers() {
     copy.run(replicated).await;
     directory.apply(vec![change(&group, 1, users(0..3), Vec::new())]).await.unwrap();
     gate.lead_to(copy.address.clone());
+    let later = || vec![change(&group, 2, users(3..4), Vec::new())];
+    let lagging = loop {
+        if let Ok(lagging) = directory.apply(later()).await {
+            break lagging;
+        }
+    };
+    assert_eq!(lagging, std::slice::from_ref(&group), "what came before it would never be applied");
     assert_eq!(cover(&directory, &claim, 2).await, Covered::Lost, "the group would be missing for ever");
     let again = directory.claim(&[shard]).await.unwrap();
     assert_eq!(again.covered, [(shard, Some(cursor(1)))], "from here it is repeated");
-    directory.apply(vec![change(&group, 1, users(0..3), Vec::new())]).await.unwrap();
+    let all = vec![change(&group, 1, users(0..3), Vec::new())].into_iter().chain(later()).collect();
+    assert_eq!(directory.apply(all).await.unwrap(), []);
     assert_eq!(directory.cover(&claim, &cursor(2)).await.unwrap(), Covered::Replaced);
     assert_eq!(directory.cover(&again, &cursor(2)).await.unwrap(), Covered::Noted);
     // Back again: what was written meanwhile is not here either.

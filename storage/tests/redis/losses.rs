@@ -200,3 +200,36 @@ async fn a_wrong_url_is_refused_and_not_repeated() {
         assert!(!error.contains("secret"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn what_somebody_else_wrote_into_an_inbox_stops_no_move_and_is_written_over() {
+    let server = OwnServer::start();
+    let options = RedisOptions { url: server.url(), prefix: String::new(), allow: Vec::new() };
+    let inbox = RedisStore::open(&options).await.map_err(|error| error.to_string()).unwrap().inbox();
+    let ben = UserId::parse("ben").unwrap();
+    let heads = async |of: &UserId| {
+        let rows = inbox.since(of, InboxVersion(0), 10).await.unwrap().rows;
+        rows.into_iter().map(|row| (row.log.to_string(), row.head.0)).collect::<Vec<_>>()
+    };
+    let of_both =
+        |head| vec![Move { touch: false, ..touch("a", head) }, Move { user: ben.clone(), ..touch("a", head) }];
+    let mut last = inbox.bump(vec![touch("a", 1), touch("b", 1)]).await.unwrap()[1];
+
+    server.command::<Value>("HSET i:{ann}:r a garbage").await;
+    let read = inbox.since(&user(), InboxVersion(0), 10).await;
+    assert!(matches!(read, Err(StoreError::Damaged(_))), "nobody is told what is not so: {read:?}");
+    let moved = inbox.bump(of_both(2)).await.unwrap()[0];
+    assert!(moved.previous == last.version && moved.version > last.version, "{moved:?} behind {last:?}");
+    assert_eq!(heads(&user()).await, [("b".to_owned(), 1), ("a".to_owned(), 2)]);
+    assert_eq!(heads(&ben).await, [("a".to_owned(), 2)]);
+
+    // A key of another type takes the user's whole inbox with it, as a flush would.
+    for (key, head) in [("i:{ann}:r", 3), ("i:{ann}:v", 4)] {
+        last = inbox.bump(vec![touch("b", head)]).await.unwrap()[0];
+        server.command::<Value>(&format!("SET {key} garbage")).await;
+        let moved = inbox.bump(of_both(head)).await.unwrap()[0];
+        assert!(moved.version > last.version, "{key}: a version was given twice");
+        assert_eq!(heads(&user()).await, [("a".to_owned(), head)], "{key}");
+        assert_eq!(heads(&ben).await, [("a".to_owned(), head)], "{key}");
+    }
+}

@@ -206,6 +206,7 @@ impl Run {
         let change = MembershipChange {
             log: log_of(number),
             seq: Seq(head.max(1)),
+            after: Seq(0),
             created: Some(Created { name: "a name".to_owned(), creator: user("user-0"), peer: None }),
             joined,
             joined_ordinal: Ordinal(0),

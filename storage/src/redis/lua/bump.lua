@@ -2,7 +2,25 @@
 -- KEYS: for each user the rows (hash: log -> "head head_ordinal read read_ordinal") and the order (zset: log by version).
 -- ARGV: for each move: number of its user, log, head, head_ordinal, read, read_ordinal, touch ('1' or '0').
 -- Always: a user's version is the highest score of its order; it rises to at least the clock, so nothing that was given
--- out before everything was lost is given again.
+-- out before everything was lost is given again; what we did not write stops nobody: a row that does not parse counts as
+-- none and is written anew, a user's keys of another type are removed, as if they had been lost.
+
+-- The four numbers of a row; none if it is not there, or not a row. No number of ours has more than 16 digits.
+local function parse(row)
+  local head, head_ordinal, read, read_ordinal = string.match(row or '', '^(%d+) (%d+) (%d+) (%d+)$')
+  if not head or math.max(#head, #head_ordinal, #read, #read_ordinal) > 16 then return nil end
+  return head, head_ordinal, read, read_ordinal
+end
+
+-- What a read of a user's keys answered; nothing if one of them has another type, and then both are removed.
+local function read_of(answer, rows, order)
+  local failed = type(answer) == 'table' and answer.err
+  if not failed then return answer end
+  if not string.find(failed, '^WRONGTYPE') then error(answer) end
+  redis.call('DEL', rows, order)
+  return nil
+end
+
 local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
 local versions, answers = {}, {}
@@ -11,15 +29,16 @@ for at = 1, #ARGV, 7 do
   local rows, order, log = KEYS[user * 2 - 1], KEYS[user * 2], ARGV[at + 1]
   local previous = versions[user]
   if not previous then
-    previous = tonumber(redis.call('ZRANGE', order, -1, -1, 'WITHSCORES')[2] or 0)
+    local last = read_of(redis.pcall('ZRANGE', order, -1, -1, 'WITHSCORES'), rows, order)
+    previous = tonumber(last and last[2] or 0)
   end
-  local head, head_ordinal, read, read_ordinal = '0', '0', '0', '0'
-  local row = redis.call('HGET', rows, log)
-  if row then
-    head, head_ordinal, read, read_ordinal = string.match(row, '^(%d+) (%d+) (%d+) (%d+)$')
-    if not head then return redis.error_reply('IMDAMAGED inbox row ' .. log .. ' of ' .. rows) end
-  end
+  local row = read_of(redis.pcall('HGET', rows, log), rows, order)
+  local head, head_ordinal, read, read_ordinal = parse(row)
   local moved = ARGV[at + 6] == '1'
+  if not head then
+    head, head_ordinal, read, read_ordinal = '0', '0', '0', '0'
+    if row then moved = true end
+  end
   if tonumber(ARGV[at + 2]) > tonumber(head) then
     head, head_ordinal, moved = ARGV[at + 2], ARGV[at + 3], true
   end
