@@ -121,6 +121,7 @@ async fn in_folder(config: &Config, order: &Order) -> Result<String, Failure> {
 
 #[cfg(feature = "distributed")]
 async fn by_kafka(config: &Config, order: &Order) -> Result<String, Failure> {
+    config.check_services()?;
     let relations =
         im_storage::kafka::KafkaRelations::open(&config.kafka.options()?).await.map_err(process::service)?;
     carry_out(&*relations, order).await.map_err(|error| match error {

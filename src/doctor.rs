@@ -5,7 +5,7 @@
 
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::{gateway_role, process, tokens};
+use crate::{gateway_role, logging, process, tokens};
 use im_rpc::{DeliveryStreams, LogicClient};
 use im_storage::finding::{Finding, Severity, judge};
 use im_storage::kafka::{KafkaError, KafkaOptions};
@@ -24,6 +24,7 @@ struct Report {
 }
 
 pub fn run(config: &Config) -> Result<(), Failure> {
+    logging::start(&config.log)?;
     let report = process::runtime("im-doctor", 1)?.block_on(look(config));
     print!("{}", report.text);
     match report.troubles {

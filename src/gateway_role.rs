@@ -35,15 +35,20 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
+    config.check_services()?;
     logging::start(&config.log)?;
-    process::runtime("im-gateway", THREADS)?.block_on(serve(config))
+    process::run("im-gateway", THREADS, serve(config))
 }
 
 async fn serve(config: &Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let http = bind("http", config.listen.http).await?;
     let rpc = bind("gateway_rpc", config.listen.gateway_rpc).await?;
-    let role = Role::start(config, &http, rpc).await?;
+    let role = tokio::select! {
+        role = Role::start(config, &http, rpc) => role?,
+        // Nobody was served yet.
+        () = signals.told_to_stop() => return Ok(()),
+    };
     tokio::spawn(http::serve(http, role.endpoints.clone()));
     signals.told_to_stop().await;
     tracing::info!("stopping");
@@ -68,7 +73,9 @@ impl Role {
         let queue = KafkaQueue::open(&config.kafka.options()?).await.map_err(service)?;
         let redis = RedisStore::open(&config.redis.options()).await.map_err(service)?;
         let client = LogicClient::new(&config.calls()).map_err(usage)?;
-        let ask = Arc::new(Ask::new(Arc::new(Remote::new(client)), Handle::current()));
+        let remote = Remote::new(client);
+        let unanswered = remote.unanswered();
+        let ask = Arc::new(Ask::new(Arc::new(remote), Handle::current()));
         let http_address = http.local_addr().map_err(other)?;
         let forward = Arc::new(ForwardToQueue::new(queue.clone()));
         let gateway = Gateway::start(config.gateway_config(http_address), forward, ask.clone())
@@ -88,7 +95,8 @@ impl Role {
             demo: gateway.websocket_address().map(Demo::without_users),
             metrics: Box::new(move || {
                 let gateway = snapshot.metrics();
-                metrics::text(&Parts { gateway: Some(&gateway), produced: Some(&produced), ..Parts::default() })
+                let (produced, unanswered) = (Some(&*produced), Some(&*unanswered));
+                metrics::text(&Parts { gateway: Some(&gateway), produced, unanswered, ..Parts::default() })
             }),
         });
         deliveries.ready(true).await;

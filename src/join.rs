@@ -8,6 +8,7 @@
 //! | `ask` | questions as tasks, a bounded number of them |
 //! | `local` | answered by the request handlers of this process |
 //! | `remote`, `handler` | asked over gRPC, and answered at the other end |
+//! | `unanswered` | how often nobody answered |
 //! | `large`, `large_remote` | what is asked of large conversations, answered here or over gRPC |
 //! | `streams` | deliveries to gateways elsewhere, and their end there |
 
@@ -16,6 +17,9 @@ mod ask;
 mod delivery_tests;
 #[cfg(feature = "distributed")]
 mod handler;
+#[cfg(test)]
+#[cfg(feature = "distributed")]
+mod handler_tests;
 mod large;
 #[cfg(feature = "distributed")]
 mod large_remote;
@@ -24,10 +28,14 @@ mod local;
 mod remote;
 #[cfg(feature = "distributed")]
 mod streams;
+#[cfg(feature = "distributed")]
+mod unanswered;
 
 pub use ask::Ask;
 #[cfg(feature = "distributed")]
-pub use {handler::Handler, remote::Remote, streams::DeliverOverStreams, streams::TakeFromStreams};
+pub use {
+    handler::Handler, remote::Remote, streams::DeliverOverStreams, streams::TakeFromStreams, unanswered::Unanswered,
+};
 
 use im_gateway::{Forward, GatewayHandle, Upstream};
 use im_proto::internal;

@@ -17,7 +17,7 @@ pub mod gateway_role;
 mod http;
 mod join;
 mod lease;
-mod logging;
+pub mod logging;
 #[cfg(feature = "distributed")]
 pub mod logic_role;
 mod metrics;

@@ -32,16 +32,21 @@ const RELATIONS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
+    config.check_services()?;
     logging::start(&config.log)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    process::runtime("im-logic", threads)?.block_on(serve(config))
+    process::run("im-logic", threads, serve(config))
 }
 
 async fn serve(config: &Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let http = bind("logic_http", config.listen.logic_http).await?;
     let rpc = bind("logic_rpc", config.listen.logic_rpc).await?;
-    let role = Role::start(config, &http, rpc).await?;
+    let role = tokio::select! {
+        role = Role::start(config, &http, rpc) => role?,
+        // Nobody was served yet.
+        () = signals.told_to_stop() => return Ok(()),
+    };
     tokio::spawn(http::serve(http, role.endpoints.clone()));
     let ended = tokio::select! {
         () = signals.told_to_stop() => Ok(()),

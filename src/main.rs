@@ -1,14 +1,14 @@
 //! The command line of im-server.
 //!
 //! In: arguments, a configuration, signals. Out: a running role or one answer on stdout. Always: errors are one clear line on
-//! stderr and an exit code: 2 for a wrong command line or configuration, 3 for a port in use or not ours to open, 4 for a
+//! stderr, JSON where the log is, and an exit code: 2 for a wrong command line or configuration, 3 for a port in use or not ours to open, 4 for a
 //! data folder that is locked, not writable or of a newer format, 5 for damaged data, 6 for a service that is away or unsafe,
 //! 1 for the rest.
 
 use clap::Parser as _;
 use im_server::command_line::{Arguments, Command, ConfigCommand};
 use im_server::config::{self, Config, ConfigError, Driver};
-use im_server::{account, exit, restore, standalone, tokens};
+use im_server::{account, exit, logging, restore, standalone, tokens};
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("im-server: {failure}");
+            logging::tell(&failure);
             failure.code()
         }
     }
@@ -43,7 +43,7 @@ fn run(arguments: Arguments) -> Result<(), exit::Failure> {
         Command::Config { what } => {
             let text = match what {
                 ConfigCommand::Print => load()?.print(),
-                ConfigCommand::Check => load().map(|_| "ok\n".to_owned())?,
+                ConfigCommand::Check => distributed::check(&load()?).map(|()| "ok\n".to_owned())?,
                 ConfigCommand::Schema => format!("{:#}\n", config::schema()),
                 ConfigCommand::Env => config::variables(),
             };
@@ -67,10 +67,16 @@ fn print(text: &str) -> Result<(), exit::Failure> {
 
 #[cfg(feature = "distributed")]
 mod distributed {
+    use super::Config;
+    use super::exit::Failure;
     pub use im_server::doctor::run as doctor;
     pub use im_server::gateway_role::run as gateway;
     pub use im_server::logic_role::run as logic;
     pub use im_server::migrate::run as migrate;
+
+    pub fn check(config: &Config) -> Result<(), Failure> {
+        config.check_services()
+    }
 }
 
 #[cfg(not(feature = "distributed"))]
@@ -78,6 +84,11 @@ mod distributed {
     use super::Config;
     use super::exit::{self, Failure};
     use im_server::command_line::MigrateCommand;
+
+    /// Nothing here reads the sections of the services.
+    pub fn check(_: &Config) -> Result<(), Failure> {
+        Ok(())
+    }
 
     fn left_out() -> Result<(), Failure> {
         Err(Failure::Usage(exit::STANDALONE_ONLY.to_owned()))

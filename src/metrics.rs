@@ -32,6 +32,8 @@ pub struct Parts<'a> {
     #[cfg(feature = "distributed")]
     pub produced: Option<&'a im_storage::kafka::ProducerCounts>,
     #[cfg(feature = "distributed")]
+    pub unanswered: Option<&'a crate::join::Unanswered>,
+    #[cfg(feature = "distributed")]
     pub streams: Option<&'a im_rpc::DeliveryStreams>,
 }
 
@@ -46,6 +48,7 @@ pub fn text(parts: &Parts<'_>) -> String {
     #[cfg(feature = "distributed")]
     {
         parts.produced.into_iter().for_each(|counts| transit::produced(&mut out, counts));
+        parts.unanswered.into_iter().for_each(|unanswered| transit::unanswered(&mut out, unanswered));
         parts.streams.into_iter().for_each(|streams| transit::streams(&mut out, streams));
     }
     out.finish()
@@ -71,6 +74,7 @@ mod tests {
             lag: vec![(Partition(0), 3)],
             waiting: Some(0),
             produced: Some(&Default::default()),
+            unanswered: Some(&Default::default()),
             streams: Some(&im_rpc::DeliveryStreams::new(1, &options).unwrap()),
         })
     }

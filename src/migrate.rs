@@ -6,11 +6,14 @@
 use crate::command_line::MigrateCommand;
 use crate::config::Config;
 use crate::exit::Failure;
+use crate::logging;
 use crate::process::{self, service};
 use im_storage::kafka;
 use im_storage::mysql::migrate::{self, MigrationStatus};
 
 pub fn run(config: &Config, what: MigrateCommand) -> Result<(), Failure> {
+    config.check_services()?;
+    logging::start(&config.log)?;
     process::runtime("im-migrate", 1)?.block_on(async {
         let mysql = config.mysql.options();
         let status = match what {
@@ -23,9 +26,13 @@ pub fn run(config: &Config, what: MigrateCommand) -> Result<(), Failure> {
         }
         if matches!(what, MigrateCommand::Up) {
             let kafka = config.kafka.options()?;
-            kafka::create_topics(&kafka, config.kafka.partitions, config.kafka.replicas).await.map_err(service)?;
+            let wanted = config.kafka.partitions;
+            let partitions = kafka::create_topics(&kafka, wanted, config.kafka.replicas).await.map_err(service)?;
             let [topic, letters, relations] = [&kafka.topic, &kafka.dead_letter_topic, &kafka.relations_topic];
-            println!("kafka  topics {topic}, {letters} and {relations} are there");
+            println!("kafka  topics {topic}, {letters} and {relations} are there; {topic} has {partitions} partitions");
+            if partitions != usize::from(wanted) {
+                println!("kafka  kafka.partitions is {wanted}, and counts only where a topic is made");
+            }
         }
         Ok(())
     })

@@ -21,6 +21,9 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// A worker that ended by itself has met what it believed impossible: the process ends, and whoever starts it again, or
 /// another process, goes on with its partitions.
 const LOOK_AT_WORKERS: Duration = Duration::from_secs(1);
+/// So long the end of a role waits for calls that cannot be cut short, as one of a service that does not answer.
+#[cfg(feature = "distributed")]
+const LAST_CALLS: Duration = Duration::from_secs(1);
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 const PORT_POLL: Duration = Duration::from_millis(20);
 
@@ -31,6 +34,15 @@ pub fn runtime(name: &str, threads: usize) -> Result<Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::Other(format!("cannot start threads: {error}")))
+}
+
+/// Runs a role that keeps nothing of its own: nobody waits for what its last calls would bring.
+#[cfg(feature = "distributed")]
+pub fn run(name: &str, threads: usize, role: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = runtime(name, threads)?;
+    let ended = runtime.block_on(role);
+    runtime.shutdown_timeout(LAST_CALLS);
+    ended
 }
 
 /// The operating system's wish that the process ends.

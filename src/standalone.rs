@@ -47,7 +47,11 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let is_new = !config.store.folder.join("store.redb").exists();
     let store = open_store(config)?;
     let keys = tokens::Keys::open_or_create(config)?;
-    let server = Server::start(config, http_address, &store, &keys).await?;
+    let server = tokio::select! {
+        server = Server::start(config, http_address, &store, &keys) => server?,
+        // Nobody was served yet, and what was repeated from the logs may be repeated again.
+        () = signals.told_to_stop() => return Ok(()),
+    };
     tokio::spawn(http::serve(listener, server.endpoints.clone()));
     start_text::print(config, is_new, &server.gateway, http_address, &keys);
     server.endpoints.ready.store(true, Ordering::Release);

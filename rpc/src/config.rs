@@ -3,6 +3,7 @@
 //! In: values of the configuration file. Out: values checked before anything is connected. Always: a certificate is read
 //! once, at start; a private key is never printed.
 
+use crate::connect::uri;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,16 @@ pub struct CallOptions {
     /// A call that got no answer is repeated, at another endpoint where there is one.
     pub attempts: u32,
     pub connect: ConnectOptions,
+}
+
+impl CallOptions {
+    /// Whether they can be used, but for the files that they name. Asks nobody.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.endpoints.is_empty() {
+            return Err(ConfigError::NoEndpoint);
+        }
+        self.endpoints.iter().try_for_each(|address| uri(address, self.connect.tls.is_some()).map(drop))
+    }
 }
 
 /// How a connection is made and kept.
@@ -47,6 +58,8 @@ pub enum ConfigError {
     File { what: &'static str, path: PathBuf, error: std::io::Error },
     #[error("{0:?} is no address like http://host:port, or with TLS https://host:port")]
     Endpoint(String),
+    #[error("no endpoint is named")]
+    NoEndpoint,
     #[error("{0:?} names no host that others could connect to")]
     Unspecified(String),
     #[error("peer_names is empty: nobody could connect")]

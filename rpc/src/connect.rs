@@ -47,7 +47,7 @@ pub fn check_advertised(address: &str, is_tls: bool) -> Result<(), ConfigError> 
 }
 
 /// Its scheme says whether TLS is spoken, so it must be the one that was configured.
-fn uri(address: &str, is_tls: bool) -> Result<Uri, ConfigError> {
+pub(crate) fn uri(address: &str, is_tls: bool) -> Result<Uri, ConfigError> {
     let scheme = if is_tls { "https" } else { "http" };
     let uri = address.parse::<Uri>().ok();
     let fits = uri.filter(|uri| uri.scheme_str() == Some(scheme) && uri.host().is_some_and(|host| !host.is_empty()));

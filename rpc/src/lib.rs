@@ -36,4 +36,6 @@ pub use health::is_serving;
 pub use lane::{DeliveryCounts, LANE_BATCHES_MAX, LANE_BYTES_MAX};
 pub use logic_client::{CallError, LogicClient};
 pub use logic_service::{ASKED_AT_ONCE_MAX, LogicHandler, Refused, logic_service};
+#[doc(hidden)]
+pub use planted::planted;
 pub use serve::{Readiness, Served, Services, Stop, serve};

@@ -75,15 +75,13 @@ pub struct LogicClient {
 impl LogicClient {
     /// Must be called on a tokio runtime.
     pub fn new(options: &CallOptions) -> Result<Self, ConfigError> {
+        options.check()?;
         let connect = Connect::new(&options.connect)?;
         let peer = |address: &String| {
             let channel = connect.endpoint(address)?.connect_lazy();
             Ok(Peer { channel, suspect_until_ms: AtomicU64::new(0) })
         };
         let all: Vec<Peer> = options.endpoints.iter().map(peer).collect::<Result<_, ConfigError>>()?;
-        if all.is_empty() {
-            return Err(ConfigError::Endpoint(String::new()));
-        }
         let peers = Arc::new(Peers { all, next: AtomicUsize::new(0), since: Instant::now() });
         Ok(Self { peers, timeout: options.timeout, attempts: options.attempts.max(1) })
     }

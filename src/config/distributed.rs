@@ -59,7 +59,7 @@ pub struct Kafka {
     pub dead_letter_topic: String,
     pub relations_topic: String,
     pub group: String,
-    #[schemars(range(min = 1, max = 4096))]
+    #[schemars(range(min = 1, max = 256))]
     pub partitions: u16,
     #[schemars(range(min = 1, max = 16))]
     pub replicas: u8,
@@ -113,7 +113,8 @@ mod options {
     use super::super::Config;
     use super::{Kafka, Mongodb, Mysql, Redis, RpcTls};
     use crate::exit::Failure;
-    use im_rpc::{CallOptions, ConnectOptions, TlsOptions};
+    use crate::process::usage;
+    use im_rpc::{CallOptions, ConnectOptions, TlsOptions, check_advertised};
     use im_storage::kafka::KafkaOptions;
     use im_storage::mongo::MongoOptions;
     use im_storage::mysql::MysqlOptions;
@@ -121,6 +122,21 @@ mod options {
     use std::time::Duration;
 
     impl Config {
+        /// What the clients of the services judge. Asks no service, and reads no file.
+        pub fn check_services(&self) -> Result<(), Failure> {
+            self.kafka.options()?.check().map_err(usage)?;
+            self.redis.options().check().map_err(usage)?;
+            self.mysql.options().check().map_err(usage)?;
+            self.mongodb.options().check().map_err(usage)?;
+            let wrong = |error| usage(format!("rpc.logic.endpoints: {error}"));
+            self.calls().check().map_err(wrong)?;
+            match self.rpc.advertise.as_str() {
+                "" => Ok(()),
+                advertised => check_advertised(advertised, self.tls().is_some())
+                    .map_err(|error| usage(format!("rpc.advertise, where workers reach this gateway: {error}"))),
+            }
+        }
+
         /// How a role's own server lets others in.
         pub fn tls(&self) -> Option<TlsOptions> {
             let RpcTls { authority, certificate, key, peer_names } = self.rpc.tls.clone();
@@ -207,6 +223,7 @@ mod options {
                 url: self.url.clone(),
                 database: self.database.clone(),
                 timeout: Duration::from_millis(self.timeout_ms.into()),
+                wall_clock_ms: crate::clock::now_ms,
                 allow: self.allow.clone(),
             }
         }

@@ -8,13 +8,12 @@ use im_proto::services;
 use im_proto::{ConnectionId, LogId, Seq, UserId};
 use im_rpc::LogicClient;
 
-pub async fn members(client: &LogicClient, log: LogId) -> LogicAnswer {
-    let answer = client.large_members(services::LargeMembersCall { log_id: (&log).into() }).await;
-    let members = answer
+pub async fn members(client: &LogicClient, log: &LogId) -> Option<LargeMembers> {
+    let answer = client.large_members(services::LargeMembersCall { log_id: log.into() }).await;
+    answer
         .inspect_err(|error| tracing::warn!(%error, %log, "the members of a large conversation are not known"))
         .ok()
-        .and_then(members_of);
-    LogicAnswer::LargeMembers { log, members }
+        .and_then(members_of)
 }
 
 pub async fn heads(client: &LogicClient, logs: &[LogId]) -> Option<LogicAnswer> {

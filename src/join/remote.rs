@@ -1,10 +1,11 @@
 //! Questions asked of a logic role over gRPC.
 //!
 //! In: a gateway's question. Out: the answer, or what a client can do when there is none. Always: whoever got no answer is
-//! told so by a retryable code; nothing is allowed because nobody could be asked.
+//! told so by a retryable code; nothing is allowed because nobody could be asked; what got no answer is counted.
 
 use super::ask::{Answers, error_frame};
 use super::large_remote;
+use super::unanswered::{Asked, Unanswered};
 use bytes::Bytes;
 use im_gateway::{HeldLogin, LogicAnswer, Question, SignInRefused, SignedIn};
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode, kicked::Reason};
@@ -12,6 +13,7 @@ use im_proto::services::{self, HeartbeatAnswer, sign_in_answer::Outcome};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, LogId, Seq, UserId};
 use im_rpc::{CallError, LogicClient};
 use im_storage::ports::GatewayBoot;
+use std::sync::Arc;
 
 /// When no logic role answered.
 const RETRY_AFTER_MS: u32 = 500;
@@ -19,11 +21,18 @@ const RECONNECT_AFTER_MS: u32 = 1_000;
 
 const _: () = assert!(im_gateway::ASKED_AT_ONCE_MAX <= im_rpc::ASKED_AT_ONCE_MAX, "the logic would refuse to answer");
 
-pub struct Remote(LogicClient);
+pub struct Remote {
+    client: LogicClient,
+    unanswered: Arc<Unanswered>,
+}
 
 impl Remote {
     pub fn new(client: LogicClient) -> Self {
-        Self(client)
+        Self { client, unanswered: Arc::default() }
+    }
+
+    pub fn unanswered(&self) -> Arc<Unanswered> {
+        self.unanswered.clone()
     }
 
     async fn sign_in(
@@ -34,7 +43,8 @@ impl Remote {
     ) -> Result<SignedIn, SignInRefused> {
         let call =
             services::SignInCall { gateway_boot: gateway.0, connection_id: connection.0, sign_in: Some(sign_in) };
-        let answer = self.0.sign_in(call).await.map_err(|error| {
+        let answer = self.client.sign_in(call).await.map_err(|error| {
+            self.unanswered.count(Asked::SignIn);
             tracing::warn!(%error, %connection, "a sign-in got no answer from the logic");
             no_logic()
         })?;
@@ -55,12 +65,13 @@ impl Remote {
         user: &UserId,
         frame: Bytes,
     ) -> (Bytes, Option<InboxVersion>, Vec<(LogId, Seq)>) {
-        match self.0.read(services::ReadCall { user_id: user.into(), frame }).await {
+        match self.client.read(services::ReadCall { user_id: user.into(), frame }).await {
             Ok(answer) => {
                 let large = large_remote::told_of(&answer.large_heads);
                 (answer.frame, answer.inbox_version.map(InboxVersion), large)
             }
             Err(error) => {
+                self.unanswered.count(Asked::Read);
                 tracing::warn!(%error, %user, "a read got no answer from the logic");
                 let away = client::Error {
                     class: ErrorClass::Retry as i32,
@@ -80,7 +91,7 @@ impl Remote {
         logins: &[HeldLogin],
     ) -> Result<Vec<Result<InboxVersion, Reason>>, CallError> {
         let logins = logins.iter().map(held).collect();
-        let answer = self.0.heartbeats(services::HeartbeatsCall { gateway_boot: gateway.0, logins }).await?;
+        let answer = self.client.heartbeats(services::HeartbeatsCall { gateway_boot: gateway.0, logins }).await?;
         let ended = |one: &HeartbeatAnswer| match one.ended() {
             Reason::Unspecified => Reason::Replaced,
             told => told,
@@ -103,18 +114,27 @@ impl Answers for Remote {
             }
             Question::Heartbeats { logins } => {
                 // Without an answer the gateway's own deadline keeps the heartbeats going.
-                let versions = self.heartbeats(gateway, &logins).await.ok()?;
+                let versions = self.heartbeats(gateway, &logins).await.ok();
+                let versions = self.unanswered.note(Asked::Heartbeats, versions)?;
                 LogicAnswer::Heartbeats { answers: logins.iter().map(|login| login.connection).zip(versions).collect() }
             }
-            Question::LargeMembers { log } => large_remote::members(&self.0, log).await,
-            Question::LargeHeads { logs } => return large_remote::heads(&self.0, &logs).await,
+            Question::LargeMembers { log } => {
+                let members = large_remote::members(&self.client, &log).await;
+                LogicAnswer::LargeMembers { log, members: self.unanswered.note(Asked::LargeMembers, members) }
+            }
+            Question::LargeHeads { logs } => {
+                let heads = large_remote::heads(&self.client, &logs).await;
+                return self.unanswered.note(Asked::LargeHeads, heads);
+            }
             Question::LargeOfUsers { changes, users } => {
-                return large_remote::of_users(&self.0, changes, users).await;
+                let large = large_remote::of_users(&self.client, changes, users).await;
+                return self.unanswered.note(Asked::LargeOfUsers, large);
             }
             Question::SignedOut { connection, user, device, generation } => {
                 let login = held(&HeldLogin { connection, user, device, generation });
                 let call = services::SignOutCall { gateway_boot: gateway.0, login: Some(login) };
-                if let Err(error) = self.0.sign_out(call).await {
+                if let Err(error) = self.client.sign_out(call).await {
+                    self.unanswered.count(Asked::SignOut);
                     tracing::warn!(%error, %connection, "a route stays until its device signs in again");
                 }
                 return None;

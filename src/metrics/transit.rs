@@ -1,6 +1,6 @@
 //! What lies between gateways and logic.
 //!
-//! In: the counts of the queue's two ends and of the delivery streams. Out: their lines. Always: a number of Kafka may be some
+//! In: the counts of the queue's two ends, of questions and of the delivery streams. Out: their lines. Always: a number of Kafka may be some
 //! seconds old.
 
 use super::text::Text;
@@ -12,11 +12,12 @@ pub fn lag(out: &mut Text, lag: &[(Partition, u64)]) {
 }
 
 #[cfg(feature = "distributed")]
-pub use distributed::{produced, streams};
+pub use distributed::{produced, streams, unanswered};
 
 #[cfg(feature = "distributed")]
 mod distributed {
     use super::Text;
+    use crate::join::Unanswered;
     use im_rpc::DeliveryStreams;
     use im_storage::kafka::ProducerCounts;
     use std::sync::atomic::Ordering;
@@ -25,7 +26,12 @@ mod distributed {
         out.counter("im_queue_produced_records_total", counts.taken.load(Ordering::Relaxed));
         out.counter("im_queue_produced_batches_total", counts.batches.load(Ordering::Relaxed));
         out.counter("im_queue_produce_failures_total", counts.lost.load(Ordering::Relaxed));
+        out.counter("im_queue_producers_replaced_total", counts.replaced.load(Ordering::Relaxed));
         out.histogram("im_queue_ack_seconds", &counts.acks);
+    }
+
+    pub fn unanswered(out: &mut Text, unanswered: &Unanswered) {
+        out.labelled(("im_gateway_unanswered_total", "counter"), "question", unanswered.by_question());
     }
 
     pub fn streams(out: &mut Text, streams: &DeliveryStreams) {

@@ -8,7 +8,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `topics` | whether the brokers keep what they take |
-//! | `producer` | records into the topic, by a thread of librdkafka's |
+//! | `producer`, `replaceable` | records into the topic, by a thread of librdkafka's; and what follows when it fails for good |
 //! | `consumer`, `inbound` | records out of it: the thread that polls, and what lies between it and the worker |
 //! | `relations` | rows of the compacted topic, from its beginning and on |
 
@@ -16,6 +16,7 @@ mod consumer;
 mod inbound;
 mod producer;
 mod relations;
+mod replaceable;
 mod topics;
 
 pub use consumer::{KafkaConsumer, KafkaLag};
@@ -52,16 +53,34 @@ pub struct KafkaOptions {
     pub allow: Vec<String>,
 }
 
-/// What the contract rests on; no option overrides it.
-const FIXED: [&str; 8] = [
+/// What the server sets itself, under each of librdkafka's names: what the contract rests on, the bounds of what is under way,
+/// and what has a key of its own in the configuration.
+const FIXED: [&str; 25] = [
     "acks",
+    "request.required.acks",
     "enable.idempotence",
+    "enable.gapless.guarantee",
+    "transactional.id",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "linger.ms",
+    "queue.buffering.max.ms",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.kbytes",
     "enable.auto.commit",
+    "auto.commit.enable",
     "enable.auto.offset.store",
     "auto.offset.reset",
     "partition.assignment.strategy",
     "isolation.level",
+    "queued.max.messages.kbytes",
+    "enable.partition.eof",
+    "statistics.interval.ms",
+    "allow.auto.create.topics",
+    "bootstrap.servers",
+    "group.protocol",
     "group.id",
+    "group.instance.id",
 ];
 
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +91,10 @@ pub enum KafkaError {
     NoTopic(String),
     #[error("kafka: topic {topic} has {partitions} partitions; at most {most} make sense")]
     TooManyPartitions { topic: String, partitions: usize, most: u16 },
-    #[error("kafka: {name} cannot be set, the delivery contract rests on it")]
+    #[error("kafka.settings: {name} is the server's own to set")]
     FixedSetting { name: String },
+    #[error("kafka.settings: {0}")]
+    Setting(String),
     #[error("kafka: {0}; mend it, or name it in the allow list")]
     Weak(Finding),
     #[error("kafka: cannot start a thread: {0}")]
@@ -81,9 +102,18 @@ pub enum KafkaError {
 }
 
 impl KafkaOptions {
+    /// Whether librdkafka takes them. Asks no broker.
+    pub fn check(&self) -> Result<(), KafkaError> {
+        self.client()?.create_native_config().map(drop).map_err(|error| KafkaError::Setting(error.to_string()))
+    }
+
     fn client(&self) -> Result<ClientConfig, KafkaError> {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("client.id", "im-server");
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "im-server")
+            // Where brokers make topics that somebody names, to look at one would make it, with settings that lose messages.
+            .set("allow.auto.create.topics", "false");
         for (name, value) in &self.settings {
             if FIXED.contains(&name.as_str()) {
                 return Err(KafkaError::FixedSetting { name: name.clone() });
@@ -91,5 +121,50 @@ impl KafkaOptions {
             config.set(name, value);
         }
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(settings: &[(&str, &str)]) -> KafkaOptions {
+        let name = || "name".to_owned();
+        KafkaOptions {
+            brokers: name(),
+            topic: name(),
+            dead_letter_topic: name(),
+            relations_topic: name(),
+            group: name(),
+            settings: settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            in_flight_max: 1,
+            wall_clock_ms: || 0,
+            allow: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_the_server_sets_itself_is_refused_under_all_its_names() {
+        for name in FIXED {
+            assert!(matches!(options(&[(name, "1")]).check(), Err(KafkaError::FixedSetting { .. })), "{name}");
+            // Somebody who mistypes one here protects nothing.
+            let known = ClientConfig::new().set(name, "x").create_native_config();
+            let unknown = matches!(&known, Err(error) if error.to_string().contains("No such configuration property"));
+            assert!(!unknown, "{name}");
+        }
+    }
+
+    #[test]
+    fn settings_are_judged_without_a_broker() {
+        options(&[("client.rack", "a"), ("session.timeout.ms", "10000")]).check().unwrap();
+        for wrong in [("no.such.setting", "1"), ("session.timeout.ms", "soon")] {
+            let error = options(&[wrong]).check().unwrap_err();
+            assert!(matches!(&error, KafkaError::Setting(text) if text.contains(wrong.0)), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_client_has_topics_made_by_naming_them() {
+        assert_eq!(options(&[]).client().unwrap().get("allow.auto.create.topics"), Some("false"));
     }
 }

@@ -13,10 +13,12 @@ use im_storage::ports::{
 };
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::bindings::{rd_kafka_resp_err_t, rd_kafka_test_fatal_error};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafka;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -186,6 +188,63 @@ async fn a_full_buffer_leaves_records_with_their_caller_and_none_overtakes() {
     }
     assert!(seen.iter().enumerate().all(|(at, number)| *number == at.to_string()), "lost, doubled or overtaken");
     assert_eq!(queue.counts().lost.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+/// As librdkafka does by itself when it cannot go on.
+fn fail_for_good(client: *mut RDKafka) {
+    let code = rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    // SAFETY: the client is the caller's, who still has it; the text ends with a zero and is copied.
+    let raised = unsafe { rd_kafka_test_fatal_error(client, code, c"by a test".as_ptr()) };
+    assert!(raised == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_failed_for_good_is_replaced_and_what_is_produced_then_arrives() {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let options = options().await;
+    let queue = KafkaQueue::open(&options).await.unwrap();
+    queue.produce_and_wait(vec![record("a", 0)]).await.unwrap();
+    fail_for_good(queue.native_ptr());
+    let mut records = vec![record("a", 1)];
+    let taken = async {
+        while !records.is_empty() {
+            queue.produce(&mut records);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.expect("there is no room any more");
+    // Behind it in the same partition.
+    queue.produce_and_wait(vec![record("a", 2)]).await.unwrap();
+    let mut consumer = KafkaConsumer::open(&options).unwrap();
+    let mut seen = Vec::new();
+    let all = async {
+        while seen.len() < 3 {
+            let batch = batch(&mut consumer).await;
+            seen.extend(numbers(&batch));
+            consumer.commit(batch.partition, batch.records.last().unwrap().offset).await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("a record did not arrive");
+    assert_eq!(seen, ["0", "1", "2"]);
+    assert_eq!(queue.counts().replaced.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_failed_for_good_ends_and_what_it_had_done_is_committed_or_comes_again() {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let options = options().await;
+    let queue = KafkaQueue::open(&options).await.unwrap();
+    queue.produce_and_wait(vec![record("a", 0), record("a", 1)]).await.unwrap();
+    let mut consumer = KafkaConsumer::open(&options).unwrap();
+    let taken = batch(&mut consumer).await;
+    consumer.commit(taken.partition, taken.records[0].offset).await.unwrap();
+    fail_for_good(consumer.native_ptr());
+    let ended = async { while consumer.next(1_000).await.unwrap().is_some() {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the worker waits for ever");
+    drop(consumer);
+    let mut next = KafkaConsumer::open(&options).unwrap();
+    let again = tokio::time::timeout(PATIENCE, batch(&mut next)).await.expect("nobody owns the partition");
+    assert_eq!(numbers(&again).last().map(String::as_str), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The configuration as operators meet it: the schema, the list of variables and the defaults say the same, and the server
 //! does what they say.
 
-use crate::harness::server::binary;
+use crate::harness::server::{Addresses, Folder, Server, Settings, binary};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 
@@ -165,4 +165,24 @@ fn the_configuration_in_compose_yaml_is_accepted() {
             environment.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
         assert_eq!(printed(&arguments, &variables), "ok\n", "{role}");
     }
+}
+
+#[test]
+fn with_json_logs_a_server_that_cannot_start_says_why_in_json_too() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tcp = taken.local_addr().unwrap();
+    let addresses = Addresses { tcp, ..Addresses::any_port([127, 0, 0, 1].into()) };
+    let settings = Settings::for_tests().with("IM_LOG__FORMAT", "json");
+    let refused = |settings: &Settings| Server::refuse_to_start(&Folder::new(), settings, addresses);
+    let (status, text) = refused(&settings);
+    assert_eq!(status.code(), Some(3), "{text}");
+    let parse = |line| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+    let lines: Vec<Value> = text.lines().map(parse).collect();
+    let last = lines.last().expect("it says nothing");
+    assert_eq!(last["level"], "ERROR");
+    let message = last["message"].as_str().unwrap();
+    assert!(message.contains("listen.tcp") && message.contains(&tcp.to_string()), "{message}");
+
+    let (status, text) = refused(&settings.with("IM_LOG__LEVEL", "off"));
+    assert!(status.code() == Some(3) && text.contains("listen.tcp"), "no level hides why: {text}");
 }

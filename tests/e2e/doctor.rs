@@ -3,6 +3,8 @@
 
 use crate::harness::deployment::{Deployment, Services};
 use crate::harness::process::{Folder, Launch, Role, Settings};
+use std::net::TcpListener;
+use std::process::Stdio;
 
 /// Of the exit code: something is to mend.
 const MEND: i32 = 6;
@@ -114,4 +116,59 @@ fn what_a_role_reads_at_its_start_is_read() {
     assert!(said.has("rpc", "MEND", "") && said.code == MEND);
     let said = doctor(&deployment, Settings::default().with("IM_LISTEN__GATEWAY_RPC", "0.0.0.0:6103"));
     assert!(said.has("rpc", "note", "rpc.advertise") && said.code == 0, "a worker's file may say nothing else");
+}
+
+#[test]
+fn what_no_client_of_a_service_could_use_ends_with_2_before_any_is_asked() {
+    let deployment = Deployment::new(Services::of_environment());
+    for (variable, value, said_of_it) in [
+        ("IM_KAFKA__SETTINGS", r#"["linger.ms=5"]"#, "linger.ms"),
+        ("IM_KAFKA__SETTINGS", r#"["no.such.setting=1"]"#, "no.such.setting"),
+        ("IM_KAFKA__PARTITIONS", "257", "kafka.partitions"),
+        ("IM_REDIS__URL", "127.0.0.1:hush", "redis"),
+        ("IM_REDIS__PREFIX", "a b", "prefix"),
+        ("IM_MYSQL__URL", "mysql://im:hush@127.0.0.1", "mysql"),
+        ("IM_MONGODB__URL", "127.0.0.1:hush", "mongodb"),
+        ("IM_RPC__LOGIC__ENDPOINTS", r#"["worker-1:6104"]"#, "rpc.logic.endpoints"),
+        ("IM_RPC__ADVERTISE", "http://0.0.0.0:6103", "rpc.advertise"),
+    ] {
+        for arguments in [&["config", "check"][..], &["logic"], &["gateway"], &["migrate", "status"]] {
+            let said = run(&deployment, arguments, Settings::default().with(variable, value));
+            assert_eq!(said.code, 2, "{arguments:?} with {variable}={value}");
+            assert!(
+                said.text.contains(said_of_it) && !said.text.contains("hush"),
+                "{arguments:?} with {variable}={value}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_role_that_is_told_to_stop_while_it_waits_for_a_silent_service_ends_with_0() {
+    let deployment = migrated();
+    for role in ["logic", "gateway"] {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        silent.set_nonblocking(true).unwrap();
+        let mut settings = Settings::default().with("IM_KAFKA__BROKERS", &silent.local_addr().unwrap().to_string());
+        for listener in ["TCP", "WEBSOCKET", "HTTP", "GATEWAY_RPC", "LOGIC_HTTP", "LOGIC_RPC"] {
+            settings = settings.with(&format!("IM_LISTEN__{listener}"), "127.0.0.1:0");
+        }
+        let environment = deployment.environment(&deployment.services).into_iter().collect();
+        let launch = Launch { role: Role::Logic, folder: Folder::new(), environment, settings };
+        let mut command = launch.command(&[role]);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It listens for signals before it asks anybody.
+        let _asked = loop {
+            match silent.accept() {
+                Ok(asked) => break asked,
+                Err(_) => assert!(process.try_wait().unwrap().is_none(), "{role} asked nobody"),
+            }
+            std::thread::yield_now();
+        };
+        // SAFETY: `kill` takes two integers; the process is our own child and not yet waited for.
+        let told = unsafe { libc::kill(process.id() as libc::pid_t, libc::SIGTERM) };
+        assert_eq!(told, 0);
+        let output = process.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{role}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

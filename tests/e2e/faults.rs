@@ -1,5 +1,5 @@
 //! Rows of the fault table that are no promise by themselves: F20 (away for long), F36 (no byte lost to a timeout), F38 (no
-//! descriptor left) and F39 (another version). F27 is in `clock_jumps` and with the sign-in rows, F28 and F29 in C2, F30 in C5.
+//! descriptor left; a limit that may be raised is none) and F39 (another version). F27 is in `clock_jumps` and with the sign-in rows, F28 and F29 in C2, F30 in C5.
 
 use crate::harness::bystander::Bystanders;
 use crate::harness::calls::{message_ids, unread};
@@ -123,6 +123,18 @@ async fn f36_no_byte_is_lost_to_a_timer_that_fires_while_bytes_arrive() {
             Body::SendAck(ack) => assert_eq!(ack.seq, number),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_soft_limit_of_open_files_bounds_no_connections() {
+    let server = Server::start(Settings::for_tests().soft_descriptors_max(96));
+    let mut open = Vec::new();
+    for number in 0..250 {
+        open.push(Raw::device(&server, &format!("user{number}"), "phone").await);
+    }
+    for device in &mut open {
+        device.sync().await;
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! In: what librdkafka fetches. Out: batches, and which partitions came and went. Always: one thread polls, whatever the
 //! worker does, so a slow store never looks like a dead worker; offsets move only by [`Consumer::commit`]; of a partition
-//! that is taken away, what was handed on is committed first, and its pause ends.
+//! that is taken away, what was handed on is committed first, and its pause ends; a consumer that failed for good is closed, so
+//! that its worker ends.
 
 use super::inbound::{Arrival, Inbound};
 use super::producer::TRACEPARENT;
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use im_proto::{LogId, TraceId};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError as ClientError;
+use rdkafka::error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
@@ -45,6 +46,8 @@ const LAG_INTERVAL_MS: &str = "2000";
 
 /// Stands for a key that is no id: no log has it, so the worker turns the record away.
 const UNREADABLE: &str = "unreadable";
+
+const NOT_COMMITTED: &str = "offsets not committed; until the next commit the records would come again";
 
 struct Shared {
     topic: String,
@@ -132,14 +135,19 @@ impl ConsumerContext for Context {
             {
                 tracing::warn!(%error, "partitions that were lost may stay paused");
             }
-            for partition in partitions(list) {
-                let done = self.0.inbound().take_commits(Some(partition));
-                if let Err(error) = self.0.commit(consumer, done, CommitMode::Sync) {
-                    tracing::warn!(%error, partition = partition.0, "the next owner repeats what was done");
-                }
-                self.0.inbound().lost(partition);
+            // In one call: each is a round trip, and the group waits.
+            let done = partitions(list).flat_map(|partition| self.0.inbound().take_commits(Some(partition))).collect();
+            if let Err(error) = self.0.commit(consumer, done, CommitMode::Sync) {
+                tracing::warn!(%error, partitions = list.count(), "the next owner repeats what was done");
             }
+            partitions(list).for_each(|partition| self.0.inbound().lost(partition));
             self.0.changed.notify_one();
+        }
+    }
+
+    fn commit_callback(&self, outcome: KafkaResult<()>, offsets: &TopicPartitionList) {
+        if let Err(error) = outcome {
+            tracing::warn!(%error, partitions = offsets.count(), "{NOT_COMMITTED}");
         }
     }
 
@@ -179,6 +187,8 @@ impl KafkaLag {
 pub struct KafkaConsumer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    #[cfg(feature = "conformance")]
+    consumer: Arc<BaseConsumer<Context>>,
 }
 
 impl KafkaConsumer {
@@ -211,15 +221,27 @@ impl KafkaConsumer {
         });
         let consumer: BaseConsumer<Context> = config.create_with_context(Context(shared.clone()))?;
         consumer.subscribe(&[&options.topic])?;
-        let of_thread = shared.clone();
+        let consumer = Arc::new(consumer);
+        let of_thread = (consumer.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("im-kafka".to_owned());
-        let thread = thread.spawn(move || poll(&consumer, &of_thread))?;
-        Ok(Self { shared, thread: Some(thread) })
+        let thread = thread.spawn(move || poll(&of_thread.0, &of_thread.1))?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+            #[cfg(feature = "conformance")]
+            consumer,
+        })
     }
 
     /// Partitions of which so much waits for the worker that nothing more is fetched.
     pub fn full(&self) -> Vec<Partition> {
         self.shared.inbound().full()
+    }
+
+    /// For tests that break it.
+    #[cfg(feature = "conformance")]
+    pub fn native_ptr(&self) -> *mut rdkafka::types::RDKafka {
+        self.consumer.client().native_ptr()
     }
 
     /// For the metrics of whoever gives the consumer away.
@@ -255,6 +277,13 @@ fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
                         shared.inbound().at_end(Partition(number));
                     }
                 }
+                Some(Err(error)) if is_for_good(&error) => {
+                    let reason = consumer.client().fatal_error().map(|(_, reason)| reason).unwrap_or_default();
+                    tracing::error!(%error, reason, "the kafka consumer failed for good; its worker ends");
+                    shared.inbound().is_closed = true;
+                    came = true;
+                    break;
+                }
                 Some(Err(error)) => tracing::warn!(%error, "kafka"),
                 None => break,
             }
@@ -276,10 +305,17 @@ fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
     commit(consumer, shared, CommitMode::Sync);
 }
 
+/// librdkafka would read nothing more. It tells some of these errors as [`ClientError::MessageConsumption`].
+fn is_for_good(error: &ClientError) -> bool {
+    let is_fatal = matches!(error, ClientError::MessageConsumptionFatal(_))
+        || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
+    is_fatal && !planted("failed_consumer_waits")
+}
+
 fn commit(consumer: &BaseConsumer<Context>, shared: &Shared, mode: CommitMode) {
     let done = shared.inbound().take_commits(None);
     if let Err(error) = shared.commit(consumer, done, mode) {
-        tracing::warn!(%error, "offsets not committed; the records come again");
+        tracing::warn!(%error, "{NOT_COMMITTED}");
     }
 }
 
@@ -316,9 +352,15 @@ impl Consumer for KafkaConsumer {
     async fn next(&mut self, records_max: usize) -> Result<Option<Consumed>, StoreError> {
         loop {
             let changed = self.shared.changed.notified();
-            // Taken and returned without an await in between: a dropped call has taken nothing.
-            if let Some(consumed) = self.shared.inbound().next(records_max) {
-                return Ok(Some(consumed));
+            {
+                let mut inbound = self.shared.inbound();
+                // Taken and returned without an await in between: a dropped call has taken nothing.
+                if let Some(consumed) = inbound.next(records_max) {
+                    return Ok(Some(consumed));
+                }
+                if inbound.is_closed {
+                    return Ok(None);
+                }
             }
             changed.await;
         }

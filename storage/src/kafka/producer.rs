@@ -3,8 +3,9 @@
 //! In: records of gateway cores; follow-ups and dead letters of workers. Out: messages, each in the partition of its log's
 //! shard, dead letters in their own topic. Always: a
 //! call never waits for a broker; a full buffer leaves records with their caller, in order; a message that the brokers did
-//! not take in time is dropped and counted: its sender has no ack and sends again.
+//! not take in time, or that a producer which failed had in flight, is dropped and counted: its sender has no ack and sends again.
 
+use super::replaceable::{Native, ReplaceableProducer};
 use super::{CALL_TIMEOUT, KafkaError, KafkaOptions, topics};
 use crate::finding::refuse_unsafe;
 use crate::planted::planted;
@@ -12,9 +13,8 @@ use crate::ports::{DeadLetter, Partition, Queue, Record, Shard, StoreError};
 use async_trait::async_trait;
 use im_observe::Durations;
 use rdkafka::ClientContext;
-use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -35,8 +35,10 @@ pub(super) const TRACEPARENT: &str = "traceparent";
 #[derive(Debug, Default)]
 pub struct ProducerCounts {
     pub taken: AtomicU64,
-    /// Given up: no broker took them in time.
+    /// Given up: no broker took them in time, or the producer failed.
     pub lost: AtomicU64,
+    /// Producers that failed for good.
+    pub replaced: AtomicU64,
     /// Calls of `produce` that put something in.
     pub batches: AtomicU64,
     /// From such a call to the brokers' word for its last record.
@@ -45,14 +47,14 @@ pub struct ProducerCounts {
 
 /// What is remembered of a message on its way.
 #[derive(Default)]
-struct InFlight {
+pub(super) struct InFlight {
     /// When its batch was put in; of a batch's last message only.
     since: Option<Instant>,
     /// Who waits for it to be taken, if anybody does.
     waiting: Option<oneshot::Sender<bool>>,
 }
 
-struct Deliveries(Arc<ProducerCounts>);
+pub(super) struct Deliveries(pub(super) Arc<ProducerCounts>);
 
 impl ClientContext for Deliveries {}
 
@@ -77,10 +79,10 @@ impl ProducerContext for Deliveries {
     }
 }
 
-type Message<'a> = BaseRecord<'a, [u8], [u8], Box<InFlight>>;
+pub(super) type Message<'a> = BaseRecord<'a, [u8], [u8], Box<InFlight>>;
 
 pub struct KafkaQueue {
-    producer: ThreadedProducer<Deliveries>,
+    producer: ReplaceableProducer,
     topic: String,
     dead_letter_topic: String,
     partitions: u32,
@@ -101,7 +103,7 @@ impl KafkaQueue {
             .set("queue.buffering.max.messages", options.in_flight_max.to_string())
             .set("queue.buffering.max.kbytes", IN_FLIGHT_KIB_MAX);
         let counts = Arc::new(ProducerCounts::default());
-        let producer = config.create_with_context(Deliveries(counts.clone()))?;
+        let producer = ReplaceableProducer::new(config, counts.clone())?;
         let (topic, dead_letter_topic) = (options.topic.clone(), options.dead_letter_topic.clone());
         Ok(Arc::new(Self { producer, topic, dead_letter_topic, partitions, counts }))
     }
@@ -112,7 +114,13 @@ impl KafkaQueue {
 
     /// Waits until the brokers have what was produced so far, or gave it up. Blocks.
     pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
-        Ok(self.producer.flush(timeout)?)
+        Ok(self.producer.current().flush(timeout)?)
+    }
+
+    /// For tests that break it.
+    #[cfg(feature = "conformance")]
+    pub fn native_ptr(&self) -> *mut rdkafka::types::RDKafka {
+        self.producer.current().client().native_ptr()
     }
 
     fn partition(&self, record: &Record) -> Partition {
@@ -156,15 +164,6 @@ impl KafkaQueue {
             .headers(headers)
     }
 
-    /// False: there is no room.
-    fn send(&self, message: Message<'_>) -> Result<bool, ClientError> {
-        match self.producer.send(message) {
-            Ok(()) => Ok(true),
-            Err((ClientError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
-            Err((error, _)) => Err(error),
-        }
-    }
-
     /// Returns when the brokers have them all.
     async fn send_and_wait<T>(
         &self,
@@ -177,7 +176,8 @@ impl KafkaQueue {
             for record in records {
                 loop {
                     let (told, outcome) = oneshot::channel();
-                    let sent = self.send(message(self, record, InFlight { since: None, waiting: Some(told) }));
+                    let message = message(self, record, InFlight { since: None, waiting: Some(told) });
+                    let sent = self.producer.send(&self.producer.current(), message);
                     if sent.map_err(|error| StoreError::Unavailable(error.to_string()))? {
                         taken.push(outcome);
                         break;
@@ -201,6 +201,7 @@ impl Queue for KafkaQueue {
     fn produce(&self, records: &mut Vec<Record>) {
         let since = Instant::now();
         let (whole, mut at, mut full) = (records.len(), 0, false);
+        let producer: Arc<Native> = self.producer.current();
         // One buffer for all partitions: once it is full, all that follows waits.
         records.retain(|record| {
             at += 1;
@@ -208,7 +209,7 @@ impl Queue for KafkaQueue {
                 return true;
             }
             let since = (at == whole).then_some(since);
-            match self.send(self.message(record, InFlight { since, waiting: None })) {
+            match self.producer.send(&producer, self.message(record, InFlight { since, waiting: None })) {
                 Ok(taken) => {
                     full = !taken && !planted("queue_drops_when_full");
                     full

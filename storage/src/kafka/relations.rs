@@ -116,7 +116,9 @@ impl RelationFeed for Feed {
                 }
                 Err(ClientError::PartitionEOF(_)) => {}
                 // The client goes on by itself, at the place where it stood.
-                Err(error) => tracing::warn!(%error, "kafka"),
+                Err(error) => {
+                    tracing::warn!(%error, "the relations cannot be read from kafka now; who is banned is not told")
+                }
             }
         }
     }

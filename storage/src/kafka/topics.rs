@@ -5,10 +5,12 @@
 
 use super::{CALL_TIMEOUT, KafkaError, KafkaOptions};
 use crate::finding::{Finding, Severity};
+use crate::planted::planted;
 use crate::ports::Shard;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::metadata::MetadataPartition;
+use rdkafka::producer::{BaseProducer, Producer as _};
 use std::time::{Duration, Instant};
 
 /// Copies of each record, and how many of them must have it before it counts.
@@ -20,6 +22,7 @@ const RETENTION_MS_WANTED: i64 = 3_600_000;
 /// A broker may hear of a topic a moment after it was made.
 const TOPIC_KNOWN_WITHIN: Duration = Duration::from_secs(5);
 const TOPIC_KNOWN_POLL: Duration = Duration::from_millis(100);
+const LOG_POLL: Duration = Duration::from_millis(10);
 
 /// Dead letters wait for a person.
 const DEAD_LETTER_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
@@ -29,18 +32,16 @@ const REMOVED_RELATION_RETENTION_MS: i64 = 30 * 24 * 3_600_000;
 /// How many partitions the topic has, and what is weak about it and that of the dead letters.
 pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaError> {
     let admin: Admin = options.client()?.create()?;
-    let (admin, kept) = known(admin, &options.topic).await?;
+    let (asker, kept) = known(options.client()?.create()?, &options.topic).await?;
     let partitions = kept.len();
     if partitions > usize::from(Shard::COUNT) {
         let topic = options.topic.clone();
         return Err(KafkaError::TooManyPartitions { topic, partitions, most: Shard::COUNT });
     }
     let mut findings: Vec<Finding> = few_replicas(&options.topic, &kept).into_iter().collect();
-    for (name, value) in settings(&admin, &options.topic).await? {
-        findings.extend(weak(&options.topic, &name, &value));
-    }
+    findings.extend(of_queue(&options.topic, &settings(&admin, &options.topic).await?));
     // A dead letter that is lost is no message that is lost; so only that there is a place for them is insisted on.
-    let (_, kept) = known(admin, &options.dead_letter_topic).await?;
+    let (_, kept) = known(asker, &options.dead_letter_topic).await?;
     findings.extend(few_replicas(&options.dead_letter_topic, &kept).map(|finding| Finding {
         name: "kafka.dead_letter_replicas",
         severity: Severity::Note,
@@ -53,63 +54,44 @@ pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaE
 pub async fn check_relations(options: &KafkaOptions) -> Result<Vec<Finding>, KafkaError> {
     let admin: Admin = options.client()?.create()?;
     let topic = &options.relations_topic;
-    let (admin, kept) = known(admin, topic).await?;
+    let (_, kept) = known(options.client()?.create()?, topic).await?;
     if kept.len() > 1 {
         return Err(KafkaError::TooManyPartitions { topic: topic.clone(), partitions: kept.len(), most: 1 });
     }
     let mut findings: Vec<Finding> = few_replicas(topic, &kept).into_iter().collect();
-    for (name, value) in settings(&admin, topic).await? {
-        match name.as_str() {
-            "cleanup.policy" if value != "compact" => findings.push(Finding::new(
-                "kafka.relations_cleanup",
-                Severity::Unsafe,
-                format!("the topic {topic} has cleanup.policy {value}, and forgets bans"),
-                "set cleanup.policy to compact",
-            )),
-            "delete.retention.ms" if value.parse::<i64>().is_ok_and(|ms| ms < RETENTION_MS_WANTED) => {
-                findings.push(Finding::new(
-                    "kafka.relations_removed",
-                    Severity::Risk,
-                    format!(
-                        "the topic {topic} forgets a removal after {value} ms, and who is away for longer misses it"
-                    ),
-                    "set delete.retention.ms to an hour or more",
-                ))
-            }
-            // Of a topic that is only compacted nothing is deleted by its age.
-            "cleanup.policy" | "retention.ms" | "message.timestamp.type" => {}
-            name => findings.extend(weak(topic, name, &value)),
-        }
-    }
+    findings.extend(of_relations(topic, &settings(&admin, topic).await?));
     Ok(findings)
 }
 
 type Admin = AdminClient<DefaultClientContext>;
 
 /// How many brokers keep each partition of the topic. One that was made a moment ago is waited for.
-async fn known(mut admin: Admin, topic: &str) -> Result<(Admin, Vec<usize>), KafkaError> {
+async fn known(mut asker: BaseProducer, topic: &str) -> Result<(BaseProducer, Vec<usize>), KafkaError> {
     let deadline = Instant::now() + TOPIC_KNOWN_WITHIN;
     loop {
-        let (asked, replicas) = replicas(admin, topic.to_owned()).await?;
+        let (asked, replicas) = replicas(asker, topic.to_owned()).await?;
         match replicas {
             Some(replicas) => return Ok((asked, replicas)),
             None if Instant::now() >= deadline => return Err(KafkaError::NoTopic(topic.to_owned())),
             None => tokio::time::sleep(TOPIC_KNOWN_POLL).await,
         }
-        admin = asked;
+        asker = asked;
     }
 }
 
 /// `None`: the broker that was asked knows no such topic, or not all of its leaders.
-async fn replicas(admin: Admin, topic: String) -> Result<(Admin, Option<Vec<usize>>), KafkaError> {
+async fn replicas(asker: BaseProducer, topic: String) -> Result<(BaseProducer, Option<Vec<usize>>), KafkaError> {
     let ask = move || {
-        let metadata = admin.inner().fetch_metadata(Some(&topic), CALL_TIMEOUT)?;
+        let metadata = asker.client().fetch_metadata(Some(&topic), CALL_TIMEOUT);
+        // Why there is none, as a refused login, is in what librdkafka logs, which a client that is not polled keeps to itself.
+        asker.poll(LOG_POLL);
+        let metadata = metadata?;
         let known = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none());
         let partitions = known.map(|known| known.partitions()).filter(|partitions| !partitions.is_empty());
         let is_led = |partitions: &&[MetadataPartition]| partitions.iter().all(|partition| partition.leader() >= 0);
         let replicas =
             partitions.filter(is_led).map(|partitions| partitions.iter().map(|of| of.replicas().len()).collect());
-        Ok((admin, replicas))
+        Ok((asker, replicas))
     };
     tokio::task::spawn_blocking(ask).await.map_err(std::io::Error::other)?
 }
@@ -131,6 +113,45 @@ async fn settings(admin: &Admin, topic: &str) -> Result<Vec<(String, String)>, K
     let answered = admin.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(CALL_TIMEOUT))).await?;
     let entries = answered.into_iter().flatten().flat_map(|resource| resource.entries);
     Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
+
+fn of_queue(topic: &str, settings: &[(String, String)]) -> Vec<Finding> {
+    let weak = settings.iter().filter_map(|(name, value)| weak(topic, name, value));
+    untold(topic, settings).into_iter().chain(weak).collect()
+}
+
+fn of_relations(topic: &str, settings: &[(String, String)]) -> Vec<Finding> {
+    let weak = settings.iter().filter_map(|(name, value)| match name.as_str() {
+        "cleanup.policy" if value != "compact" => Some(Finding::new(
+            "kafka.relations_cleanup",
+            Severity::Unsafe,
+            format!("the topic {topic} has cleanup.policy {value}, and forgets bans"),
+            "set cleanup.policy to compact",
+        )),
+        "delete.retention.ms" if value.parse::<i64>().is_ok_and(|ms| ms < RETENTION_MS_WANTED) => Some(Finding::new(
+            "kafka.relations_removed",
+            Severity::Risk,
+            format!("the topic {topic} forgets a removal after {value} ms, and who is away for longer misses it"),
+            "set delete.retention.ms to an hour or more",
+        )),
+        // Of a topic that is only compacted nothing is deleted by its age.
+        "cleanup.policy" | "retention.ms" | "message.timestamp.type" => None,
+        name => weak(topic, name, value),
+    });
+    untold(topic, settings).into_iter().chain(weak).collect()
+}
+
+/// Kafka tells no settings, and no error, to a user who may not ask for them: nothing is safe because it is unknown.
+fn untold(topic: &str, settings: &[(String, String)]) -> Option<Finding> {
+    let is_told = |wanted: &&str| settings.iter().any(|(name, _)| name == wanted);
+    let missing = ["min.insync.replicas", "unclean.leader.election.enable", "cleanup.policy"];
+    let missing = missing.into_iter().find(|name| !is_told(name) && !planted("untold_settings_pass"))?;
+    Some(Finding::new(
+        "kafka.settings_untold",
+        Severity::Unsafe,
+        format!("the brokers do not tell {missing} of the topic {topic}"),
+        "allow this user DescribeConfigs on it",
+    ))
 }
 
 fn weak(topic: &str, name: &str, value: &str) -> Option<Finding> {
@@ -157,8 +178,13 @@ fn weak(topic: &str, name: &str, value: &str) -> Option<Finding> {
     }
 }
 
-/// Makes the topic, that of the dead letters and that of the relations, where there is none. Returns when a broker knows all.
-pub async fn create_topics(options: &KafkaOptions, partitions: u16, replicas: u8) -> Result<(), KafkaError> {
+/// Makes the topic, that of the dead letters and that of the relations, where there is none. Returns when a broker knows all:
+/// how many partitions the topic has, which are not `partitions` if it was there.
+pub async fn create_topics(options: &KafkaOptions, partitions: u16, replicas: u8) -> Result<usize, KafkaError> {
+    if partitions > Shard::COUNT {
+        let (topic, partitions) = (options.topic.clone(), partitions.into());
+        return Err(KafkaError::TooManyPartitions { topic, partitions, most: Shard::COUNT });
+    }
     let admin: Admin = options.client()?.create()?;
     let in_sync = replicas.saturating_sub(1).clamp(1, IN_SYNC_WANTED as u8).to_string();
     let (retention, removed) = (DEAD_LETTER_RETENTION_MS.to_string(), REMOVED_RELATION_RETENTION_MS.to_string());
@@ -179,8 +205,28 @@ pub async fn create_topics(options: &KafkaOptions, partitions: u16, replicas: u8
             Err((_, code)) => return Err(rdkafka::error::KafkaError::AdminOp(code).into()),
         }
     }
-    let (admin, _) = known(admin, &options.topic).await?;
-    let (admin, _) = known(admin, &options.dead_letter_topic).await?;
-    known(admin, &options.relations_topic).await?;
-    Ok(())
+    let (asker, kept) = known(options.client()?.create()?, &options.topic).await?;
+    let (asker, _) = known(asker, &options.dead_letter_topic).await?;
+    known(asker, &options.relations_topic).await?;
+    Ok(kept.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_are_not_told_are_no_safe_ones() {
+        let settings = |of: &[(&str, &str)]| -> Vec<(String, String)> {
+            of.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+        };
+        let names = |findings: Vec<Finding>| findings.iter().map(|of| of.name).collect::<Vec<_>>();
+        assert_eq!(names(of_queue("t", &[])), ["kafka.settings_untold"]);
+        assert_eq!(names(of_relations("t", &[])), ["kafka.settings_untold"]);
+        let safe = [("min.insync.replicas", "2"), ("unclean.leader.election.enable", "false")];
+        let told = |cleanup| settings(&[safe[0], safe[1], ("cleanup.policy", cleanup)]);
+        assert!(of_queue("t", &told("delete")).is_empty() && of_relations("t", &told("compact")).is_empty());
+        assert_eq!(names(of_queue("t", &told("compact"))), ["kafka.cleanup"]);
+        assert_eq!(names(of_relations("t", &told("delete"))), ["kafka.relations_cleanup"]);
+    }
 }

@@ -111,8 +111,8 @@ impl Folder {
 #[derive(Clone, Default)]
 pub struct Settings {
     environment: BTreeMap<String, String>,
-    /// `ulimit -n` of the process.
-    descriptors_max: Option<u32>,
+    /// `ulimit -n` of the process, or another option.
+    descriptors_max: Option<(&'static str, u32)>,
     /// No file of the process grows beyond it: writes fail as on a full disk.
     file_kib_max: Option<u32>,
     /// Instead of the role's command.
@@ -149,7 +149,13 @@ impl Settings {
     }
 
     pub fn descriptors_max(mut self, limit: u32) -> Self {
-        self.descriptors_max = Some(limit);
+        self.descriptors_max = Some(("-n", limit));
+        self
+    }
+
+    /// The process may raise it.
+    pub fn soft_descriptors_max(mut self, limit: u32) -> Self {
+        self.descriptors_max = Some(("-Sn", limit));
         self
     }
 
@@ -171,7 +177,7 @@ impl Settings {
     /// Shell commands that set the limits of a process.
     fn limits(&self, role: Role) -> String {
         let descriptors = self.descriptors_max.filter(|_| role != Role::Logic);
-        let descriptors = descriptors.map(|limit| format!("ulimit -n {limit}; ")).unwrap_or_default();
+        let descriptors = descriptors.map(|(kind, limit)| format!("ulimit {kind} {limit}; ")).unwrap_or_default();
         // In blocks of 512 bytes. A write beyond it is an error and no signal.
         let files = self.file_kib_max.map(|kib| format!("trap '' XFSZ; ulimit -f {}; ", kib * 2)).unwrap_or_default();
         descriptors + &files
