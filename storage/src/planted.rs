@@ -30,8 +30,6 @@ pub const NAMES: &[&str] = &[
     "windows_out_of_order",            // names later entries before earlier ones
     "operators_index_refused",         // makes every index anew, though an operator has made one of the same fields
     "damaged_row_refused",             // refuses the moves of a batch for one row that somebody else wrote
-    "silent_connections_kept",         // asks one connection to a dead host after another, each without a bound
-    "read_only_server_used",           // reads from a server that takes no writes
     "migrator_lock_ignored",           // migrates though another one does
 ];
 

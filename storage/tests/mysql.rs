@@ -6,10 +6,10 @@
 mod database;
 #[path = "mysql/gate.rs"]
 mod gate;
-#[path = "mysql/links.rs"]
-mod links;
 #[path = "mysql/losses.rs"]
 mod losses;
+#[path = "mysql/migrators.rs"]
+mod migrators;
 #[path = "mysql/server.rs"]
 mod server;
 

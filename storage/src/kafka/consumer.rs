@@ -261,7 +261,7 @@ impl Drop for KafkaConsumer {
     }
 }
 
-fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
+fn poll(consumer: &Arc<BaseConsumer<Context>>, shared: &Shared) {
     let mut commit_at = Instant::now() + COMMIT_INTERVAL;
     while !shared.inbound().is_closed {
         let mut wait = POLL;
@@ -303,6 +303,10 @@ fn poll(consumer: &BaseConsumer<Context>, shared: &Shared) {
         }
     }
     commit(consumer, shared, CommitMode::Sync);
+    if consumer.client().fatal_error().is_some() {
+        // librdkafka does not return from closing one that failed for good. It ends with the process, which ends now.
+        std::mem::forget(consumer.clone());
+    }
 }
 
 /// librdkafka would read nothing more. It tells some of these errors as [`ClientError::MessageConsumption`].

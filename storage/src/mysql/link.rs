@@ -2,15 +2,13 @@
 //!
 //! In: options. Out: connections, lent for one call each. Always: a call ends within [`CALL_TIMEOUT`]; a connection whose call
 //! failed, timed out or was given up is closed and never lent again; every session has the settings of [`prepare_session`];
-//! connections to a server that is no longer the one we talk to, that takes no writes, or that fell silent are closed.
+//! connections to a server that is no longer the one we talk to are closed.
 
-use super::{MysqlError, MysqlOptions, server::READ_ONLY, server::takes_no_writes};
-use crate::planted::planted;
+use super::{MysqlError, MysqlOptions};
 use crate::ports::StoreError;
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPoolOptions};
 use sqlx::pool::{PoolConnection, PoolConnectionMetadata};
-use sqlx::{Connection as _, MySql, MySqlConnection, MySqlPool, Row as _, Transaction};
-use std::collections::HashMap;
+use sqlx::{Connection as _, MySql, MySqlConnection, MySqlPool, Transaction};
 use std::future::Future;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,10 +20,6 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(9);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(8);
 /// A connection that was idle for longer is tried before it is lent.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
-/// How long it may take to answer then: what does not is taken for a connection to nobody.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that was lent for so long and came back without an answer hung: longer than a call waits for a lock.
-const HUNG_AFTER: Duration = Duration::from_secs(5);
 /// Prepared statements kept by each connection: more than there are shapes of statements (see `bulk`).
 const STATEMENTS_MAX: usize = 128;
 /// A transaction that lost against another one is repeated so often.
@@ -101,16 +95,14 @@ struct Server {
     identity: String,
     /// Counts the servers, and the returns to one.
     number: u64,
-    /// Connections made before lead to another server, or to one that fell silent.
-    trusted_from: Instant,
+    since: Instant,
 }
 
 impl Link {
     /// Connects later.
     pub fn new(options: &MysqlOptions) -> Result<Self, MysqlError> {
-        let server = Arc::new(Mutex::new(Server { identity: String::new(), number: 0, trusted_from: Instant::now() }));
+        let server = Arc::new(Mutex::new(Server { identity: String::new(), number: 0, since: Instant::now() }));
         let (connected, current) = (server.clone(), server.clone());
-        let may_be_read_only = options.allow.iter().any(|name| name == READ_ONLY);
         let pool = MySqlPoolOptions::new()
             .max_connections(options.connections_max.max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -119,20 +111,14 @@ impl Link {
                 let server = connected.clone();
                 Box::pin(async move {
                     prepare_session(connection).await?;
-                    let says = variables(connection).await?;
-                    if !may_be_read_only && takes_no_writes(&says) && !planted("read_only_server_used") {
-                        return Err(sqlx::Error::Protocol("the server takes no writes".to_owned()));
-                    }
-                    lock(&server).connected_to(identity(&says));
+                    let identity = identity(connection).await?;
+                    lock(&server).connected_to(identity);
                     Ok(())
                 })
             })
             .before_acquire(move |connection, metadata| {
-                let server = current.clone();
-                Box::pin(async move {
-                    let is_trusted = lock(&server).trusted_from.elapsed() >= metadata.age;
-                    Ok(is_trusted && is_alive(connection, metadata, &server).await)
-                })
+                let is_of_current = lock(&current).since.elapsed() >= metadata.age;
+                Box::pin(async move { Ok(is_of_current && is_alive(connection, metadata).await) })
             })
             .connect_lazy_with(connect_options(options)?);
         Ok(Self { pool, server })
@@ -140,8 +126,7 @@ impl Link {
 
     pub async fn lend(&self) -> Result<Lent, Failure> {
         let connection = self.pool.acquire().await?;
-        let number = lock(&self.server).number;
-        Ok(Lent { connection, server: self.server.clone(), number, lent_at: Instant::now(), is_done: false })
+        Ok(Lent { connection, server: lock(&self.server).number, is_done: false })
     }
 }
 
@@ -152,14 +137,7 @@ fn lock(server: &Mutex<Server>) -> MutexGuard<'_, Server> {
 impl Server {
     fn connected_to(&mut self, identity: String) {
         if self.identity != identity {
-            *self = Self { identity, number: self.number + 1, trusted_from: Instant::now() };
-        }
-    }
-
-    /// A connection that was there at `asked_at` had no answer. Those that were made since may be to somebody else.
-    fn fell_silent(&mut self, asked_at: Instant) {
-        if !planted("silent_connections_kept") {
-            self.trusted_from = self.trusted_from.max(asked_at);
+            *self = Self { identity, number: self.number + 1, since: Instant::now() };
         }
     }
 }
@@ -167,9 +145,7 @@ impl Server {
 /// A connection for the time of one call.
 pub struct Lent {
     connection: PoolConnection<MySql>,
-    server: Arc<Mutex<Server>>,
-    number: u64,
-    lent_at: Instant,
+    server: u64,
     is_done: bool,
 }
 
@@ -184,7 +160,7 @@ impl Lent {
 
     /// The number of the server: another one means that rows written before may be gone.
     pub fn server(&self) -> u64 {
-        self.number
+        self.server
     }
 
     /// The call succeeded: the connection may serve others.
@@ -197,12 +173,8 @@ impl Lent {
 /// is no longer the writable one.
 impl Drop for Lent {
     fn drop(&mut self) {
-        if self.is_done {
-            return;
-        }
-        self.connection.close_on_drop();
-        if self.lent_at.elapsed() >= HUNG_AFTER {
-            lock(&self.server).fell_silent(self.lent_at);
+        if !self.is_done {
+            self.connection.close_on_drop();
         }
     }
 }
@@ -239,35 +211,15 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<(), sqlx::E
     Ok(())
 }
 
-/// What names the server, and whether it takes writes; lower-case names. Not checked when this is compiled: the two products
-/// do not have the same variables.
-async fn variables(connection: &mut MySqlConnection) -> Result<HashMap<String, String>, sqlx::Error> {
+/// Servers that replicate from one another have different numbers.
+async fn identity(connection: &mut MySqlConnection) -> Result<String, sqlx::Error> {
     let asked =
-        "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('server_id', 'server_uuid', 'hostname', 'port', 'read_only')";
-    let rows = sqlx::query(asked).fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((row.try_get::<String, _>(0)?.to_lowercase(), row.try_get(1)?))).collect()
+        sqlx::query_scalar!(r#"SELECT CONCAT(@@server_id, ' ', @@hostname, ' ', @@port) AS "identity!: String""#);
+    asked.fetch_one(connection).await
 }
 
-/// Servers that replicate from one another have different numbers. A UUID has MySQL alone. The start is no part of it: a
-/// server that starts again has what was committed.
-fn identity(says: &HashMap<String, String>) -> String {
-    let named = ["server_id", "server_uuid", "hostname", "port"].map(|name| says.get(name).map_or("", String::as_str));
-    named.join(" ")
-}
-
-async fn is_alive(connection: &mut MySqlConnection, metadata: PoolConnectionMetadata, server: &Mutex<Server>) -> bool {
-    if metadata.idle_for < IDLE_TRUSTED {
-        return true;
-    }
-    if planted("silent_connections_kept") {
-        return connection.ping().await.is_ok();
-    }
-    let asked_at = Instant::now();
-    let is_alive = matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())));
-    if !is_alive {
-        lock(server).fell_silent(asked_at);
-    }
-    is_alive
+async fn is_alive(connection: &mut MySqlConnection, metadata: PoolConnectionMetadata) -> bool {
+    metadata.idle_for < IDLE_TRUSTED || connection.ping().await.is_ok()
 }
 
 #[cfg(test)]
@@ -276,37 +228,13 @@ mod tests {
 
     #[test]
     fn another_server_has_another_number_and_so_has_the_first_one_when_it_returns() {
-        let mut server = Server { identity: String::new(), number: 0, trusted_from: Instant::now() };
+        let mut server = Server { identity: String::new(), number: 0, since: Instant::now() };
         let mut numbers = Vec::new();
         for identity in ["1 a 3306", "1 a 3306", "2 b 3306", "1 a 3306"] {
             server.connected_to(identity.to_owned());
             numbers.push(server.number);
         }
         assert_eq!(numbers, [1, 1, 2, 3]);
-    }
-
-    #[test]
-    fn silence_is_held_against_the_connections_that_were_there_and_not_against_later_ones() {
-        let started = Instant::now();
-        let second = |n| started + Duration::from_secs(n);
-        let mut server = Server { identity: String::new(), number: 1, trusted_from: started };
-        server.fell_silent(second(5));
-        server.fell_silent(second(3));
-        assert_eq!((server.trusted_from, server.number), (second(5), 1), "it may still be the same server");
-    }
-
-    #[test]
-    fn servers_are_told_apart_by_whatever_names_them() {
-        let of = |uuid: Option<&str>, host: &str| {
-            let uuid = uuid.map(|uuid| ("server_uuid".to_owned(), uuid.to_owned()));
-            let named = [("server_id", "1"), ("hostname", host), ("port", "3306"), ("read_only", "OFF")];
-            let named = named.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            identity(&named.into_iter().chain(uuid).collect())
-        };
-        assert_eq!(of(None, "a"), of(None, "a"));
-        let different = [of(None, "a"), of(None, "b"), of(Some("u"), "a"), of(Some("v"), "a")];
-        let distinct: std::collections::HashSet<_> = different.iter().collect();
-        assert_eq!(distinct.len(), different.len());
     }
 
     #[test]

@@ -15,9 +15,6 @@ const MARIADB_MIN: (u32, u32) = (10, 11);
 /// Values of `innodb_doublewrite` with which a torn page cannot be mended; the last one only tells that it is torn.
 const NO_DOUBLEWRITE: [&str; 3] = ["OFF", "0", "DETECT_ONLY"];
 
-/// What the finding of a server that takes no writes is called.
-pub const READ_ONLY: &str = "mysql.read_only";
-
 /// What an operator should know of the server and its schema, the worst first. Changes nothing.
 pub async fn check(options: &MysqlOptions) -> Result<Vec<Finding>, MysqlError> {
     let look = async {
@@ -106,14 +103,10 @@ fn of_variables(variables: &HashMap<String, String>) -> Vec<Finding> {
         let what = format!("our sessions have sql_mode {value:?} though they asked for strict");
         unsafe_one("mysql.sql_mode", what, "let the proxy keep what a session sets");
     }
-    if takes_no_writes(variables) {
-        unsafe_one(READ_ONLY, "the server takes no writes".to_owned(), "give the address of the primary");
+    if says("read_only").is_some_and(|value| !["OFF", "0"].contains(&value)) {
+        unsafe_one("mysql.read_only", "the server takes no writes".to_owned(), "give the address of the primary");
     }
     found
-}
-
-pub fn takes_no_writes(variables: &HashMap<String, String>) -> bool {
-    variables.get("read_only").is_some_and(|value| !["OFF", "0"].contains(&value.as_str()))
 }
 
 fn is_too_old(version: &str) -> bool {
