@@ -183,6 +183,6 @@ fn with_json_logs_a_server_that_cannot_start_says_why_in_json_too() {
     let message = last["message"].as_str().unwrap();
     assert!(message.contains("listen.tcp") && message.contains(&tcp.to_string()), "{message}");
 
-    let (status, text) = refused(&settings.with("IM_LOG__LEVEL", "off"));
+    let (status, text) = refused(&settings.with("IM_LOG__LEVEL", "\"off\""));
     assert!(status.code() == Some(3) && text.contains("listen.tcp"), "no level hides why: {text}");
 }
