@@ -26,6 +26,7 @@ pub use topics::{check, check_relations, create_topics};
 
 use crate::finding::Finding;
 use rdkafka::ClientConfig;
+use rdkafka::error::RDKafkaErrorCode;
 use std::time::Duration;
 
 /// No call waits longer for a broker.
@@ -121,6 +122,13 @@ impl KafkaOptions {
             config.set(name, value);
         }
         Ok(config)
+    }
+}
+
+/// What a client says beside its calls. Each end of a partition is told so too, and is no error.
+fn tell(error: &rdkafka::error::KafkaError, reason: &str) {
+    if !matches!(error, rdkafka::error::KafkaError::Global(code) if *code == RDKafkaErrorCode::PartitionEOF) {
+        tracing::warn!(%error, reason, "kafka");
     }
 }
 

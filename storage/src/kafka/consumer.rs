@@ -112,6 +112,10 @@ impl Shared {
 struct Context(Arc<Shared>);
 
 impl ClientContext for Context {
+    fn error(&self, error: ClientError, reason: &str) {
+        super::tell(&error, reason);
+    }
+
     fn stats(&self, statistics: Statistics) {
         let Some(topic) = statistics.topics.get(&self.0.topic) else { return };
         self.0.warn_of_new_partitions(topic.partitions.keys().filter(|number| **number >= 0).count());

@@ -10,7 +10,8 @@ use crate::planted::planted;
 use crate::ports::{Followed, Relation, RelationFeed, RelationKey, Relations, StoreError};
 use async_trait::async_trait;
 use bytes::Bytes;
-use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::ClientContext;
+use rdkafka::consumer::{Consumer as _, ConsumerContext, StreamConsumer};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -46,7 +47,7 @@ impl KafkaRelations {
     }
 
     /// A consumer that is assigned the partition joins no group and commits nothing; librdkafka wants the name all the same.
-    fn consumer(&self) -> Result<StreamConsumer, KafkaError> {
+    fn consumer(&self) -> Result<StreamConsumer<Context>, KafkaError> {
         let mut config = self.options.client()?;
         config
             .set("group.id", &self.options.group)
@@ -57,7 +58,7 @@ impl KafkaRelations {
             .set("fetch.wait.max.ms", FETCH_WAIT_MS)
             // A replica nearby may not have yet what a `put` has returned for, and would tell its own end.
             .remove("client.rack");
-        let consumer: StreamConsumer = config.create()?;
+        let consumer: StreamConsumer<Context> = config.create_with_context(Context)?;
         let from = if planted("relations_of_the_past_forgotten") { Place::End } else { Place::Beginning };
         let mut place = TopicPartitionList::new();
         place.add_partition_offset(&self.options.relations_topic, PARTITION, from)?;
@@ -88,8 +89,18 @@ fn unavailable(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(format!("kafka: {error}"))
 }
 
+struct Context;
+
+impl ClientContext for Context {
+    fn error(&self, error: ClientError, reason: &str) {
+        super::tell(&error, reason);
+    }
+}
+
+impl ConsumerContext for Context {}
+
 struct Feed {
-    consumer: StreamConsumer,
+    consumer: StreamConsumer<Context>,
     caught_up: bool,
     /// A newer program's relations may be many: the log has one line of them.
     has_passed_over: bool,

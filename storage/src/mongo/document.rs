@@ -20,8 +20,10 @@ pub fn page_of(seq: Seq) -> i64 {
 /// bound MongoDB would read on to the end of the log for a limit that the page cannot fill.
 pub fn of_page(log: &LogId, from: Seq) -> Document {
     let page = page_of(from);
-    let behind = (page + 1) * PAGE_ENTRIES as i64;
-    doc! { "l": log.as_str(), "p": page, "s": { "$gte": from.0 as i64, "$lte": behind } }
+    let last = page.saturating_add(1).saturating_mul(PAGE_ENTRIES as i64);
+    // No entry has a seq beyond what a document holds, but somebody may ask for one.
+    let from = i64::try_from(from.0).unwrap_or(i64::MAX);
+    doc! { "l": log.as_str(), "p": page, "s": { "$gte": from, "$lte": last } }
 }
 
 /// Behind it begins another page.
@@ -112,6 +114,18 @@ mod tests {
             let mut changed = document.clone();
             changed.insert(field, value.get("v").cloned().unwrap());
             assert!(matches!(row(&entry.log, &changed), Err(StoreError::Damaged(_))), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_read_of_a_page_names_nothing_behind_it_whatever_seq_it_begins_with() {
+        let log = LogId::parse("x").unwrap();
+        for (from, last) in [(1, 64), (64, 64), (65, 128), (100, 128), (u64::MAX, i64::MAX)] {
+            let filter = of_page(&log, Seq(from));
+            let seqs = filter.get_document("s").unwrap();
+            assert_eq!(filter.get_i64("p"), Ok(page_of(Seq(from))));
+            assert_eq!(seqs.get_i64("$gte"), Ok(i64::try_from(from).unwrap_or(i64::MAX)));
+            assert_eq!(seqs.get_i64("$lte"), Ok(last), "{from}");
         }
     }
 
