@@ -10,7 +10,7 @@ use crate::planted::planted;
 use im_proto::internal::DeliveryBatch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -22,8 +22,6 @@ pub const LANE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Between attempts to open a stream.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// A stream that ended earlier may have been refused: the next one is not hurried.
-const LIVED: Duration = Duration::from_secs(1);
 
 /// What became of the batches.
 #[derive(Debug, Default)]
@@ -59,56 +57,8 @@ struct Waiting {
 #[derive(Default)]
 struct State {
     waiting_bytes: AtomicUsize,
-    /// The gateway could be connected to when it was tried last, refused no stream, and is still the same run.
+    /// The gateway could be connected to when it was tried last, and is still the same run.
     is_reached: AtomicBool,
-}
-
-impl State {
-    fn reached(&self, is_reached: bool) {
-        self.is_reached.store(is_reached, Ordering::Relaxed);
-    }
-}
-
-/// Why a stream ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// It broke, or the lane ended: the next one may go well.
-    Broken,
-    /// The next one would be refused too, until somebody mends something.
-    Refused,
-    /// Another run of the gateway lives at the address.
-    AnotherRun,
-}
-
-impl Ended {
-    fn by(code: Code) -> Self {
-        match code {
-            Code::FailedPrecondition => Self::AnotherRun,
-            Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented
-                if !planted("refused_lane_stays") =>
-            {
-                Self::Refused
-            }
-            _ => Self::Broken,
-        }
-    }
-}
-
-/// The pauses between attempts: each twice the one before, until a stream lives.
-struct Pauses(Duration);
-
-impl Pauses {
-    fn after(&mut self, lived: Duration) -> Duration {
-        if lived >= LIVED || planted("refusals_hurried") {
-            self.0 = FIRST_PAUSE;
-        }
-        let next = LONGEST_PAUSE.min(self.0 * 2);
-        std::mem::replace(&mut self.0, next)
-    }
-
-    fn is_longest(&self) -> bool {
-        self.0 == LONGEST_PAUSE
-    }
 }
 
 impl Lane {
@@ -180,59 +130,47 @@ impl Run {
     }
 
     async fn keep_a_stream(&mut self, address: &Endpoint) {
-        let mut pauses = Pauses(FIRST_PAUSE);
-        let mut ended = Ended::Broken;
+        let mut pause = FIRST_PAUSE;
+        let mut is_another_run = false;
         while !self.waiting.is_closed() {
-            let mut lived = Duration::ZERO;
             match address.connect().await {
                 Ok(channel) => {
-                    // What takes connections and keeps no stream is no gateway either.
-                    self.state.reached(ended == Ended::Broken && !pauses.is_longest());
+                    self.state.is_reached.store(!is_another_run, Ordering::Relaxed);
                     self.shared.counts.streams_opened.fetch_add(1, Ordering::Relaxed);
-                    let since = Instant::now();
-                    ended = self.stream(DeliveryServiceClient::new(channel)).await;
-                    lived = since.elapsed();
-                    if ended != Ended::Broken {
-                        self.state.reached(false);
-                    }
-                    if ended == Ended::AnotherRun {
+                    is_another_run = self.stream(DeliveryServiceClient::new(channel)).await;
+                    if is_another_run {
+                        self.state.is_reached.store(false, Ordering::Relaxed);
                         self.shared.leases_wanted.notify_one();
+                    } else {
+                        pause = FIRST_PAUSE;
                     }
                 }
                 Err(error) => {
-                    self.state.reached(false);
+                    self.state.is_reached.store(false, Ordering::Relaxed);
                     tracing::warn!(%error, gateway = self.gateway, "a gateway cannot be reached");
                 }
             }
-            tokio::time::sleep(pauses.after(lived)).await;
+            tokio::time::sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
         }
     }
 
-    /// Moves batches until the stream breaks or the lane ends. One that was taken out when it broke is lost.
-    async fn stream(&mut self, mut client: DeliveryServiceClient<Channel>) -> Ended {
+    /// Moves batches until the stream breaks or the lane ends. One that was taken out when it broke is lost. Returns whether
+    /// another run of the gateway lives at the address.
+    async fn stream(&mut self, mut client: DeliveryServiceClient<Channel>) -> bool {
         let (next, batches) = mpsc::channel(1);
         let mut request = Request::new(ReceiverStream::new(batches));
         request.metadata_mut().insert(BOOT_HEADER, self.gateway.into());
         let mut call = std::pin::pin!(client.deliver(request));
-        let mut lives = std::pin::pin!(tokio::time::sleep(LIVED));
-        let mut has_lived = false;
         let ended = loop {
             tokio::select! {
                 ended = &mut call => break ended,
-                () = &mut lives, if !has_lived => {
-                    has_lived = true;
-                    self.state.reached(true);
-                }
                 room = next.reserve() => {
                     let Ok(room) = room else { break call.as_mut().await };
                     tokio::select! {
                         ended = &mut call => break ended,
-                        () = &mut lives, if !has_lived => {
-                            has_lived = true;
-                            self.state.reached(true);
-                        }
                         batch = self.waiting.recv() => {
-                            let Some(Waiting { bytes, batch }) = batch else { return Ended::Broken };
+                            let Some(Waiting { bytes, batch }) = batch else { return false };
                             self.state.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
                             self.shared.counts.handed_on.fetch_add(1, Ordering::Relaxed);
                             room.send(batch);
@@ -241,22 +179,8 @@ impl Run {
                 }
             }
         };
-        let Err(status) = ended else { return Ended::Broken };
+        let Err(status) = ended else { return false };
         tracing::warn!(gateway = self.gateway, code = ?status.code(), "a delivery stream ended");
-        Ended::by(status.code())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn streams_that_end_at_once_are_opened_ever_more_seldom_until_one_has_lived() {
-        let mut pauses = Pauses(FIRST_PAUSE);
-        let all: Vec<Duration> = (0..10).map(|_| pauses.after(Duration::ZERO)).collect();
-        assert!(all.windows(2).all(|pair| pair[1] == LONGEST_PAUSE.min(pair[0] * 2)), "{all:?}");
-        assert_eq!((all[0], all[9]), (FIRST_PAUSE, LONGEST_PAUSE));
-        assert_eq!(pauses.after(LIVED), FIRST_PAUSE);
+        status.code() == Code::FailedPrecondition
     }
 }

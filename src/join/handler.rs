@@ -5,9 +5,8 @@
 
 use super::large_remote;
 use async_trait::async_trait;
-use bytes::Bytes;
 use im_logic::Requests;
-use im_proto::client::{CloseCode, ErrorCode, ServerFrame, kicked::Reason, server_frame::Body};
+use im_proto::client::{CloseCode, kicked::Reason};
 use im_proto::services::{
     self, Device, HeartbeatAnswer, HeartbeatsAnswer, HeartbeatsCall, LargeHeadsAnswer, LargeMembersAnswer, LargeOfUser,
     LargeOfUsersAnswer, ListDevicesAnswer, ReadAnswer, ReadCall, SignInAnswer, SignInCall, SignOutCall,
@@ -16,11 +15,7 @@ use im_proto::services::{
 use im_proto::{ConnectionId, DeviceId, Generation, LogId, UserId};
 use im_rpc::{LogicHandler, Refused, planted};
 use im_storage::ports::{GatewayBoot, Login, StoreError};
-use prost::Message as _;
 use std::sync::Arc;
-
-/// A read's answer beyond it is no error.
-const ERROR_BYTES_MAX: usize = 256;
 
 pub struct Handler(pub Arc<Requests>);
 
@@ -72,9 +67,6 @@ impl LogicHandler for Handler {
 
     async fn read(&self, call: ReadCall) -> Result<ReadAnswer, Refused> {
         let answer = self.0.read(&user(&call.user_id)?, call.frame).await;
-        if let Some(why) = unavailable(&answer.frame) {
-            return Err(Refused::Unavailable(why));
-        }
         Ok(ReadAnswer {
             frame: answer.frame,
             inbox_version: answer.inbox_version.map(|version| version.0),
@@ -126,17 +118,6 @@ fn held(gateway: u64, login: &services::HeldLogin) -> Result<Login, Refused> {
 
 fn user(id: &str) -> Result<UserId, Refused> {
     UserId::parse(id).map_err(|_| Refused::Invalid("user_id is no id".to_owned()))
-}
-
-/// Why, if the answer is that a store is away.
-fn unavailable(frame: &Bytes) -> Option<String> {
-    if frame.len() > ERROR_BYTES_MAX || planted("away_is_an_answer") {
-        return None;
-    }
-    match ServerFrame::decode_length_delimited(frame.clone()).ok()?.body {
-        Some(Body::Error(error)) if error.code == ErrorCode::Unavailable as i32 => Some(error.detail),
-        _ => None,
-    }
 }
 
 fn away(error: StoreError) -> Refused {

