@@ -1,9 +1,9 @@
 //! The command line of im-server.
 //!
 //! In: arguments, a configuration, signals. Out: a running role or one answer on stdout. Always: errors are one clear line on
-//! stderr, JSON where the log is, and an exit code: 2 for a wrong command line or configuration, 3 for a port in use or not ours to open, 4 for a
-//! data folder that is locked, not writable or of a newer format, 5 for damaged data, 6 for a service that is away or unsafe,
-//! 1 for the rest.
+//! stderr, JSON where the log is, and an exit code: 2 for a wrong command line or configuration, 3 for a port in use or not
+//! ours to open, 4 for a data folder that is locked, not writable or of a newer format, 5 for damaged data, 6 for a service
+//! that is away or unsafe, 1 for the rest.
 
 use clap::Parser as _;
 use im_server::command_line::{Arguments, Command, ConfigCommand};

@@ -293,7 +293,7 @@ async fn apply_moves(shared: &Shared, moves: Vec<Move>) -> Result<(), StoreError
     bump(shared, moves).await
 }
 
-async fn bump(shared: &Shared, moves: Vec<Move>) -> Result<(), StoreError> {
+pub(crate) async fn bump(shared: &Shared, moves: Vec<Move>) -> Result<(), StoreError> {
     for moves in moves.chunks(MOVES_MAX) {
         shared.ports.inbox.bump(moves.to_vec()).await?;
     }

@@ -1,9 +1,9 @@
 //! What was applied is declared durable, beside the commands.
 //!
 //! In: between two batches, what is owned, the read cursors that have moved, and receipts that are late. Out: which partitions
-//! must be claimed again, and the cursors and receipts that no store took. Always: one covering at a time, and commands wait for none of it; what it declares
-//! is true whenever it arrives: everything stored before it began was applied by then, and a projection that has lost rows
-//! since answers LOST.
+//! must be claimed again, and the cursors and receipts that no store took. Always: one covering at a time, and commands wait for
+//! none of it; what it declares is true whenever it arrives: everything stored before it began was applied by then, and a
+//! projection that has lost rows since answers LOST; the inbox is not covered while it lacks moves.
 
 use crate::metrics::add;
 use crate::planted::planted;

@@ -4,6 +4,7 @@
 //! is covered, so whoever takes over finds it in the log; the heartbeat tells those whose inbox moved, and their sync shows
 //! how far was read.
 
+use crate::catch_up::bump;
 use crate::deliver::{others, touch};
 use crate::prefetch::LOADS_AT_ONCE_MAX;
 use crate::worker::Shared;
@@ -14,8 +15,6 @@ use std::collections::BTreeSet;
 
 /// More are found in the log, by repeating it from the last cover on.
 const WAITING_MAX: usize = 10_000;
-/// Inbox rows moved in one call.
-const MOVES_MAX: usize = 10_000;
 
 /// Conversations, and readers whose cursors moved in them.
 pub(crate) type Receipts = BTreeSet<(LogId, UserId)>;
@@ -56,8 +55,5 @@ pub(crate) async fn tell(shared: &Shared, receipts: &Receipts) -> Result<(), Sto
             Err(error) => return Err(error),
         }
     }
-    for moves in moves.chunks(MOVES_MAX) {
-        shared.ports.inbox.bump(moves.to_vec()).await?;
-    }
-    Ok(())
+    bump(shared, moves).await
 }

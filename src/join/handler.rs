@@ -1,7 +1,8 @@
 //! What other roles ask this process over gRPC, put to its request handlers.
 //!
-//! In: calls whose ids were checked. Out: answers in the words of `services.proto`. Always: decides nothing itself; a store
-//! that is away is UNAVAILABLE, which the caller repeats elsewhere: another role may reach it.
+//! In: calls whose ids were checked. Out: answers in the words of `services.proto`. Always: decides nothing itself; where a
+//! store is away the call is UNAVAILABLE, which the caller repeats elsewhere: another role may reach it. Only a read has an
+//! answer even then, which tells its client to try again.
 
 use super::large_remote;
 use async_trait::async_trait;

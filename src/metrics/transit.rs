@@ -1,7 +1,7 @@
 //! What lies between gateways and logic.
 //!
-//! In: the counts of the queue's two ends, of questions and of the delivery streams. Out: their lines. Always: a number of Kafka may be some
-//! seconds old.
+//! In: the counts of the queue's two ends, of questions and of the delivery streams. Out: their lines. Always: a number of
+//! Kafka may be some seconds old.
 
 use super::text::Text;
 use im_storage::ports::Partition;
