@@ -34,7 +34,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let database = format!("im_cost_{}", std::process::id());
     let allow = vec!["mongodb.standalone".to_owned()];
     let timeout = Duration::from_secs(30);
-    let store = MongoEntryLog::open(&MongoOptions { url, database, timeout, wall_clock_ms: now_ms, allow }).await?;
+    let options = MongoOptions { url, database, timeout, wall_clock_ms: now_ms, given_time_ms: None, allow };
+    let store = MongoEntryLog::open(&options).await?;
     let sender = UserId::parse("sender")?;
     let names = (0..logs).map(|n| LogId::parse(&format!("cost-{n}"))).collect::<Result<Vec<_>, _>>()?;
     let (mut heads, mut dice) = (vec![0u64; logs], Dice(1));

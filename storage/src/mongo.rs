@@ -13,10 +13,11 @@
 //! | `document` | an entry as a document, and back, with its checksum |
 //! | `append` | ordered inserts, and what an error says of them |
 //! | `times` | when the last entry of a log was stored, remembered |
-//! | `window` | when entries were stored: the order for projections |
+//! | `window`, `clock` | when entries were stored: the order for projections, by the server's time |
 //! | `entry_log` | the port |
 
 mod append;
+mod clock;
 mod document;
 mod entry_log;
 mod open;
@@ -38,8 +39,10 @@ pub struct MongoOptions {
     pub database: String,
     /// No call waits longer.
     pub timeout: Duration,
-    /// The wall clock, by which entries are found in the order of their storing.
+    /// Ours. Where it is set anew the server is asked for its time, by which entries are found in the order of their storing.
     pub wall_clock_ms: fn() -> i64,
+    /// Instead of the server's time: a test's.
+    pub given_time_ms: Option<fn() -> i64>,
     /// Names of [`Finding`](crate::finding::Finding)s that are no reason to refuse.
     pub allow: Vec<String>,
 }

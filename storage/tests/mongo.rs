@@ -4,6 +4,8 @@
 
 #[path = "mongo/bounds.rs"]
 mod bounds;
+#[path = "mongo/clocks.rs"]
+mod clocks;
 #[path = "mongo/slow.rs"]
 mod slow;
 
@@ -32,7 +34,8 @@ impl Database {
     fn new() -> Self {
         let allow = vec!["mongodb.standalone".to_owned()];
         let database = format!("im_test_{:016x}", rand::random::<u64>());
-        Self(MongoOptions { url: url(), database, timeout: Duration::from_secs(10), wall_clock_ms: now_ms, allow })
+        let timeout = Duration::from_secs(10);
+        Self(MongoOptions { url: url(), database, timeout, wall_clock_ms: now_ms, given_time_ms: None, allow })
     }
 
     async fn open(&self) -> Arc<MongoEntryLog> {

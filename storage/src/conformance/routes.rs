@@ -98,7 +98,7 @@ async fn a_later_login_replaces_an_earlier_one(routes: &dyn Routes) {
     assert!(second.generation > first.generation);
     assert_eq!(look_up(routes, "ann").await, [login("ann", 2, second.generation)]);
     let third = register(routes, "ann", 3, NOW_MS + 1_000).await;
-    assert_eq!(third.generation.0, ((NOW_MS + 1_000) as u64) << 16, "time goes before counting");
+    assert!(third.generation.0 >= ((NOW_MS + 1_000) as u64) << 16, "time goes before counting");
 }
 
 /// A gateway that gets no answer in time asks again, and another worker may do it a second time, and late.

@@ -37,7 +37,7 @@ pub struct ProducerCounts {
     pub taken: AtomicU64,
     /// Given up: no broker took them in time, or the producer failed.
     pub lost: AtomicU64,
-    /// Producers that failed for good.
+    /// Producers that failed for good, or that nothing was taken of any more.
     pub replaced: AtomicU64,
     /// Calls of `produce` that put something in.
     pub batches: AtomicU64,
@@ -54,7 +54,51 @@ pub(super) struct InFlight {
     waiting: Option<oneshot::Sender<bool>>,
 }
 
-pub(super) struct Deliveries(pub(super) Arc<ProducerCounts>);
+/// Of one producer.
+pub(super) struct Deliveries {
+    counts: Arc<ProducerCounts>,
+    losing: Losing,
+}
+
+impl Deliveries {
+    pub fn new(counts: Arc<ProducerCounts>) -> Self {
+        Self { counts, losing: Losing { made: Instant::now(), since_ms: AtomicU64::new(0) } }
+    }
+
+    /// Every message was given up for as long.
+    pub fn has_lost_everything_for(&self, time: Duration) -> bool {
+        self.losing.lasts() > time
+    }
+}
+
+/// Since when a producer has lost whatever it was given.
+struct Losing {
+    made: Instant,
+    /// From then on; 0: it loses nothing.
+    since_ms: AtomicU64,
+}
+
+impl Losing {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn note(&self, is_taken: bool) {
+        let since_ms = self.since_ms.load(Ordering::Relaxed);
+        if is_taken && since_ms != 0 {
+            self.since_ms.store(0, Ordering::Relaxed);
+        } else if !is_taken && since_ms == 0 {
+            self.since_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
+    }
+
+    fn lasts(&self) -> Duration {
+        match self.since_ms.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since_ms => Duration::from_millis(self.now_ms().saturating_sub(since_ms)),
+        }
+    }
+}
 
 impl ClientContext for Deliveries {}
 
@@ -62,11 +106,12 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<InFlight>;
 
     fn delivery(&self, outcome: &DeliveryResult<'_>, in_flight: Box<InFlight>) {
-        let counter = if outcome.is_ok() { &self.0.taken } else { &self.0.lost };
+        let counter = if outcome.is_ok() { &self.counts.taken } else { &self.counts.lost };
         counter.fetch_add(1, Ordering::Relaxed);
+        self.losing.note(outcome.is_ok());
         let InFlight { since, waiting } = *in_flight;
         match outcome {
-            Ok(_) => since.into_iter().for_each(|since| self.0.acks.note(since.elapsed())),
+            Ok(_) => since.into_iter().for_each(|since| self.counts.acks.note(since.elapsed())),
             Err((error, message)) => {
                 let (partition, bytes) = (message.partition(), message.payload_len());
                 tracing::warn!(%error, partition, bytes, "kafka did not take a record; its sender has no ack");

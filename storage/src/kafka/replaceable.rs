@@ -1,4 +1,4 @@
-//! The producer behind a queue, replaced when it has failed for good.
+//! The producer behind a queue, replaced when it has failed for good, or loses whatever it is given.
 //!
 //! In: messages. Out: whether librdkafka took them. Always: a send waits for a lock at most; while a producer that failed is
 //! replaced there is no room; what it had in flight is given up, and its senders send again; a core never waits for its end.
@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// An idempotent producer that gave messages up waits until it is clear what became of those on their way, and sends nothing
+/// meanwhile. One that was cut off under load was seen to wait for two minutes, though the broker was back after two seconds.
+const LOSING_MAX: Duration = Duration::from_secs(3);
 /// Between attempts to make a producer.
 const MAKE_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks whether somebody still sends by the one that was replaced.
@@ -43,6 +46,10 @@ impl ReplaceableProducer {
 
     /// False: there is no room now.
     pub fn send(&self, by: &Arc<Native>, message: Message<'_>) -> Result<bool, ClientError> {
+        if by.client().context().has_lost_everything_for(LOSING_MAX) && !planted("stuck_producer_stays") {
+            self.replace(by);
+            return Ok(false);
+        }
         match by.send(message) {
             Ok(()) => Ok(true),
             Err((ClientError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
@@ -73,7 +80,7 @@ impl ReplaceableProducer {
 }
 
 fn make(config: &ClientConfig, counts: &Arc<ProducerCounts>) -> Result<Native, ClientError> {
-    config.create_with_context(Deliveries(counts.clone()))
+    config.create_with_context(Deliveries::new(counts.clone()))
 }
 
 /// While it is there nobody else begins; once it is gone, for whatever reason, somebody may.
@@ -87,11 +94,10 @@ impl Drop for Replacing {
 
 impl Replacing {
     fn run(self, failed: Arc<Native>) {
-        let reason = failed.client().fatal_error().map(|(_, reason)| reason).unwrap_or_default();
-        tracing::error!(
-            reason,
-            "the kafka producer failed for good; another takes its place, without what was in flight"
-        );
+        match failed.client().fatal_error() {
+            Some((_, reason)) => tracing::error!(reason, "the kafka producer failed for good; another takes its place"),
+            None => tracing::warn!("kafka takes nothing of this producer any more; another takes its place"),
+        }
         let state = &self.0;
         let fresh = loop {
             match make(&state.config, &state.counts) {
@@ -107,5 +113,30 @@ impl Replacing {
         while Arc::strong_count(&failed) > 1 {
             std::thread::sleep(RELEASE_POLL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_producer_that_loses_whatever_it_is_given_is_replaced() {
+        let mut config = ClientConfig::new();
+        // Nobody listens there.
+        config.set("bootstrap.servers", "127.0.0.1:1").set("message.timeout.ms", "100");
+        let counts = Arc::new(ProducerCounts::default());
+        let producer = ReplaceableProducer::new(config, counts.clone()).unwrap();
+        let begun = Instant::now();
+        while counts.replaced.load(Ordering::Relaxed) == 0 {
+            assert!(begun.elapsed() < PATIENCE, "it is used on");
+            let message = Message::with_opaque_to("topic", Box::default()).key(&b"key"[..]).payload(&b"value"[..]);
+            producer.send(&producer.current(), message).unwrap();
+            std::thread::sleep(RELEASE_POLL);
+        }
+        assert!(counts.lost.load(Ordering::Relaxed) > 0 && begun.elapsed() >= LOSING_MAX);
     }
 }

@@ -5,8 +5,9 @@
 
 use super::MongoOptions;
 use super::append::{DOCUMENTS_PER_INSERT_MAX, append, met_taken_keys_alone};
+use super::clock::ServerClock;
 use super::document::{self, PAGE_ENTRIES, damaged, is_last_of_page};
-use super::open::{MongoError, open};
+use super::open::{MongoError, hello, open, said};
 use super::times::Times;
 use super::window::{KEPT_MS, Place, SLACK_MS, window, window_at};
 use crate::planted::planted;
@@ -15,9 +16,9 @@ use async_trait::async_trait;
 use futures_util::future::{join_all, try_join};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use im_proto::{ClientId, Epoch, LogId, Seq, UserId};
-use mongodb::Collection;
 use mongodb::action::Find;
 use mongodb::bson::{Document, doc};
+use mongodb::{Collection, Database};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -47,12 +48,15 @@ struct Begin {
 }
 
 pub struct MongoEntryLog {
+    database: Database,
     entries: Collection<Document>,
     logs: Collection<Document>,
     epoch: Epoch,
     created_ms: i64,
     timeout: Duration,
+    clock: ServerClock,
     wall_clock_ms: fn() -> i64,
+    given_time_ms: Option<fn() -> i64>,
     times: Times,
 }
 
@@ -62,12 +66,15 @@ impl MongoEntryLog {
         let opened = tokio::time::timeout(options.timeout, open(options)).await;
         let opened = opened.map_err(|_| MongoError::Driver("no answer in time".to_owned()))??;
         Ok(Arc::new(Self {
+            database: opened.database,
             entries: opened.entries,
             logs: opened.logs,
             epoch: opened.epoch,
             created_ms: opened.created_ms,
             timeout: options.timeout,
+            clock: opened.clock,
             wall_clock_ms: options.wall_clock_ms,
+            given_time_ms: options.given_time_ms,
             times: Times::new(TIMES_MAX),
         }))
     }
@@ -78,6 +85,23 @@ impl MongoEntryLog {
         answered
             .map_err(|_| unavailable("no answer in time".to_owned()))?
             .map_err(|error| unavailable(error.kind.to_string()))
+    }
+
+    /// By which entries are found.
+    fn now_ms(&self) -> i64 {
+        match self.given_time_ms {
+            Some(given_ms) => given_ms(),
+            None if planted("entries_by_own_clock") => (self.wall_clock_ms)(),
+            None => self.clock.now_ms(Instant::now().into_std()),
+        }
+    }
+
+    async fn ask_for_the_time_if_old(&self) -> Result<(), StoreError> {
+        if self.clock.is_old(Instant::now().into_std(), (self.wall_clock_ms)()) {
+            let hello = self.within(hello(&self.database)).await?;
+            self.clock.set(said(&hello, (self.wall_clock_ms)()));
+        }
+        Ok(())
     }
 
     async fn one(&self, filter: Document, sort: Document) -> Result<Option<Document>, StoreError> {
@@ -141,8 +165,8 @@ impl MongoEntryLog {
 
     /// The time of each entry: now, or that of the entry before it in its log if that is later.
     async fn stored_at(&self, batch: &[NewEntry]) -> Result<Vec<i64>, StoreError> {
-        let mut last = self.last_times(batch).await?;
-        let now_ms = (self.wall_clock_ms)();
+        let ((), mut last) = try_join(self.ask_for_the_time_if_old(), self.last_times(batch)).await?;
+        let now_ms = self.now_ms();
         let times = batch.iter().map(|entry| {
             let last = last.entry(&entry.log).or_insert(i64::MIN);
             *last = now_ms.max(*last);
@@ -169,9 +193,13 @@ impl MongoEntryLog {
         Ok(times)
     }
 
+    /// Remembered at once, for it is about to be written to: an append that has no time left finds it at its next attempt.
     async fn last_time<'a>(&self, log: &'a LogId) -> Result<(&'a LogId, i64), StoreError> {
-        let last = self.last(log).await?;
-        Ok((log, last.as_ref().and_then(document::time_ms).unwrap_or(i64::MIN)))
+        let last = self.last(log).await?.as_ref().and_then(document::time_ms);
+        if let Some(time_ms) = last {
+            self.times.found(log, time_ms);
+        }
+        Ok((log, last.unwrap_or(i64::MIN)))
     }
 
     /// New logs are listed before they have an entry: a log that cannot be found again would be lost to a rebuild. One that is
@@ -288,7 +316,8 @@ impl EntryLog for MongoEntryLog {
     }
 
     async fn end(&self) -> Result<Cursor, StoreError> {
-        Ok(Place::Time((self.wall_clock_ms)()).cursor())
+        self.ask_for_the_time_if_old().await?;
+        Ok(Place::Time(self.now_ms()).cursor())
     }
 
     async fn tail(
@@ -298,7 +327,7 @@ impl EntryLog for MongoEntryLog {
         until: &Cursor,
         entries_max: usize,
     ) -> Result<Tail, StoreError> {
-        let Some(begin) = self.begin(after, (self.wall_clock_ms)())? else { return Ok(Tail::Forgotten) };
+        let Some(begin) = self.begin(after, self.now_ms())? else { return Ok(Tail::Forgotten) };
         // Behind the last window only what was still being written, and what clocks that go ahead have stored.
         let last_window = match Place::read(until)? {
             Place::Time(time_ms) => window_at(time_ms + SLACK_MS),

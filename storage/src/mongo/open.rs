@@ -5,7 +5,7 @@
 
 use super::MongoOptions;
 use super::append::durable;
-use super::window::SLACK_MS;
+use super::clock::{Said, ServerClock};
 use crate::finding::{Finding, Severity, refuse_unsafe};
 use crate::planted::planted;
 use futures_util::TryStreamExt as _;
@@ -14,6 +14,7 @@ use mongodb::bson::{Document, doc};
 use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{ClientOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{Client, Collection, Database, IndexModel};
+use std::time::Instant;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MongoError {
@@ -38,10 +39,12 @@ impl From<Error> for MongoError {
 
 /// What is open.
 pub struct Opened {
+    pub database: Database,
     pub entries: Collection<Document>,
     pub logs: Collection<Document>,
     pub epoch: Epoch,
     pub created_ms: i64,
+    pub clock: ServerClock,
 }
 
 const ENTRIES: &str = "entries";
@@ -50,8 +53,8 @@ const UNIQUE: [&[&str]; 2] = [&["l", "s"], &["l", "u", "i"]];
 
 /// With data, so that a majority outlives any one of them.
 const MEMBERS_MIN: usize = 3;
-/// Two clocks further apart than this are worth a word: entries are found as long as no two are apart by the slack.
-const CLOCKS_APART_MAX_MS: u64 = SLACK_MS as u64 / 2;
+/// Two clocks further apart than this are worth a word: tokens, and the ages of records in a backlog, are judged by ours.
+const CLOCKS_APART_MAX_MS: u64 = 30_000;
 /// Connections of this process to one server, unless the URL says another number: the driver's 10 would let appends wait for
 /// reads, of which there are hundreds at once.
 const POOL_MAX: u32 = 64;
@@ -62,21 +65,24 @@ const INDEX_CONFLICTS: [i32; 2] = [85, 86];
 
 pub async fn open(options: &MongoOptions) -> Result<Opened, MongoError> {
     let database = connect(options).await?;
-    refuse_unsafe(findings(&database, options).await?, &options.allow).map_err(MongoError::Weak)?;
+    let hello = hello(&database).await?;
+    let clock = ServerClock::new(said(&hello, (options.wall_clock_ms)()));
+    refuse_unsafe(findings(&hello, options), &options.allow).map_err(MongoError::Weak)?;
     let entries: Collection<Document> = database.collection(ENTRIES);
     let logs: Collection<Document> = database.collection("logs");
     let [seq, client_id] = UNIQUE;
     make_indexes(&entries, &[(seq, true), (client_id, true), (&["w", "l", "s"], false)]).await?;
     make_indexes(&logs, &[(&["h", "_id"], false)]).await?;
     assert_unique_keys(&entries).await?;
-    let (epoch, created_ms) = identity(&database, (options.wall_clock_ms)()).await?;
-    Ok(Opened { entries, logs, epoch, created_ms })
+    let now_ms = options.given_time_ms.map_or_else(|| clock.now_ms(Instant::now()), |given_ms| given_ms());
+    let (epoch, created_ms) = identity(&database, now_ms).await?;
+    Ok(Opened { database, entries, logs, epoch, created_ms, clock })
 }
 
 /// What is weak about the database and lacking in it, for an operator.
 pub async fn check(options: &MongoOptions) -> Result<Vec<Finding>, MongoError> {
     let database = connect(options).await?;
-    let mut found = findings(&database, options).await?;
+    let mut found = findings(&hello(&database).await?, options);
     found.extend(of_entries(&database).await?);
     Ok(found)
 }
@@ -111,9 +117,18 @@ async fn connect(options: &MongoOptions) -> Result<Database, MongoError> {
     Ok(Client::with_options(client)?.database(&options.database))
 }
 
-async fn findings(database: &Database, options: &MongoOptions) -> Result<Vec<Finding>, MongoError> {
-    let hello = database.run_command(doc! { "hello": 1 }).await?;
-    Ok(weak(&hello).into_iter().chain(clock(&hello, (options.wall_clock_ms)())).collect())
+pub async fn hello(database: &Database) -> Result<Document, Error> {
+    database.run_command(doc! { "hello": 1 }).await
+}
+
+/// What time the greeting says it is. Every server tells it; `wall_ms`, ours, stands for one that does not.
+pub fn said(hello: &Document, wall_ms: i64) -> Said {
+    let server_ms = hello.get_datetime("localTime").map_or(wall_ms, |time| time.timestamp_millis());
+    Said { server_ms, at: Instant::now(), wall_ms }
+}
+
+fn findings(hello: &Document, options: &MongoOptions) -> Vec<Finding> {
+    weak(hello).into_iter().chain(clock(hello, (options.wall_clock_ms)())).collect()
 }
 
 /// What the server's own greeting says of it. Of a cluster no more has to be asked: MongoDB shards no collection, and makes no
@@ -238,15 +253,15 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_are_apart_by_half_of_the_slack_are_told() {
+    fn a_clock_that_is_apart_is_told() {
         let hello = doc! { "localTime": mongodb::bson::DateTime::from_millis(1_000_000) };
-        let half_ms = SLACK_MS / 2;
+        let most_ms = CLOCKS_APART_MAX_MS as i64;
         for (now_ms, is_told) in [
             (1_000_000, false),
-            (1_000_000 + half_ms, false),
-            (1_000_000 - half_ms, false),
-            (1_000_001 + half_ms, true),
-            (999_999 - half_ms, true),
+            (1_000_000 + most_ms, false),
+            (1_000_000 - most_ms, false),
+            (1_000_001 + most_ms, true),
+            (999_999 - most_ms, true),
         ] {
             let found = clock(&hello, now_ms).map(|finding| (finding.name, finding.severity));
             assert_eq!(found, is_told.then_some(("mongodb.clock", Severity::Risk)), "{now_ms}");

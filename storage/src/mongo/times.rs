@@ -1,7 +1,7 @@
 //! When the last entry of a log was stored, as far as it is remembered.
 //!
 //! In: times of entries that were appended or read. Out: the last one of a log. Always: bounded; no time that is remembered
-//! goes back; a read takes room that is free and pushes out nothing that an append put there.
+//! goes back; a read that is for no append takes room that is free and pushes out nothing that an append put there.
 
 use im_proto::LogId;
 use lru::LruCache;
@@ -25,6 +25,13 @@ impl Times {
 
     pub fn appended(&self, log: &LogId, time_ms: i64) {
         self.lock().put(log.clone(), time_ms);
+    }
+
+    /// Read since the log is about to be appended to. Another owner may have stored later than we did.
+    pub fn found(&self, log: &LogId, time_ms: i64) {
+        let mut times = self.lock();
+        let known = times.get(log).copied().unwrap_or(time_ms);
+        times.put(log.clone(), time_ms.max(known));
     }
 
     /// A worker reads the head of a log before it appends to it. Pulls and syncs read heads too, of far more logs.
@@ -65,6 +72,15 @@ mod tests {
         times.read(&log("read"), 5);
         times.appended(&log("b"), 2);
         assert_eq!(["a", "b", "read"].map(|name| times.of(&log(name))), [Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn what_is_found_for_an_append_has_room_and_does_not_go_back() {
+        let times = Times::new(NonZeroUsize::new(1).unwrap());
+        times.appended(&log("a"), 1);
+        times.found(&log("b"), 5);
+        times.found(&log("b"), 4);
+        assert_eq!((times.of(&log("a")), times.of(&log("b"))), (None, Some(5)));
     }
 
     #[test]

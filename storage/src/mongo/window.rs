@@ -2,13 +2,13 @@
 //!
 //! In: a shard and a time. Out: the number of a window, which is an equality that a read can name. Always: pure; the windows
 //! of a log's entries never go back (the writer carries the time of the entry before), so a projection that goes by windows
-//! meets the entries of a log in their order; a cursor goes back far enough that no slow write or slow clock is left out.
+//! meets the entries of a log in their order; a cursor goes back far enough that no slow write is left out.
 
 use crate::ports::{Cursor, Shard, StoreError};
 use im_proto::{LogId, Seq};
 
 pub const WINDOW_MS: i64 = 64_000;
-/// A write may land so much later than its time says, and clocks may differ by it.
+/// A write may land so much later than its time says, and those of two servers may differ by it.
 pub const SLACK_MS: i64 = 60_000;
 /// A projection that is further behind is made anew from the logs: cheaper than looking through so many windows.
 pub const KEPT_MS: i64 = 3_600_000;

@@ -10,8 +10,8 @@ use im_proto::{ConnectionId, DeviceId, Generation, UserId};
 
 #[async_trait]
 pub trait Routes: Send + Sync + 'static {
-    /// Makes this connection the login of the device, with generation max(stored + 1, now_ms << 16), and answers the
-    /// login it replaced. Compare-and-set: of two at once, the second replaces the first. Repeated for a connection that is
+    /// Makes this connection the login of the device, with generation max(stored + 1, now << 16), and answers the
+    /// login it replaced. Now is the table's own clock if it has one, since those of several workers may be apart; else `now_ms`. Compare-and-set: of two at once, the second replaces the first. Repeated for a connection that is
     /// the login already, it answers the same generation and replaces nobody.
     async fn register(
         &self,

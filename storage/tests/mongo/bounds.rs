@@ -82,7 +82,7 @@ fn set_by_the_test() -> i64 {
 async fn a_tail_over_many_windows_names_each_entry_in_the_order_of_its_log() {
     CLOCK_MS.store(now_ms(), Ordering::Relaxed);
     let mut database = Database::new();
-    database.0.wall_clock_ms = set_by_the_test;
+    database.0.given_time_ms = Some(set_by_the_test);
     let store = database.open().await;
     let log = log("windows");
     // Fifty minutes: most windows between the entries have none.
@@ -107,7 +107,7 @@ async fn a_tail_over_many_windows_names_each_entry_in_the_order_of_its_log() {
     }
     CLOCK_MS.fetch_add(3_600_000, Ordering::Relaxed);
     let tail = store.tail(Shard::of(&log), None, &end, 10).await.unwrap();
-    assert!(matches!(tail, Tail::Forgotten), "by the clock that the store was given");
+    assert!(matches!(tail, Tail::Forgotten), "by the time that the store was given");
     database.remove().await;
 }
 

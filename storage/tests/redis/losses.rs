@@ -4,7 +4,9 @@ use super::{OwnServer, fresh, server::command};
 use im_proto::{ConnectionId, DeviceId, InboxVersion, LogId, Ordinal, Seq, UserId};
 use im_storage::{
     finding::Severity,
-    ports::{Covered, Cursor, GatewayBoot, Inbox, Move, Moved, Projection, ReadCursor, Routes, Shard, StoreError},
+    ports::{
+        Covered, Cursor, GatewayBoot, Inbox, Login, Move, Moved, Projection, ReadCursor, Routes, Shard, StoreError,
+    },
     redis::{OpenError, RedisInbox, RedisOptions, RedisStore},
 };
 use redis::Value;
@@ -173,6 +175,24 @@ async fn a_flushed_table_lets_no_old_login_win() {
         last = Some(login.generation);
         server.command::<Value>("FLUSHALL").await;
     }
+}
+
+/// F27: the clocks of two workers are ten minutes apart, and the table is lost between two logins of a device.
+#[tokio::test]
+async fn a_flushed_table_lets_no_login_win_by_the_clock_of_its_worker() {
+    let server = OwnServer::start();
+    let routes = fresh(&server.url()).await.routes();
+    let (phone, gateway) = (DeviceId::parse("phone").unwrap(), GatewayBoot(7));
+    let (now_ms, ahead_ms) = (1_900_000_000_000, 600_000);
+    let connections = [1, 2].map(|number| ConnectionId::new(0, number));
+    let old = routes.register(&user(), &phone, gateway, connections[0], now_ms + ahead_ms).await.unwrap();
+    server.command::<Value>("FLUSHALL").await;
+    let new = routes.register(&user(), &phone, gateway, connections[1], now_ms).await.unwrap();
+    assert!(new.generation > old.generation);
+    // The old one's heartbeat, which puts back what the table has lost.
+    let generation = old.generation;
+    let old = Login { user: user(), device: phone, generation, gateway, connection: connections[0] };
+    assert_eq!(routes.confirm(&[old]).await.unwrap(), [false]);
 }
 
 #[tokio::test]

@@ -1,9 +1,16 @@
 -- Makes a connection the login of a device, with a generation above every known one. Behind devices.lua.
--- KEYS: the user's devices. ARGV: device, "gateway connection", the generation of now (high, low), devices at most, their
--- time to live in ms, what the caller read of the device ('' for nothing). Answers the generation (high, low) and what stood
--- there before; of a connection that is the login already, its generation alone; nothing if the device changed since it was
--- read. So a call that comes late, out of a connection that hung, replaces nobody.
-local now_high, now_low = tonumber(ARGV[3]), tonumber(ARGV[4])
+-- KEYS: the user's devices. ARGV: device, "gateway connection", a generation that it is not below (high, low), devices at
+-- most, their time to live in ms, what the caller read of the device ('' for nothing). Answers the generation (high, low) and
+-- what stood there before; of a connection that is the login already, its generation alone; nothing if the device changed since
+-- it was read. So a call that comes late, out of a connection that hung, replaces nobody.
+-- Always: not below the time of this server (ms in the upper 48 bits), which all workers have in common: what was given out
+-- before everything was lost is below what is given out now, whatever the clocks of the workers say.
+local time = redis.call('TIME')
+local time_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local now_high, now_low = math.floor(time_ms / 65536), time_ms % 65536 * 65536 + time[2] % 1000 * 65
+if above(tonumber(ARGV[3]), tonumber(ARGV[4]), now_high, now_low) then
+  now_high, now_low = tonumber(ARGV[3]), tonumber(ARGV[4])
+end
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 local high, low, place = now_high, now_low, nil
 if stored then
