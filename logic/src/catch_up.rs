@@ -14,8 +14,9 @@ use crate::membership::change_of;
 use crate::metrics::add;
 use crate::persist::read_moved;
 use crate::planted::planted;
-use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, members_seq_before_entry};
 use crate::worker::{Owned, Patience, Shared, Stopped, Worker};
+use futures_util::{TryStreamExt as _, stream};
 use im_proto::client;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
 use im_storage::ports::{
@@ -30,6 +31,9 @@ use tokio::task::JoinSet;
 
 /// Names of entries asked for at once.
 const TAIL_ENTRIES_MAX: usize = 4_096;
+
+/// Logs repeated at once. The commands use the same stores meanwhile.
+const LOGS_AT_ONCE_MAX: usize = 8;
 
 /// Moves in one call; a page of a large group has more than this and takes several.
 const MOVES_MAX: usize = 10_000;
@@ -242,11 +246,19 @@ async fn repeat_from(
             *first = seq.min(*first);
             *last = seq.max(*last);
         }
-        for (log, (first, last)) in ranges {
-            spare_damaged(shared, &log, repeat_log(shared, &log, first, last).await)?;
-        }
+        let repeats = ranges.into_iter().map(|(log, (first, last))| {
+            let shared = shared.clone();
+            async move { spare_damaged(&shared, &log, repeat_log(&shared, &log, first, last).await) }
+        });
+        side_by_side(repeats.collect()).await?;
         cursor = Some(next);
     }
+}
+
+/// One after the other they would take the sum of all their round trips. Each is of another log, so their order is none.
+async fn side_by_side(repeats: Vec<impl Future<Output = Result<(), StoreError>>>) -> Result<(), StoreError> {
+    let at_once = if planted("repeated_log_by_log") { 1 } else { LOGS_AT_ONCE_MAX };
+    stream::iter(repeats.into_iter().map(Ok)).try_for_each_concurrent(at_once, |repeat| repeat).await
 }
 
 /// A damaged log is passed over: its readers will be told the same; the other logs go on.
@@ -306,10 +318,8 @@ async fn changes(shared: &Shared, log: &LogId, page: &[ReadEntry]) -> Result<Vec
     for (at, read) in page.iter().enumerate() {
         let after = at.checked_sub(1).map(|before| page[before].members_seq);
         let Some(mut change) = change_of(log, &read.entry, after.unwrap_or_default())? else { continue };
-        if after.is_none() && read.entry.seq > 1 {
-            let before = Seq(read.entry.seq - 1);
-            let row = shared.ports.log.range(log, before, 1, 0).await?.into_iter().find(|row| row.seq == before);
-            change.after = row.map(|row| entry::members_seq(log, &row)).transpose()?.unwrap_or_default();
+        if after.is_none() {
+            change.after = members_seq_before_entry(&shared.ports, log, Seq(read.entry.seq)).await?;
         }
         changes.push(change);
     }

@@ -52,7 +52,7 @@ impl Default for LogicConfig {
             logs_cached_max: 100_000,
             commands_remembered_max: 65_536,
             members_cached_max: 2_000_000,
-            upstream_age_max_ms: 60_000,
+            upstream_age_max_ms: 10_000,
             cover_interval_ms: 1_000,
             reads_waiting_max: 65_536,
             claim_check_interval_ms: 5_000,

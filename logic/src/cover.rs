@@ -80,14 +80,15 @@ struct Before {
 async fn cover(shared: Shared, before: Before, owned: Vec<(Partition, Owned)>) -> Ended {
     let Before { end, marks, receipts, mut inbox_behind } = before;
     let mut ended = Ended::default();
-    if !receipts.is_empty()
-        && let Err(error) = receipts::tell(&shared, &receipts).await
-    {
+    let tell = async { if receipts.is_empty() { Ok(()) } else { receipts::tell(&shared, &receipts).await } };
+    let record =
+        async { if marks.is_empty() { Ok(()) } else { shared.ports.directory.record_reads(marks.clone()).await } };
+    // At once: while a covering waits for a store that is silent, no other one is looked after.
+    let (told, recorded) = tokio::join!(tell, record);
+    if let Err(error) = told {
         (ended.not_told, ended.error, inbox_behind) = (receipts, Some(error), true);
     }
-    if !marks.is_empty()
-        && let Err(error) = shared.ports.directory.record_reads(marks.clone()).await
-    {
+    if let Err(error) = recorded {
         return Ended { not_taken: marks, error: Some(error), ..ended };
     }
     for (partition, mut owned) in owned {

@@ -144,11 +144,15 @@ impl Worker {
         let mut readers = vec![Vec::new(); stored.len()];
         let moved = |(at, entry): (usize, &Stored)| Some((at, (entry.read_moved.clone()?.0, entry.sender.clone())));
         let mut unknown: BTreeMap<usize, (LogId, UserId)> = stored.iter().enumerate().filter_map(moved).collect();
-        if self.receipts_late_until.is_none_or(|until| until <= Instant::now()) {
+        let is_paused = self.receipts_late_until.is_some_and(|until| Instant::now() < until);
+        if !is_paused {
             self.look_up_readers(&mut unknown, &mut readers).await;
         }
         if !unknown.is_empty() && !planted("late_receipts_forgotten") {
-            self.receipts_late_until = Some(Instant::now() + RECEIPTS_PAUSE);
+            // What was not asked says nothing of the directory.
+            if !is_paused || planted("receipts_pause_renewed") {
+                self.receipts_late_until = Some(Instant::now() + RECEIPTS_PAUSE);
+            }
             if !self.late_receipts.add(unknown.into_values().collect()) {
                 // They are found again behind the last cover.
                 self.inbox_behind = true;

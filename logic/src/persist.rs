@@ -15,7 +15,7 @@ use crate::membership::change_of;
 use crate::memory::{CommandKey, Written};
 use crate::metrics::add;
 use crate::planted::planted;
-use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use crate::prefetch::load::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, members_seq_before_entry};
 use crate::refusal::Refusal;
 use crate::traced;
 use crate::worker::{Refused, Stopped, Told, Worker};
@@ -244,14 +244,30 @@ impl Worker {
     }
 
     /// The last entry of the lane, once in a batch: whoever has it drops it.
-    fn hand_on_again(&self, lane: &Lane, at: usize, row: &EntryRow, outcome: &mut Outcome) -> Result<(), StoreError> {
+    async fn hand_on_again(
+        &self,
+        lane: &Lane,
+        at: usize,
+        row: &EntryRow,
+        outcome: &mut Outcome,
+    ) -> Result<(), StoreError> {
         let is_here = outcome.stored.iter().any(|entry| entry.lane == at && entry.position.head == row.seq);
         if !is_here && !planted("found_not_handed_on") {
             let read = entry::read(&lane.log, row)?;
-            let change = change_of(&lane.log, &read.entry, lane.state.stored.members_seq_before)?;
+            let change = change_of(&lane.log, &read.entry, self.changed_before(lane).await?)?;
             outcome.stored.push(foreign(&lane.log, at, &read, change, lane.state.stored.clone())?);
         }
         Ok(())
+    }
+
+    /// The change of members before the one that the lane's last entry is, if it is one: of a log that was loaded only the last
+    /// is known.
+    async fn changed_before(&self, lane: &Lane) -> Result<Seq, StoreError> {
+        let Position { head, members_seq, members_seq_before, .. } = lane.state.stored;
+        if head != members_seq || members_seq_before != Seq(0) || planted("loaded_change_follows_any") {
+            return Ok(members_seq_before);
+        }
+        members_seq_before_entry(&self.shared.ports, &lane.log, head).await
     }
 
     pub(crate) fn refused(&self, work: &Work, refusal: &Refusal) -> Told {

@@ -3,14 +3,14 @@
 //! In: a shard. Out: rows for every log of it. Always: idempotent; as long as the directory is whole the inbox is made from
 //! it and the heads alone, so its cost follows the members and not the messages.
 
-use super::{bump, is_large, own_log_move, read_move, repeat_log, spare_damaged};
+use super::{bump, is_large, own_log_move, read_move, repeat_log, side_by_side, spare_damaged};
 use crate::entry;
 use crate::worker::Shared;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
 use im_storage::ports::{MemberRow, Move, ReadCursor, Shard, StoreError};
 
-/// Logs listed, and read cursors asked for, at once.
-const LOGS_AT_ONCE_MAX: usize = 1_000;
+/// Logs listed, and read cursors asked for, in one call.
+const LOGS_LISTED_MAX: usize = 1_000;
 const READS_AT_ONCE_MAX: usize = 1_000;
 
 /// What is made anew.
@@ -31,21 +31,26 @@ pub(super) async fn rebuild(shared: &Shared, shard: Shard, lost: Lost) -> Result
     );
     let (mut after, mut count) = (None, 0);
     loop {
-        let logs = shared.ports.log.logs(shard, after.as_ref(), LOGS_AT_ONCE_MAX).await?;
-        for log in &logs {
-            let outcome = match (lost, log.kind()) {
-                (Lost::Both, _) => every_entry(shared, log).await,
-                (Lost::Inbox, Some(LogKind::User)) => reader_rows(shared, log).await,
-                (Lost::Inbox, Some(LogKind::Direct | LogKind::Group)) => members_rows(shared, log).await,
-                (Lost::Inbox, None) => Ok(()),
-            };
-            spare_damaged(shared, log, outcome)?;
-        }
+        let logs = shared.ports.log.logs(shard, after.as_ref(), LOGS_LISTED_MAX).await?;
+        let repeats = logs.iter().cloned().map(|log| {
+            let shared = shared.clone();
+            async move { spare_damaged(&shared, &log, make_anew(&shared, &log, lost).await) }
+        });
+        side_by_side(repeats.collect()).await?;
         count += logs.len();
         match logs.into_iter().next_back() {
             Some(last) => after = Some(last),
             None => return Ok(count),
         }
+    }
+}
+
+async fn make_anew(shared: &Shared, log: &LogId, lost: Lost) -> Result<(), StoreError> {
+    match (lost, log.kind()) {
+        (Lost::Both, _) => every_entry(shared, log).await,
+        (Lost::Inbox, Some(LogKind::User)) => reader_rows(shared, log).await,
+        (Lost::Inbox, Some(LogKind::Direct | LogKind::Group)) => members_rows(shared, log).await,
+        (Lost::Inbox, None) => Ok(()),
     }
 }
 
@@ -84,6 +89,9 @@ async fn members_rows(shared: &Shared, log: &LogId) -> Result<(), StoreError> {
         return Err(entry::damaged(log, Seq(1), "a conversation without a beginning"));
     };
     let is_large = is_large(shared, &conversation);
+    // Receipts leave no row: whoever missed one has the head already, and only a version that moves makes it look.
+    let gets_receipts = conversation.members.iter().filter(|row| row.left_seq.is_none()).count()
+        <= shared.config.receipts_members_max.min(shared.config.large_members_min);
     for members in conversation.members.chunks(READS_AT_ONCE_MAX) {
         let readers: Vec<(LogId, UserId)> = members.iter().map(|row| (log.clone(), row.user.clone())).collect();
         let reads = shared.ports.directory.reads(&readers).await?;
@@ -93,7 +101,8 @@ async fn members_rows(shared: &Shared, log: &LogId) -> Result<(), StoreError> {
             if is_large && member.left_seq.is_none() && read == ReadCursor::default() {
                 continue;
             }
-            moves.push(member_move(shared, log, member, read, head).await?);
+            let touch = gets_receipts && member.left_seq.is_none();
+            moves.push(Move { touch, ..member_move(shared, log, member, read, head).await? });
         }
         bump(shared, moves).await?;
     }

@@ -287,7 +287,7 @@ impl Worker {
         } else if row.seq == lane.state.stored.head {
             // It may have been stored behind our catching up: no later entry told anybody of it, and no memory of ours says that
             // it was handed on.
-            self.hand_on_again(lane, work.lane, &row, outcome)?;
+            self.hand_on_again(lane, work.lane, &row, outcome).await?;
         }
         Ok(true)
     }

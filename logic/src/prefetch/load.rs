@@ -56,6 +56,13 @@ async fn furthest_read(ports: &Ports, log: &LogId) -> Result<Option<ReadMark>, S
     }
 }
 
+/// The last change of members before the entry; 0 if there is none.
+pub(crate) async fn members_seq_before_entry(ports: &Ports, log: &LogId, seq: Seq) -> Result<Seq, StoreError> {
+    let Some(before) = seq.0.checked_sub(1).filter(|before| *before > 0).map(Seq) else { return Ok(Seq(0)) };
+    let row = ports.log.range(log, before, 1, 0).await?.into_iter().find(|row| row.seq == before);
+    Ok(row.map(|row| entry::members_seq(log, &row)).transpose()?.unwrap_or_default())
+}
+
 /// The members at `members_seq`: the directory's rows and the entries behind them.
 pub(crate) async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members, StoreError> {
     let conversation = ports.directory.conversation(log).await?;

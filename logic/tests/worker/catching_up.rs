@@ -4,8 +4,10 @@ use crate::harness::*;
 use im_proto::client::{self, ErrorCode};
 use im_proto::{ClientId, LogId};
 use im_storage::ports::{EntryLog as _, Shard, Tail};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::sync::Barrier;
 
 /// What a user's app would show.
 async fn view(world: &World, phone: &Phone) -> Vec<client::ConversationState> {
@@ -110,6 +112,22 @@ async fn a_takeover_that_is_cut_short_leaves_less_to_the_next() {
     assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), 1_101);
     let heads: Vec<u64> = view(&world, &a).await.iter().map(|state| state.head_seq).collect();
     assert_eq!(heads.iter().sum::<u64>(), 1_101);
+}
+
+#[tokio::test]
+async fn the_logs_of_a_shard_are_repeated_side_by_side() {
+    const COUNT: usize = 8;
+    let world = World::new().await;
+    let a = world.phone("a", "1").await;
+    let shard_of = |name: &str| Shard::of(&LogId::direct(&a.user, &user(name)));
+    let peers = (0..).map(|n| format!("peer-{n}")).filter(|name| shard_of(name) == shard_of("peer-0"));
+    for peer in peers.take(COUNT) {
+        acked(&world.ask(&a, to_user(&peer, "m")).await);
+    }
+    let mut world = world.crash().await;
+    *world.log.ranges_together.lock().unwrap() = Some(Arc::new(Barrier::new(COUNT)));
+    world.start().await;
+    assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), COUNT as u64);
 }
 
 #[tokio::test]

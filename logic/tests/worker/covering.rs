@@ -93,3 +93,28 @@ async fn who_gets_a_receipt_keeps_no_other_message_waiting_and_is_told_when_the_
     tokio::time::timeout(Duration::from_secs(10), moved).await.expect("the receipt was forgotten");
     assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), caught_up, "nothing was repeated");
 }
+
+/// Somebody reads all the time, and the directory was slow once.
+#[tokio::test]
+async fn receipts_are_pushed_again_when_the_directory_is_back() {
+    let world = World::with(restless()).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    let log = LogId::direct(&a.user, &b.user);
+    world.directory.set_listing_none(true);
+    let read = async |seq: u64| {
+        assert_eq!(acked(&world.ask(&a, to_user("b", &format!("m{seq}"))).await), seq);
+        let read = world.ask(&b, mark_read(&world, &log, &format!("r{seq}"), seq)).await;
+        assert!(matches!(read, Body::ReadMarked(_)));
+    };
+    read(1).await;
+    world.directory.set_listing_none(false);
+    let pushed = async {
+        for seq in 2.. {
+            read(seq).await;
+            if world.pushed_so_far(&a).iter().any(|told| matches!(told.body, Body::Receipt(_))) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), pushed).await.expect("no receipt is pushed any more");
+}

@@ -42,6 +42,8 @@ pub struct FaultyLog {
     pub look_ups: AtomicU64,
     /// Calls of `find` get no answer before as many are under way.
     pub look_ups_together: Mutex<Option<Arc<Barrier>>>,
+    /// Calls of `range`, likewise.
+    pub ranges_together: Mutex<Option<Arc<Barrier>>>,
     /// Entries of each append that was asked for.
     pub asked: Mutex<Vec<Vec<(LogId, Seq, ClientId)>>>,
 }
@@ -58,6 +60,7 @@ impl FaultyLog {
             away: Mutex::default(),
             look_ups: AtomicU64::new(0),
             look_ups_together: Mutex::default(),
+            ranges_together: Mutex::default(),
             asked: Mutex::default(),
         }
     }
@@ -82,6 +85,13 @@ impl FaultyLog {
         if !late.is_empty() {
             self.inner.append(late).await;
         }
+    }
+}
+
+async fn together(calls: &Mutex<Option<Arc<Barrier>>>) {
+    let barrier = calls.lock().unwrap().clone();
+    if let Some(barrier) = barrier {
+        barrier.wait().await;
     }
 }
 
@@ -143,16 +153,14 @@ impl EntryLog for FaultyLog {
 
     async fn range(&self, log: &LogId, from: Seq, entries: usize, bytes: usize) -> Result<Vec<EntryRow>, StoreError> {
         self.read(log)?;
+        together(&self.ranges_together).await;
         self.inner.range(log, from, entries, bytes).await
     }
 
     async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {
         self.read(log)?;
         self.look_ups.fetch_add(1, Ordering::Relaxed);
-        let together = self.look_ups_together.lock().unwrap().clone();
-        if let Some(together) = together {
-            together.wait().await;
-        }
+        together(&self.look_ups_together).await;
         self.inner.find(log, sender, client_id).await
     }
 

@@ -166,11 +166,11 @@ async fn changes_that_the_directory_lost_are_repeated_before_the_next_one() {
     let a = world.phone("a", "1").await;
     let (group, absent) = (group_of("a", "g"), group_of("a", "absent"));
     acked(&world.ask(&a, create("g", &["b", "c"])).await);
-    world.directory.set_losing_changes(true);
+    world.directory.lose_changes(usize::MAX);
     acked(&world.ask(&a, add(&group, "dee", &["d"])).await);
     acked(&world.ask(&a, remove(&group, "rm", "c")).await);
     acked(&world.ask(&a, create("absent", &["b"])).await);
-    world.directory.set_losing_changes(false);
+    world.directory.lose_changes(0);
     acked(&world.ask(&a, add(&group, "eve", &["e"])).await);
     acked(&world.ask(&a, add(&absent, "fay", &["f"])).await);
     let present = async |log: &LogId| {
@@ -180,4 +180,24 @@ async fn changes_that_the_directory_lost_are_repeated_before_the_next_one() {
     };
     assert_eq!(present(&group).await, ["a", "b", "d", "e"]);
     assert_eq!(present(&absent).await, ["a", "b", "f"]);
+}
+
+/// Of a log that was loaded only the last change is known, and not the one before it.
+#[tokio::test]
+async fn a_change_that_is_handed_on_once_more_is_applied_over_none_that_the_directory_lost() {
+    let world =
+        World::with(im_logic::LogicConfig { logs_cached_max: 1, commands_remembered_max: 1, ..generous() }).await;
+    let a = world.phone("a", "1").await;
+    let group = group_of("a", "g");
+    acked(&world.ask(&a, create("g", &["b"])).await);
+    acked(&world.ask(&a, to_user("x", "first")).await);
+    // Both changes, and what is given to it when the log is loaded once more.
+    world.directory.lose_changes(3);
+    acked(&world.ask(&a, add(&group, "c", &["c"])).await);
+    acked(&world.ask(&a, add(&group, "d", &["d"])).await);
+    acked(&world.ask(&a, to_user("x", "out-of-memory")).await);
+    assert_eq!(acked(&world.ask(&a, add(&group, "d", &["d"])).await), 3);
+    let known = world.ports.directory.conversation(&group).await.unwrap().unwrap();
+    let members: Vec<&str> = known.members.iter().map(|row| row.user.as_str()).collect();
+    assert_eq!(members, ["a", "b", "c", "d"]);
 }

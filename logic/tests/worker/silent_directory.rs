@@ -6,20 +6,21 @@
 use im_proto::{LogId, UserId};
 use im_storage::ports::*;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 pub struct SilentDirectory {
     inner: Arc<dyn Directory>,
     is_silent: watch::Sender<bool>,
     lists_none: watch::Sender<bool>,
-    loses_changes: AtomicBool,
+    /// Calls.
+    loses_changes: AtomicUsize,
 }
 
 impl SilentDirectory {
     pub fn over(inner: Arc<dyn Directory>) -> Arc<Self> {
         let silent = || watch::Sender::new(false);
-        Arc::new(Self { inner, is_silent: silent(), lists_none: silent(), loses_changes: AtomicBool::new(false) })
+        Arc::new(Self { inner, is_silent: silent(), lists_none: silent(), loses_changes: AtomicUsize::new(0) })
     }
 
     pub fn set_silent(&self, is_silent: bool) {
@@ -30,9 +31,9 @@ impl SilentDirectory {
         self.lists_none.send_replace(lists_none);
     }
 
-    /// What is applied meanwhile is said to be, and is not.
-    pub fn set_losing_changes(&self, loses_changes: bool) {
-        self.loses_changes.store(loses_changes, Ordering::Relaxed);
+    /// What so many calls apply from now on is said to be, and is not.
+    pub fn lose_changes(&self, calls: usize) {
+        self.loses_changes.store(calls, Ordering::SeqCst);
     }
 
     async fn inner(&self) -> &dyn Directory {
@@ -94,10 +95,8 @@ impl Directory for SilentDirectory {
     }
 
     async fn apply(&self, changes: Vec<MembershipChange>) -> Result<Vec<LogId>, StoreError> {
-        match self.loses_changes.load(Ordering::Relaxed) {
-            true => Ok(Vec::new()),
-            false => self.inner().await.apply(changes).await,
-        }
+        let lost = self.loses_changes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if lost.is_ok() { Ok(Vec::new()) } else { self.inner().await.apply(changes).await }
     }
 
     async fn record_reads(&self, reads: Vec<ReadMark>) -> Result<(), StoreError> {
