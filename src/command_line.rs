@@ -179,7 +179,8 @@ Example:
 Exit codes: 0 everything is there; 2 configuration; 6 MySQL or Kafka is away, or holds what this version does not know.";
 
 const DOWN_HELP: &str = "\
-What the tables of that migration held is gone with them; the logs in MongoDB stay, and logic roles fill empty tables from them.
+What the tables of that migration held is gone with them; the logs in MongoDB stay, and logic roles fill empty tables from them,
+but for the list of devices, which grows again with sign-ins.
 Stop all logic roles first. Topics stay.
 
 Example:

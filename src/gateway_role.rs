@@ -36,6 +36,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves until it is told to stop.
 pub fn run(config: &Config) -> Result<(), Failure> {
     config.check_services()?;
+    config.check_calls()?;
     logging::start(&config.log)?;
     process::run("im-gateway", THREADS, serve(config))
 }
@@ -44,16 +45,31 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let http = bind("http", config.listen.http).await?;
     let rpc = bind("gateway_rpc", config.listen.gateway_rpc).await?;
-    let role = tokio::select! {
-        role = Role::start(config, &http, rpc) => role?,
+    let services = tokio::select! {
+        services = Services::open(config) => services?,
         // Nobody was served yet.
         () = signals.told_to_stop() => return Ok(()),
     };
+    // From here on clients connect, and are taken leave of.
+    let role = Role::start(config, services, &http, rpc).await?;
     tokio::spawn(http::serve(http, role.endpoints.clone()));
     signals.told_to_stop().await;
     tracing::info!("stopping");
     role.stop().await;
     Ok(())
+}
+
+struct Services {
+    queue: Arc<KafkaQueue>,
+    redis: RedisStore,
+}
+
+impl Services {
+    async fn open(config: &Config) -> Result<Self, Failure> {
+        let queue = KafkaQueue::open(&config.kafka.options()?).await.map_err(service)?;
+        let redis = RedisStore::open(&config.redis.options()).await.map_err(service)?;
+        Ok(Self { queue, redis })
+    }
 }
 
 /// What runs.
@@ -67,11 +83,10 @@ struct Role {
 }
 
 impl Role {
-    async fn start(config: &Config, http: &TcpListener, rpc: TcpListener) -> Result<Self, Failure> {
+    async fn start(config: &Config, services: Services, http: &TcpListener, rpc: TcpListener) -> Result<Self, Failure> {
+        let Services { queue, redis } = services;
         let rpc_address = rpc.local_addr().map_err(other)?;
         let advertised = advertised(config, rpc_address)?;
-        let queue = KafkaQueue::open(&config.kafka.options()?).await.map_err(service)?;
-        let redis = RedisStore::open(&config.redis.options()).await.map_err(service)?;
         let client = LogicClient::new(&config.calls()).map_err(usage)?;
         let remote = Remote::new(client);
         let unanswered = remote.unanswered();

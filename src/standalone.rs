@@ -50,7 +50,7 @@ async fn serve(config: &Config) -> Result<(), Failure> {
     let server = tokio::select! {
         server = Server::start(config, http_address, &store, &keys) => server?,
         // Nobody was served yet, and what was repeated from the logs may be repeated again.
-        () = signals.told_to_stop() => return Ok(()),
+        () = signals.told_to_stop() => return store.close().await.map_err(other),
     };
     tokio::spawn(http::serve(listener, server.endpoints.clone()));
     start_text::print(config, is_new, &server.gateway, http_address, &keys);

@@ -247,10 +247,16 @@ impl Load {
     fn has_room(&self, more: &Self, event: &LaneEvent) -> bool {
         let bytes_max = match event {
             LaneEvent::Push { .. } | LaneEvent::Large(_) => LANE_PUSH_BYTES_MAX,
+            // The core asks again; many of them at once would leave no room for acks.
+            LaneEvent::Logic(
+                LogicAnswer::LargeMembers { .. } | LogicAnswer::LargeHeads { .. } | LogicAnswer::LargeOfUsers { .. },
+            ) => LANE_PUSH_BYTES_MAX,
             LaneEvent::Answer { .. } | LaneEvent::Logic(_) => LANE_BYTES_MAX,
             LaneEvent::Kick(_) => usize::MAX,
         };
-        self.targets + more.targets <= LANE_TARGETS_MAX && (self.bytes < bytes_max || planted(Bug::LaneBytesUnbounded))
+        // Those of a push that is refused at this moment are counted too: they are no matter of an event without any.
+        let fits = more.targets == 0 || self.targets + more.targets <= LANE_TARGETS_MAX;
+        fits && (self.bytes < bytes_max || planted(Bug::LaneBytesUnbounded))
     }
 }
 
@@ -344,9 +350,12 @@ mod tests {
         assert!(all_find_room(push, LANE_PUSH_BYTES_MAX));
         assert!(matches!(lane.push(push(&frame)), Some(LaneEvent::Push { .. })));
         assert_eq!((lane.dropped(), lane.take_command()), (1, Some(Command::Hint)));
+        let heads = LogicAnswer::LargeHeads { heads: Vec::new() };
+        assert!(lane.answer(heads).is_some(), "the core asks again");
+        assert_eq!((lane.dropped(), lane.take_command()), (2, Some(Command::Hint)));
         assert!(all_find_room(ack, LANE_BYTES_MAX - LANE_PUSH_BYTES_MAX));
         assert!(lane.push(ack(&frame)).is_some() && lane.push(read(&frame)).is_some());
-        assert_eq!((lane.dropped(), lane.take_command()), (3, Some(Command::Hint)));
+        assert_eq!((lane.dropped(), lane.take_command()), (4, Some(Command::Hint)));
         assert!(lane.push(kick()).is_none(), "it holds no bytes");
         assert_eq!(lane.bytes(), LANE_BYTES_MAX as u64);
         while lane.pop().is_some() {}
@@ -376,6 +385,11 @@ mod tests {
         lane.push(push(LANE_TARGETS_MAX));
         lane.push(push(1));
         assert_eq!(lane.dropped(), 1);
+        // At the moment when another thread's push is counted and not refused yet.
+        let refused = Load { targets: 1, bytes: 0 };
+        lane.0.load.fetch_add(refused.word(), Ordering::Relaxed);
+        assert!(lane.push(kick()).is_none(), "it has no targets");
+        lane.0.load.fetch_sub(refused.word(), Ordering::Relaxed);
         assert!(lane.pop().is_some());
         lane.push(push(1));
         assert_eq!(lane.dropped(), 1);
