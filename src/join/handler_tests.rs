@@ -1,4 +1,5 @@
-//! What a gateway's clients get when logic roles have lost a store: real roles over gRPC, each with a store of its own.
+//! What gateways and operators get from logic roles, also when these have lost a store: real roles over gRPC, each with a store of
+//! its own.
 
 use super::ask::Answers as _;
 use super::{DeliverToGateway, Handler, Remote};
@@ -7,10 +8,11 @@ use im_logic::accounts::AccountsHandle;
 use im_logic::token::{Key, KeyRing, NewToken, issue};
 use im_logic::{Logic, LogicConfig, Ports};
 use im_proto::client::{self, CloseCode, ErrorClass, ErrorCode, client_frame::Command, server_frame::Body};
+use im_proto::services::{Device, ListDevicesCall, SignOutDeviceCall};
 use im_proto::{ConnectionId, UserId};
 use im_rpc::{CallOptions, ConnectOptions, LogicClient, Served, Stop, logic_service, serve};
 use im_storage::embedded::{EmbeddedQueue, EmbeddedRoutes, EmbeddedStore, OpenOptions};
-use im_storage::ports::GatewayBoot;
+use im_storage::ports::{Gateway, GatewayBoot, Routes as _};
 use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use tokio::net::TcpListener;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const GATEWAY: GatewayBoot = GatewayBoot(7);
+const LEASE_MS: u32 = 3_600_000;
 const SECRET: [u8; 32] = [9; 32];
 
 struct Role {
@@ -33,12 +36,14 @@ impl Role {
         let options = OpenOptions { folder: folder.path().to_owned(), cache_bytes: 1024 * 1024, now_ms: now_ms() };
         let store = EmbeddedStore::open(&options).unwrap();
         let (queue, _) = EmbeddedQueue::new(1, 10);
+        let routes = Arc::new(EmbeddedRoutes::new());
+        routes.renew_lease(&Gateway { boot: GATEWAY, endpoint: String::new() }, LEASE_MS).await.unwrap();
         let ports = Ports {
             queue,
             log: store.entry_log(),
             directory: store.directory(),
             inbox: store.inbox(),
-            routes: Arc::new(EmbeddedRoutes::new()),
+            routes,
             delivery: Arc::new(DeliverToGateway::default()),
         };
         let logic = Logic::new(ports, LogicConfig::default());
@@ -58,10 +63,14 @@ fn now_ms() -> i64 {
     crate::clock::now_ms()
 }
 
-fn remote(roles: &[&Role]) -> Remote {
+fn client_of(roles: &[&Role]) -> LogicClient {
     let connect = ConnectOptions { timeout: PATIENCE, keep_alive: PATIENCE, tls: None };
     let endpoints = roles.iter().map(|role| format!("http://{}", role.served.address)).collect();
-    Remote::new(LogicClient::new(&CallOptions { endpoints, timeout: PATIENCE, attempts: 3, connect }).unwrap())
+    LogicClient::new(&CallOptions { endpoints, timeout: PATIENCE, attempts: 3, connect }).unwrap()
+}
+
+fn remote(roles: &[&Role]) -> Remote {
+    Remote::new(client_of(roles))
 }
 
 fn ann() -> UserId {
@@ -108,4 +117,27 @@ async fn when_no_logic_role_has_its_store_the_client_is_told_to_try_again_and_it
     let of =
         |name: &str| remote.unanswered().by_question().find(|(question, _)| *question == name).map(|(_, count)| count);
     assert_eq!((of("sign_in"), of("read"), of("heartbeats")), (Some(1), Some(0), Some(0)), "the read was answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_the_devices_of_a_user_and_can_end_a_login() {
+    let role = Role::start().await;
+    let operator = client_of(&[&role]);
+    let devices = async || operator.devices(ListDevicesCall { user_id: "ann".to_owned() }).await.unwrap().devices;
+    assert!(devices().await.is_empty());
+    sign_in(&remote(&[&role]), 1).await.unwrap();
+    let phone = |online, gateway_boot| Device {
+        device_id: "phone".to_owned(),
+        platform: "test".to_owned(),
+        online,
+        gateway_boot,
+    };
+    assert_eq!(devices().await, [phone(true, GATEWAY.0)]);
+    let ends = async || {
+        let login = SignOutDeviceCall { user_id: "ann".to_owned(), device_id: "phone".to_owned() };
+        operator.sign_out_device(login).await.unwrap().was_online
+    };
+    assert!(ends().await);
+    assert_eq!(devices().await, [phone(false, 0)]);
+    assert!(!ends().await, "there is no login any more");
 }

@@ -1,6 +1,6 @@
 //! A banned user is signed out and stays out; nobody else notices. By the commands that an operator types.
 
-use crate::harness::raw::{Raw, sign_in, within};
+use crate::harness::raw::{Raw, sign_in, within, within_time};
 use crate::harness::server::{Folder, Launch, Server, Settings, is_cluster};
 use im_proto::client::server_frame::Body;
 use im_proto::client::{CloseCode, kicked};
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Between two looks at what gives no notice.
 const POLL: Duration = Duration::from_millis(20);
+/// Ten times the bound.
+const BAN_DEADLINE: Duration = Duration::from_secs(50);
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
@@ -38,7 +40,7 @@ async fn are_banned(server: &Server, users: usize) {
             tokio::time::sleep(POLL).await;
         }
     };
-    within("the ban is known", known).await;
+    within_time(BAN_DEADLINE, "the ban is known", known).await;
 }
 
 /// At each door: the user is told that it is banned, and nothing else.

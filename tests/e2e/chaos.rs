@@ -109,7 +109,7 @@ async fn no_fault_of_roles_services_or_links_loses_doubles_or_reorders_anything(
                 tokio::time::sleep(LOOK).await;
             }
             if deck.is_empty() {
-                deck.extend(KINDS.into_iter().filter(|kind| is_wanted(*kind)));
+                deck.extend(KINDS.iter().copied().filter(|kind| is_wanted(*kind)));
                 deck.shuffle(&mut rng);
             }
             let kind = deck.pop().unwrap();

@@ -4,6 +4,7 @@
 
 use crate::harness::calls::direct;
 use crate::harness::load::{Load, seed};
+use crate::harness::process::CLOCK_FILE;
 use crate::harness::raw::{Raw, sign_in};
 use crate::harness::server::{Folder, Server, Settings};
 use crate::harness::tokens::now_s;
@@ -75,7 +76,7 @@ impl Logins {
 async fn a_clock_that_jumps_harms_nothing() {
     let folder = Folder::new();
     let mut clock = Clock { file: folder.path().join("clock"), offset_ms: 0 };
-    let settings = Settings::for_tests().with("IM_FAULT_CLOCK_FILE", clock.file.to_str().unwrap());
+    let settings = Settings::for_tests().with(CLOCK_FILE, clock.file.to_str().unwrap());
     let mut server = Server::start_in(folder, settings);
     let mut rng = StdRng::seed_from_u64(seed());
     let load = Load::start(&server, rng.random()).await;

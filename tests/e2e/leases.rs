@@ -4,7 +4,7 @@ use crate::chaos::proxy::{Proxy, Trouble};
 use crate::harness::deployment::Services;
 use crate::harness::endpoint::Endpoint;
 use crate::harness::http;
-use crate::harness::raw::{Raw, within};
+use crate::harness::raw::{Raw, within_time};
 use crate::harness::server::{Server, Settings};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use tokio::task::block_in_place;
 
 /// Workers look at the leases every 2 s.
 const LOOKS: Duration = Duration::from_secs(5);
+/// Ten times the lease.
+const LEASE_DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_cut_off_from_redis_alone_is_not_ready_and_its_clients_are_answered_all_the_same() {
@@ -32,7 +34,7 @@ async fn a_gateway_cut_off_from_redis_alone_is_not_ready_and_its_clients_are_ans
     ann.message_to_user("bob", "before").await;
 
     redis.make(Trouble::Cut);
-    within("the gateway says that it is not ready", says(at.http, 503)).await;
+    within_time(LEASE_DEADLINE, "the gateway says that it is not ready", says(at.http, 503)).await;
     let lapsed = Instant::now();
     let mut number = 0;
     while lapsed.elapsed() < LOOKS {
@@ -42,7 +44,7 @@ async fn a_gateway_cut_off_from_redis_alone_is_not_ready_and_its_clients_are_ans
     println!("{number} messages were acked without a lease");
 
     redis.make(Trouble::None);
-    within("it is ready again", says(at.http, 200)).await;
+    within_time(LEASE_DEADLINE, "it is ready again", says(at.http, 200)).await;
 }
 
 async fn says(http: SocketAddr, status: u16) {

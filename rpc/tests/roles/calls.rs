@@ -1,8 +1,8 @@
 //! Calls to the logic: answered, repeated, refused, or known to have no answer.
 
-use crate::logic::{Logic, PATIENCE, client, head, options, read, serve_logic, serve_logic_within};
+use crate::logic::{Logic, PATIENCE, client, connect, head, options, read, serve_logic, serve_logic_within};
 use im_proto::services::*;
-use im_rpc::{CallError, LogicClient};
+use im_rpc::{CallError, LogicClient, is_serving};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -36,6 +36,18 @@ async fn every_call_is_answered_by_its_handler() {
     let users = client.large_of_users(LargeOfUsersCall { user_ids: ids }).await.unwrap().users;
     assert_eq!(users[0].large[0].log_id, "g2");
     served.stop().await;
+}
+
+#[tokio::test]
+async fn the_health_service_says_what_the_role_says() {
+    let served = serve_logic(Arc::default(), None).await;
+    let address = format!("http://{}", served.address);
+    for is_ready in [true, false, true] {
+        served.ready(is_ready).await;
+        assert_eq!(is_serving(&address, &connect(None)).await.unwrap(), is_ready);
+    }
+    served.stop().await;
+    assert!(is_serving(&address, &connect(None)).await.is_err());
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Mutual TLS lets in by exact name.
 
-use crate::logic::{Logic, options, read, serve_logic};
-use im_rpc::{CallError, ConfigError, LogicClient, TlsOptions, check_advertised};
+use crate::deliveries::{Sink, know, one_answer, opened, secure_gateway, until};
+use crate::logic::{Logic, connect, options, read, serve_logic};
+use im_rpc::{CallError, ConfigError, DeliveryStreams, LogicClient, TlsOptions, check_advertised};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::path::Path;
 use std::sync::Arc;
@@ -59,6 +60,34 @@ async fn only_a_certificate_of_the_right_authority_with_the_right_name_is_let_in
     assert!(ask(&https, Some(foreign.end("gateway.im", &["logic.im"]))).await.is_err());
     assert!(ask(&format!("http://{}", served.address), None).await.is_err());
     assert_eq!(logic.reads.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn deliveries_too_come_from_the_right_name_and_go_to_it_alone() {
+    let (authority, foreign) = (Authority::new(), Authority::new());
+    let sink = Sink::new(7);
+    let served = secure_gateway(&sink, &authority.end("gateway.im", &["logic.im"])).await;
+    let https = format!("https://localhost:{}", served.address.port());
+    // Two are refused before there is a stream, the third by its name on each one that it opens.
+    let no_streams = [authority.end("logic.im", &["other.im"]), foreign.end("logic.im", &["gateway.im"])];
+    let no_streams = no_streams.map(|end| delivers(1, end, &https));
+    let refused = delivers(2, authority.end("other.im", &["gateway.im"]), &https);
+    until("refused", || opened(&refused) > 1).await;
+    let right = delivers(3, authority.end("logic.im", &["gateway.im"]), &https);
+    for number in 2..=50 {
+        right.deliver(7, one_answer());
+        sink.numbers(number).await;
+    }
+    assert!(sink.workers().iter().all(|worker| *worker == 3), "{:?}", sink.workers());
+    assert_eq!(no_streams.map(|streams| opened(&streams)), [0, 0]);
+}
+
+/// A worker with one batch for the gateway.
+fn delivers(worker: u64, end: TlsOptions, gateway: &str) -> Arc<DeliveryStreams> {
+    let streams = DeliveryStreams::new(worker, &connect(Some(end))).unwrap();
+    know(&streams, &[(7, gateway.to_owned())]);
+    streams.deliver(7, one_answer());
+    streams
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use crate::logic::{PATIENCE, connect};
 use im_proto::internal::{Answer, Delivery, DeliveryBatch, delivery::Kind};
-use im_rpc::{ConfigError, DeliverySink, DeliveryStreams, LANE_BATCHES_MAX, Served, Stop, delivery_service, serve};
+use im_rpc::{
+    ConfigError, DeliverySink, DeliveryStreams, LANE_BATCHES_MAX, Served, Stop, TlsOptions, delivery_service, serve,
+};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
@@ -10,7 +12,7 @@ use tokio::sync::Notify;
 
 const WORKER: u64 = 5;
 
-struct Sink {
+pub struct Sink {
     boot: u64,
     batches: Mutex<Vec<DeliveryBatch>>,
     came: Notify,
@@ -28,12 +30,17 @@ impl DeliverySink for Sink {
 }
 
 impl Sink {
-    fn new(boot: u64) -> Arc<Self> {
+    pub fn new(boot: u64) -> Arc<Self> {
         Arc::new(Self { boot, batches: Mutex::default(), came: Notify::new() })
     }
 
+    /// Whose batches came.
+    pub fn workers(&self) -> Vec<u64> {
+        self.batches.lock().unwrap().iter().map(|batch| batch.worker_boot).collect()
+    }
+
     /// The numbers of the batches, once there are `count`.
-    async fn numbers(&self, count: usize) -> Vec<u64> {
+    pub async fn numbers(&self, count: usize) -> Vec<u64> {
         self.numbers_when(|numbers| numbers.len() >= count).await
     }
 
@@ -53,21 +60,29 @@ impl Sink {
 }
 
 async fn gateway(sink: &Arc<Sink>, address: &str) -> Served {
+    gateway_with(sink, address, None).await
+}
+
+pub async fn secure_gateway(sink: &Arc<Sink>, tls: &TlsOptions) -> Served {
+    gateway_with(sink, "127.0.0.1:0", Some(tls)).await
+}
+
+async fn gateway_with(sink: &Arc<Sink>, address: &str, tls: Option<&TlsOptions>) -> Served {
     let listener = TcpListener::bind(address).await.unwrap();
     let stop = Stop::default();
-    serve(listener, None, delivery_service(sink.clone(), None, stop.clone()).unwrap(), stop).await.unwrap()
+    serve(listener, tls, delivery_service(sink.clone(), tls, stop.clone()).unwrap(), stop).await.unwrap()
 }
 
 fn streams() -> Arc<DeliveryStreams> {
     DeliveryStreams::new(WORKER, &connect(None)).unwrap()
 }
 
-fn know(streams: &DeliveryStreams, gateways: &[(u64, String)]) {
+pub fn know(streams: &DeliveryStreams, gateways: &[(u64, String)]) {
     let refused = streams.set_gateways(gateways);
     assert!(refused.is_empty(), "{refused:?}");
 }
 
-fn one_answer() -> Vec<Delivery> {
+pub fn one_answer() -> Vec<Delivery> {
     vec![answer(0)]
 }
 
@@ -77,13 +92,17 @@ fn answer(bytes: usize) -> Delivery {
 }
 
 /// Gives other tasks their turn until it is so.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
     let turns = async {
         while !is_so() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, turns).await.unwrap_or_else(|_| panic!("not {what}"));
+}
+
+pub fn opened(streams: &DeliveryStreams) -> u64 {
+    streams.counts().streams_opened.load(Ordering::Relaxed)
 }
 
 fn dropped(streams: &DeliveryStreams) -> u64 {

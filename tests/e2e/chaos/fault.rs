@@ -22,6 +22,9 @@ const FROZEN_MS: Range<u64> = 3_500..5_500;
 const SNAPSHOT_AGE_MS: Range<u64> = 300..1_500;
 const DELAY_MS: Range<u64> = 20..400;
 const POISON: usize = 6;
+/// Tokens are good for an hour.
+#[cfg(feature = "fault-points")]
+const CLOCK_MINUTES: std::ops::RangeInclusive<i64> = -50..=50;
 const MORE_PARTITIONS_MAX: usize = 3;
 /// A topic that grew so far stays as it is.
 const PARTITIONS_MAX: usize = 24;
@@ -62,11 +65,14 @@ pub enum Kind {
     CutOff,
     /// Records that no gateway wrote, in any partition.
     Poison,
+    /// The wall clock of one role is set, by up to fifty minutes from the right time; it stays so.
+    #[cfg(feature = "fault-points")]
+    Clock,
     /// A link is in trouble, and a role or Redis is struck too.
     Together,
 }
 
-pub const KINDS: [Kind; 24] = [
+pub const KINDS: &[Kind] = &[
     Kind::KillGateway,
     Kind::KillWorker,
     Kind::KillAll,
@@ -90,6 +96,8 @@ pub const KINDS: [Kind; 24] = [
     Kind::Cut,
     Kind::CutOff,
     Kind::Poison,
+    #[cfg(feature = "fault-points")]
+    Kind::Clock,
     Kind::Together,
 ];
 
@@ -137,6 +145,8 @@ impl Kind {
             Self::Cut => link(scene, Trouble::Cut, rng).await,
             Self::CutOff => cut_off(scene, rng).await,
             Self::Poison => poison(scene, rng),
+            #[cfg(feature = "fault-points")]
+            Self::Clock => clock(scene, rng),
             Self::Together => together(scene, rng).await,
         }
     }
@@ -269,6 +279,15 @@ fn poison(scene: &Scene, rng: &mut StdRng) -> String {
         deployment.set_aside(&values);
     });
     format!("{POISON} records")
+}
+
+#[cfg(feature = "fault-points")]
+fn clock(scene: &mut Scene, rng: &mut StdRng) -> String {
+    let number = rng.random_range(0..2);
+    let role = if rng.random() { scene.server.worker(number) } else { scene.server.gateway(number) };
+    let minutes = rng.random_range(CLOCK_MINUTES);
+    role.set_clock(minutes * 60_000);
+    format!("{:?} {number} {minutes:+} minutes", role.role())
 }
 
 async fn together(scene: &mut Scene, rng: &mut StdRng) -> String {

@@ -5,7 +5,7 @@
 
 use super::deployment::{Deployment, PARTITIONS, Services};
 use super::endpoint::Endpoint;
-use super::process::{Addresses, Folder, Launch, POLL, Process, Role, START_DEADLINE, Settings, Started};
+use super::process::{Addresses, CLOCK_FILE, Folder, Launch, POLL, Process, Role, START_DEADLINE, Settings, Started};
 use super::server::Server;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -59,22 +59,24 @@ impl Server {
 
     pub fn start_cluster_at(settings: Settings, deployment: Deployment, places: &Places) -> Self {
         let folder = Folder::new();
-        let launch = |role, services, own: Vec<(&str, String)>| {
-            let own = own.into_iter().map(|(variable, value)| (variable.to_owned(), value));
+        let launch = |role, number: usize, services, own: Vec<(&str, String)>| {
+            let clock = folder.path().join(format!("clock-{role:?}-{number}")).display().to_string();
+            let own =
+                own.into_iter().chain([(CLOCK_FILE, clock)]).map(|(variable, value)| (variable.to_owned(), value));
             let environment: BTreeMap<String, String> =
                 deployment.environment(services).into_iter().chain(own).collect();
             Launch { role, folder: folder.clone(), environment, settings: settings.clone() }
         };
-        migrate(&launch(Role::Logic, &places.workers_find[0], Vec::new()));
+        migrate(&launch(Role::Logic, 0, &places.workers_find[0], Vec::new()));
         let workers = std::array::from_fn::<Started, 2, _>(|number| {
-            launch(Role::Logic, &places.workers_find[number], Vec::new()).start(places.workers[number])
+            launch(Role::Logic, number, &places.workers_find[number], Vec::new()).start(places.workers[number])
         });
         let mut processes = workers.map(ready).into_iter().collect::<Vec<Process>>();
         let endpoints = json!(places.questions.map(|at| format!("http://{at}"))).to_string();
         let gateways = std::array::from_fn::<Started, 2, _>(|number| {
             let advertised = format!("http://{}", places.deliveries[number]);
             let own = vec![("IM_RPC__LOGIC__ENDPOINTS", endpoints.clone()), ("IM_RPC__ADVERTISE", advertised)];
-            launch(Role::Gateway, &places.gateways_find[number], own).start(places.gateways[number])
+            launch(Role::Gateway, number, &places.gateways_find[number], own).start(places.gateways[number])
         });
         partitions_are_shared_out(&processes);
         processes.extend(gateways.map(ready));

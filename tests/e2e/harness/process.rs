@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Starting includes the recovery of a killed store.
 pub(super) const START_DEADLINE: Duration = Duration::from_secs(30);
+/// Names the file that says how far a test has set the clock of a process.
+pub const CLOCK_FILE: &str = "IM_FAULT_CLOCK_FILE";
 const EXIT_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at something that gives no notice (an exit, a port).
 pub(super) const POLL: Duration = Duration::from_millis(5);
@@ -261,6 +263,16 @@ impl Process {
     #[cfg(feature = "fault-points")]
     pub fn set(&mut self, settings: Settings) {
         self.launch.settings = settings;
+    }
+
+    /// So far from the right time. Of a process that was started with a file for it.
+    #[cfg(all(feature = "services", feature = "fault-points"))]
+    pub fn set_clock(&self, offset_ms: i64) {
+        let file = PathBuf::from(&self.launch.environment[CLOCK_FILE]);
+        // Whole at once: the process reads it at any moment.
+        let unfinished = file.with_extension("new");
+        std::fs::write(&unfinished, offset_ms.to_string()).unwrap();
+        std::fs::rename(&unfinished, &file).unwrap();
     }
 
     pub fn launch(&self) -> Launch {

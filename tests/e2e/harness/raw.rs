@@ -278,9 +278,13 @@ fn take_frame(buffer: &mut BytesMut) -> Option<Got> {
 
 /// Panics with `what` when it does not happen in time.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, future).await {
+    within_time(DEADLINE, what, future).await
+}
+
+pub async fn within_time<T>(deadline: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(deadline, future).await {
         Ok(value) => value,
-        Err(_) => panic!("not within {DEADLINE:?}: {what}"),
+        Err(_) => panic!("not within {deadline:?}: {what}"),
     }
 }
 
