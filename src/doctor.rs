@@ -6,7 +6,7 @@
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::{gateway_role, logging, process, tokens};
-use im_rpc::{DeliveryStreams, LogicClient};
+use im_rpc::DeliveryStreams;
 use im_storage::finding::{Finding, Severity, judge};
 use im_storage::kafka::{KafkaError, KafkaOptions};
 use im_storage::mysql::MysqlError;
@@ -75,14 +75,20 @@ fn keys(config: &Config, report: &mut Report) {
         Ok(_) => report.ok("auth", &format!("{} keys", config.auth.keys.len())),
         Err(error) => report.trouble("auth", &error),
     }
-    let clients = LogicClient::new(&config.calls()).and_then(|_| DeliveryStreams::new(0, &config.deliveries()));
-    match clients {
+    match DeliveryStreams::new(0, &config.deliveries()) {
         Ok(_) => report.ok("rpc", if config.tls().is_some() { "mutual TLS" } else { "no TLS: for a private network" }),
         Err(error) => report.trouble("rpc", &error),
     }
-    // The file may be a worker's, or what is missing in the gateway's environment.
-    if let Err(error) = gateway_role::advertised(config, config.listen.gateway_rpc) {
-        report.line("rpc", "note", &format!("a gateway with this configuration does not start: {error}"));
+    let calls = config.check_calls();
+    match (&calls, config.names_logic_roles()) {
+        (Err(error), Ok(true)) => report.trouble("rpc", error),
+        // The file may be a worker's, or what is missing in the gateway's environment.
+        _ => {
+            let gateway = calls.and_then(|()| gateway_role::advertised(config, config.listen.gateway_rpc).map(drop));
+            if let Err(error) = gateway {
+                report.line("rpc", "note", &format!("a gateway with this configuration does not start: {error}"));
+            }
+        }
     }
 }
 

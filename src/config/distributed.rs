@@ -128,9 +128,7 @@ mod options {
             self.redis.options().check().map_err(usage)?;
             self.mysql.options().check().map_err(usage)?;
             self.mongodb.options().check().map_err(usage)?;
-            // A file that is only for workers names nobody, and the default fits no TLS.
-            let by_default = Self::load(None, std::iter::empty()).map_err(usage)?.rpc.logic.endpoints;
-            if self.rpc.logic.endpoints != by_default {
+            if self.names_logic_roles()? {
                 self.check_calls()?;
             }
             match self.rpc.advertise.as_str() {
@@ -138,6 +136,12 @@ mod options {
                 advertised => check_advertised(advertised, self.tls().is_some())
                     .map_err(|error| usage(format!("rpc.advertise, where workers reach this gateway: {error}"))),
             }
+        }
+
+        /// A file that is only for workers names none, and the default fits no TLS.
+        pub fn names_logic_roles(&self) -> Result<bool, Failure> {
+            let by_default = Self::load(None, std::iter::empty()).map_err(usage)?;
+            Ok(self.rpc.logic.endpoints != by_default.rpc.logic.endpoints)
         }
 
         /// Whom a gateway asks.

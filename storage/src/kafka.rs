@@ -9,10 +9,11 @@
 //! |---|---|
 //! | `topics` | whether the brokers keep what they take |
 //! | `producer`, `replaceable` | records into the topic, by a thread of librdkafka's; and what follows when it fails for good |
-//! | `consumer`, `inbound` | records out of it: the thread that polls, and what lies between it and the worker |
+//! | `consumer`, `inbound`, `fetched_end` | records out of it: the thread that polls, and what lies between it and the worker |
 //! | `relations` | rows of the compacted topic, from its beginning and on |
 
 mod consumer;
+mod fetched_end;
 mod inbound;
 mod producer;
 mod relations;

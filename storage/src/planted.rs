@@ -20,6 +20,7 @@ pub const NAMES: &[&str] = &[
     "pause_outlives_loss",             // a partition that was lost while it was full is read no more when it is back
     "queue_drops_when_full",           // takes what does not fit, and forgets it
     "failed_producer_stays",           // sends on by a producer that has failed for good
+    "steady_flow_has_no_end",          // holds the clocks of a busy partition's records against the worker's for ever
     "stuck_producer_stays",            // sends on by a producer that loses whatever it is given
     "failed_consumer_waits",           // waits for a consumer that has failed for good
     "untold_settings_pass",            // takes a topic whose settings the brokers do not tell for a safe one
@@ -32,8 +33,9 @@ pub const NAMES: &[&str] = &[
     "operators_index_refused",         // makes every index anew, though an operator has made one of the same fields
     "damaged_row_refused",             // refuses the moves of a batch for one row that somebody else wrote
     "migrator_lock_ignored",           // migrates though another one does
-    "entries_by_own_clock",            // finds entries in MongoDB by the wall clock of the worker
-    "generations_by_own_clock",        // lifts generations in Redis by the wall clock of the worker
+    "covers_of_the_future_stand", // begins a tail where nothing is stored yet, since the server's clock was set back
+    "entries_by_own_clock",       // finds entries in MongoDB by the wall clock of the worker
+    "generations_by_own_clock",   // lifts generations in Redis by the wall clock of the worker
 ];
 
 #[cfg(feature = "planted-bugs")]

@@ -279,7 +279,6 @@ impl Worker {
         };
         let Some(row) = found else { return Ok(false) };
         let written = written(&entry::read(&lane.log, &row)?);
-        self.memory.remember_written(key, written);
         // It lies above the known head: another owner wrote it, or an attempt of ours whose result was lost, and nobody
         // may have been told. With entries on the tip, their append will stop and bring us here again.
         if row.seq > lane.state.stored.head && !lane.has_unconfirmed() {
@@ -289,6 +288,8 @@ impl Worker {
             // it was handed on.
             self.hand_on_again(lane, work.lane, &row, outcome).await?;
         }
+        // Behind both: had one of them failed, a command that is remembered would not be looked up again.
+        self.memory.remember_written(key, written);
         Ok(true)
     }
 }

@@ -5,6 +5,7 @@
 //! that is taken away, what was handed on is committed first, and its pause ends; a consumer that failed for good is closed, so
 //! that its worker ends.
 
+use super::fetched_end::fetched_end;
 use super::inbound::{Arrival, Inbound};
 use super::producer::TRACEPARENT;
 use super::{KafkaError, KafkaOptions};
@@ -19,6 +20,7 @@ use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -49,8 +51,13 @@ const UNREADABLE: &str = "unreadable";
 
 const NOT_COMMITTED: &str = "offsets not committed; until the next commit the records would come again";
 
+/// By the clocks, above which it is asked whether a record came from the end of its partition.
+const DOUBTFUL_AGE: Duration = Duration::from_secs(1);
+
 struct Shared {
     topic: String,
+    /// As librdkafka's own calls want it.
+    topic_text: CString,
     inbound: Mutex<Inbound>,
     /// Something came, or the consumer is closed.
     changed: Notify,
@@ -217,6 +224,7 @@ impl KafkaConsumer {
         }
         let shared = Arc::new(Shared {
             topic: options.topic.clone(),
+            topic_text: CString::new(options.topic.as_str()).map_err(|_| KafkaError::NoTopic(options.topic.clone()))?,
             inbound: Mutex::default(),
             changed: Notify::new(),
             wall_clock_ms: options.wall_clock_ms,
@@ -337,11 +345,15 @@ fn take_up(consumer: &BaseConsumer<Context>, shared: &Shared, message: &Borrowed
     let Some(log) = named.or_else(|| LogId::parse(UNREADABLE).ok()) else { return };
     let upstream = Bytes::copy_from_slice(message.payload().unwrap_or_default());
     let age_ms = message.timestamp().to_millis().map(|at_ms| (shared.wall_clock_ms)().saturating_sub(at_ms));
+    let age_by_clocks = age_ms.map(|age_ms| Duration::from_millis(age_ms.max(0) as u64));
     let arrival = Arrival {
         offset: Offset(offset),
         record: Record { log, upstream, trace: trace(message) },
         odd_key,
-        age_by_clocks: age_ms.map(|age_ms| Duration::from_millis(age_ms.max(0) as u64)),
+        age_by_clocks,
+        is_last: age_by_clocks.is_some_and(|age| age > DOUBTFUL_AGE)
+            && fetched_end(consumer.client(), &shared.topic_text, Partition(partition))
+                .is_some_and(|end| offset + 1 >= end.0),
     };
     if shared.inbound().arrived(Partition(partition), arrival, Instant::now())
         && let Err(error) = consumer.pause(&shared.list([Partition(partition)]))

@@ -4,6 +4,7 @@
 //! Always: pure; a partition that was lost leaves nothing behind; a partition has at most one
 //! batch under way; what waits of a partition is bounded, and a full one is told to pause.
 
+use crate::planted::planted;
 use crate::ports::{Batch, Consumed, Offset, Partition, Queued, Record};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -51,6 +52,8 @@ pub struct Arrival {
     pub odd_key: Option<Bytes>,
     /// Between its timestamp and our wall clock; two clocks, which may differ.
     pub age_by_clocks: Option<Duration>,
+    /// Nothing lay behind it in its partition when it was fetched. Need not be told of one that is fresh by the clocks.
+    pub is_last: bool,
 }
 
 impl Inbound {
@@ -75,9 +78,12 @@ impl Inbound {
     pub fn arrived(&mut self, partition: Partition, arrival: Arrival, now: Instant) -> bool {
         // Of a partition that was just lost nothing is wanted.
         let Some(waiting) = self.partitions.get_mut(&partition) else { return false };
-        let Arrival { offset, record, odd_key, age_by_clocks } = arrival;
+        let Arrival { offset, record, odd_key, age_by_clocks, is_last } = arrival;
         let since = waiting.since(now, age_by_clocks);
         let may_repeat = waiting.caught_up_at.is_none() && waiting.end_when_gained.is_none_or(|end| offset < end);
+        if is_last && !planted("steady_flow_has_no_end") {
+            waiting.caught_up_at = Some(now);
+        }
         waiting.bytes += record.upstream.len();
         waiting.records.push_back(Queued { offset, record, since, may_repeat, odd_key });
         let is_full = waiting.is_above(WAITING_MAX - 1, WAITING_BYTES_MAX - 1) && !waiting.is_paused;
@@ -172,7 +178,7 @@ mod tests {
     }
 
     fn arrival(number: u64) -> Arrival {
-        Arrival { offset: Offset(number), record: record(number), odd_key: None, age_by_clocks: None }
+        Arrival { offset: Offset(number), record: record(number), odd_key: None, age_by_clocks: None, is_last: false }
     }
 
     fn arrived(inbound: &mut Inbound, partition: u32, number: u64) -> bool {
@@ -323,6 +329,18 @@ mod tests {
         assert_eq!(since(&mut inbound, last, Some(SKEW)), later);
         // The clocks say less: they may be right.
         assert_eq!(since(&mut inbound, last, Some(Duration::from_secs(1))), last - Duration::from_secs(1));
+        // Records come without a pause, so that Kafka never says that there are no more.
+        let second = Duration::from_secs(1);
+        for at in (0..60).map(|n| last + second * n) {
+            inbound.arrived(Partition(0), Arrival { is_last: true, ..arrival(1) }, at);
+            inbound.next(9);
+            inbound.commit(Partition(0), Offset(1));
+            assert_eq!(
+                since(&mut inbound, at + second / 2, Some(SKEW)),
+                at,
+                "no older than the one behind which there was none"
+            );
+        }
         // Gained again: others may have left a backlog.
         inbound.lost(Partition(0));
         inbound.gained(Partition(0), None);

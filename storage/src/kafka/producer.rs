@@ -62,10 +62,13 @@ pub(super) struct Deliveries {
 
 impl Deliveries {
     pub fn new(counts: Arc<ProducerCounts>) -> Self {
-        Self { counts, losing: Losing { made: Instant::now(), since_ms: AtomicU64::new(0) } }
+        Self {
+            counts,
+            losing: Losing { made: Instant::now(), since_ms: AtomicU64::new(0), until_ms: AtomicU64::new(0) },
+        }
     }
 
-    /// Every message was given up for as long.
+    /// Every message was given up, the first and the last of them as far apart.
     pub fn has_lost_everything_for(&self, time: Duration) -> bool {
         self.losing.lasts() > time
     }
@@ -76,6 +79,8 @@ struct Losing {
     made: Instant,
     /// From then on; 0: it loses nothing.
     since_ms: AtomicU64,
+    /// The last loss: a silence behind it says nothing.
+    until_ms: AtomicU64,
 }
 
 impl Losing {
@@ -87,15 +92,19 @@ impl Losing {
         let since_ms = self.since_ms.load(Ordering::Relaxed);
         if is_taken && since_ms != 0 {
             self.since_ms.store(0, Ordering::Relaxed);
-        } else if !is_taken && since_ms == 0 {
-            self.since_ms.store(self.now_ms(), Ordering::Relaxed);
+        } else if !is_taken {
+            let now_ms = self.now_ms();
+            self.until_ms.store(now_ms, Ordering::Relaxed);
+            if since_ms == 0 {
+                self.since_ms.store(now_ms, Ordering::Relaxed);
+            }
         }
     }
 
     fn lasts(&self) -> Duration {
         match self.since_ms.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
-            since_ms => Duration::from_millis(self.now_ms().saturating_sub(since_ms)),
+            since_ms => Duration::from_millis(self.until_ms.load(Ordering::Relaxed).saturating_sub(since_ms)),
         }
     }
 }

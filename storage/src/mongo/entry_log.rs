@@ -229,7 +229,7 @@ impl MongoEntryLog {
         Ok(batch.iter().zip(times).map(document).collect())
     }
 
-    /// Where a tail begins; `None` when that is too long ago.
+    /// Where a tail begins; `None` when that is too long ago, or yet to come.
     fn begin(&self, after: Option<&Cursor>, now_ms: i64) -> Result<Option<Begin>, StoreError> {
         let from_ms = match after.map(Place::read).transpose()? {
             // Where the page before was, more is likely: what lies behind it would be read again and again.
@@ -237,8 +237,10 @@ impl MongoEntryLog {
             Some(Place::Time(time_ms)) => time_ms,
             None => self.created_ms,
         };
+        // The server's clock was set back, or another one is the primary: what was stored since then lies before the cursor.
+        let is_of_the_future = from_ms > now_ms + SLACK_MS && !planted("covers_of_the_future_stand");
         let begin = Begin { window: window_at(from_ms - SLACK_MS), behind: None, windows: WINDOWS_AT_ONCE };
-        Ok((now_ms - from_ms <= KEPT_MS).then_some(begin))
+        Ok((now_ms - from_ms <= KEPT_MS && !is_of_the_future).then_some(begin))
     }
 }
 

@@ -54,7 +54,7 @@ const UNIQUE: [&[&str]; 2] = [&["l", "s"], &["l", "u", "i"]];
 /// With data, so that a majority outlives any one of them.
 const MEMBERS_MIN: usize = 3;
 /// Two clocks further apart than this are worth a word: tokens, and the ages of records in a backlog, are judged by ours.
-const CLOCKS_APART_MAX_MS: u64 = 30_000;
+const CLOCKS_APART_MAX_MS: u64 = 5_000;
 /// Connections of this process to one server, unless the URL says another number: the driver's 10 would let appends wait for
 /// reads, of which there are hundreds at once.
 const POOL_MAX: u32 = 64;

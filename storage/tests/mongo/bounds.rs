@@ -108,7 +108,17 @@ async fn a_tail_over_many_windows_names_each_entry_in_the_order_of_its_log() {
     CLOCK_MS.fetch_add(3_600_000, Ordering::Relaxed);
     let tail = store.tail(Shard::of(&log), None, &end, 10).await.unwrap();
     assert!(matches!(tail, Tail::Forgotten), "by the time that the store was given");
+    // The server's clock is set back: what is stored now lies before the cursor.
+    CLOCK_MS.fetch_sub(3_600_000 + 300_000, Ordering::Relaxed);
+    assert!(store.append(entries(&other_log(&log), 1..=1)).await.stop.is_none());
+    let tail = store.tail(Shard::of(&log), Some(&end), &store.end().await.unwrap(), 10).await.unwrap();
+    assert!(matches!(tail, Tail::Forgotten), "it would name nothing: {tail:?}");
     database.remove().await;
+}
+
+/// In the same shard.
+fn other_log(of: &LogId) -> LogId {
+    (0..).map(|n| log(&format!("other-{n}"))).find(|log| Shard::of(log) == Shard::of(of)).unwrap()
 }
 
 fn index(name: &str, keys: Document, is_unique: bool) -> IndexModel {

@@ -22,9 +22,9 @@ const FROZEN_MS: Range<u64> = 3_500..5_500;
 const SNAPSHOT_AGE_MS: Range<u64> = 300..1_500;
 const DELAY_MS: Range<u64> = 20..400;
 const POISON: usize = 6;
-/// Tokens are good for an hour.
+/// Tokens are good for an hour from the beginning of a history.
 #[cfg(feature = "fault-points")]
-const CLOCK_MINUTES: std::ops::RangeInclusive<i64> = -50..=50;
+const CLOCK_MINUTES: std::ops::RangeInclusive<i64> = -50..=20;
 const MORE_PARTITIONS_MAX: usize = 3;
 /// A topic that grew so far stays as it is.
 const PARTITIONS_MAX: usize = 24;
@@ -65,7 +65,7 @@ pub enum Kind {
     CutOff,
     /// Records that no gateway wrote, in any partition.
     Poison,
-    /// The wall clock of one role is set, by up to fifty minutes from the right time; it stays so.
+    /// The wall clock of one role is set, by up to fifty minutes back or twenty ahead; it stays so.
     #[cfg(feature = "fault-points")]
     Clock,
     /// A link is in trouble, and a role or Redis is struck too.
