@@ -4,7 +4,7 @@
 //! commands to the client, so the order of the history is the order of sending; every command's end is recorded.
 
 use super::history::{Device, Event, History, Op, What};
-use super::raw::within;
+use super::raw::{DEADLINE, within_time};
 use super::server::Server;
 use im_client::tokio_transport::{CallError, Client, Events};
 use im_client::{Answer, Config, Recipient, Request};
@@ -13,6 +13,7 @@ use im_proto::{ClientId, DeviceId, LogId, Seq, UserId};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -170,14 +171,18 @@ impl App {
 
     /// Waits until the app has seen what `wanted` asks for.
     pub async fn until(&self, what: &str, wanted: impl FnMut(&Seen) -> bool) {
-        let mut seen = self.seen.subscribe();
-        let what = format!("{:?}: {what}", self.device);
-        within(&what, seen.wait_for(wanted)).await.unwrap();
+        self.until_within(DEADLINE, what, wanted).await;
     }
 
-    /// Waits until every command has ended.
+    async fn until_within(&self, deadline: Duration, what: &str, wanted: impl FnMut(&Seen) -> bool) {
+        let mut seen = self.seen.subscribe();
+        let what = format!("{:?}: {what}", self.device);
+        within_time(deadline, &what, seen.wait_for(wanted)).await.unwrap();
+    }
+
+    /// Waits until every command has ended. Each attempt ends in time (C5); the client makes another where that was UNKNOWN.
     pub async fn settled(&self) {
-        self.until("every command has ended", |seen| seen.open.is_empty()).await;
+        self.until_within(3 * DEADLINE, "every command has ended", |seen| seen.open.is_empty()).await;
     }
 
     /// Waits until the app was shown the conversation up to `seq`.
