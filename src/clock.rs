@@ -1,7 +1,8 @@
 //! The wall clock: the one place of the server that reads it.
 //!
 //! In: nothing. Out: milliseconds since 1970, handed to gateway and logic as a function. Always: for display, token expiry, the
-//! age of a record and the start of epochs and generations; no order and no deadline rests on it, so it may jump.
+//! age of a record in a backlog and, in one process, the start of epochs and generations; no order and no deadline rests on it, so it
+//! may jump. Between machines the clocks of MongoDB and Redis count, which all workers have in common.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

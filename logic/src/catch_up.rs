@@ -1,10 +1,10 @@
 //! What the projections lack, repeated from the log: when a partition was gained, and when a projection lost rows.
 //!
 //! In: partitions. Out: their claims, and directory and inbox rows that know every entry of them. Always: beside the
-//! commands, which wait for none of it: what a decision needs of a log it reads from the log itself; one partition at a time;
-//! claimed first, so that the owner before us covers nothing any more; a shard is covered by us only when it is caught up; idempotent,
-//! since rows ignore what they have and cursors only rise; nobody is answered or pushed to: the inbox versions that move are
-//! found by the next heartbeat or sync.
+//! commands, which wait for none of it: what a decision needs of a log it reads from the log itself; one partition at a time,
+//! some of its logs at once; claimed first, so that the owner before us covers nothing any more; a shard is covered by us only
+//! when it is caught up; idempotent, since rows ignore what they have and cursors only rise; nobody is answered or pushed to:
+//! the inbox versions that move are found by the next heartbeat or sync.
 
 mod rebuild;
 

@@ -25,7 +25,7 @@ use im_proto::{LogId, Seq, TraceId, UserId};
 use im_storage::ports::{Login, MembershipChange, Moved, ReadCursor, StoreError};
 use outbox::{Outbox, inbox_move};
 use plan::{Audience, Plan, Run, RunKind};
-pub(crate) use plan::{others, own_log_move, read_move, touch};
+pub(crate) use plan::{others, own_log_move, read_move, receipts_members_max, touch};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};

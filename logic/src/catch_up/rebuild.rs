@@ -4,6 +4,7 @@
 //! it and the heads alone, so its cost follows the members and not the messages.
 
 use super::{bump, is_large, own_log_move, read_move, repeat_log, side_by_side, spare_damaged};
+use crate::deliver::receipts_members_max;
 use crate::entry;
 use crate::worker::Shared;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
@@ -90,8 +91,8 @@ async fn members_rows(shared: &Shared, log: &LogId) -> Result<(), StoreError> {
     };
     let is_large = is_large(shared, &conversation);
     // Receipts leave no row: whoever missed one has the head already, and only a version that moves makes it look.
-    let gets_receipts = conversation.members.iter().filter(|row| row.left_seq.is_none()).count()
-        <= shared.config.receipts_members_max.min(shared.config.large_members_min);
+    let present = conversation.members.iter().filter(|row| row.left_seq.is_none()).count();
+    let gets_receipts = present <= receipts_members_max(shared);
     for members in conversation.members.chunks(READS_AT_ONCE_MAX) {
         let readers: Vec<(LogId, UserId)> = members.iter().map(|row| (log.clone(), row.user.clone())).collect();
         let reads = shared.ports.directory.reads(&readers).await?;

@@ -204,9 +204,14 @@ pub(crate) fn touch(user: &UserId, conversation: &LogId) -> Move {
     Move { user: user.clone(), log: conversation.clone(), head: Seq(0), head_ordinal: Ordinal(0), read, touch: true }
 }
 
+/// Nobody hears of cursors in a conversation with more present members.
+pub(crate) fn receipts_members_max(shared: &Shared) -> usize {
+    shared.config.receipts_members_max.min(shared.config.large_members_min)
+}
+
 /// The members who are told that `reader` has read; nobody in one with more than receipts are for, nor for a reader who left it.
 pub(crate) async fn others(shared: &Shared, conversation: &LogId, reader: &UserId) -> Result<Vec<UserId>, StoreError> {
-    let members_max = shared.config.receipts_members_max.min(shared.config.large_members_min);
+    let members_max = receipts_members_max(shared);
     let listed = shared.ports.directory.members(conversation, None, members_max + 1).await?;
     let members = listed.map(|listed| listed.members).unwrap_or_default();
     if members.len() > members_max || !members.iter().any(|member| member.user == *reader) {
