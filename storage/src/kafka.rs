@@ -10,6 +10,7 @@
 //! | `topics` | whether the brokers keep what they take |
 //! | `producer`, `replaceable` | records into the topic, by a thread of librdkafka's; and what follows when it fails for good |
 //! | `consumer`, `inbound`, `fetched_end` | records out of it: the thread that polls, and what lies between it and the worker |
+//! | `standstill` | when a consumer is given up |
 //! | `relations` | rows of the compacted topic, from its beginning and on |
 
 mod consumer;
@@ -18,6 +19,7 @@ mod inbound;
 mod producer;
 mod relations;
 mod replaceable;
+mod standstill;
 mod topics;
 
 pub use consumer::{KafkaConsumer, KafkaLag};

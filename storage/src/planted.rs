@@ -23,6 +23,8 @@ pub const NAMES: &[&str] = &[
     "steady_flow_has_no_end",          // holds the clocks of a busy partition's records against the worker's for ever
     "stuck_producer_stays",            // sends on by a producer that loses whatever it is given
     "failed_consumer_waits",           // waits for a consumer that has failed for good
+    "standing_consumer_stays",         // waits for a consumer that stands still
+    "replaced_consumer_heard",         // a consumer that was replaced takes partitions from the one that replaced it
     "untold_settings_pass",            // takes a topic whose settings the brokers do not tell for a safe one
     "applied_over_a_hole",             // applies a change of members though the one before it is lacking
     "put_unsynced",                    // leaves a relation that was put to the next job to sync

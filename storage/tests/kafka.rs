@@ -245,6 +245,47 @@ async fn a_consumer_that_failed_for_good_ends_and_can_be_dropped() {
     tokio::time::timeout(PATIENCE, dropped).await.expect("the worker's end waits for ever").unwrap();
 }
 
+/// The one that is given up leaves the group in its own time: what it hears then is of no partition of its heir.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_stands_still_is_replaced_and_its_partitions_come_back() {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMES: usize = 3;
+    let options = options().await;
+    let queue = KafkaQueue::open(&options).await.unwrap();
+    let mut consumer = KafkaConsumer::open(&options).unwrap();
+    let mut owned = std::collections::BTreeSet::new();
+    let (mut lost, mut replaced, mut seen) = (0, 0, Vec::new());
+    queue.produce_and_wait(vec![record("a", 0)]).await.unwrap();
+    let all = async {
+        while seen.len() <= TIMES {
+            match consumer.next(1_000).await.unwrap().unwrap() {
+                Consumed::Gained(partition) => assert!(owned.insert(partition), "gained twice"),
+                Consumed::Lost(partition) => {
+                    assert!(owned.remove(&partition), "lost twice");
+                    lost += 1;
+                }
+                Consumed::Records(batch) => {
+                    assert!(owned.contains(&batch.partition));
+                    for number in numbers(&batch) {
+                        if !seen.contains(&number) {
+                            seen.push(number);
+                        }
+                    }
+                    consumer.commit(batch.partition, batch.records.last().unwrap().offset).await.unwrap();
+                    if replaced < seen.len().min(TIMES) {
+                        replaced = seen.len();
+                        consumer.replace();
+                        queue.produce_and_wait(vec![record("a", replaced)]).await.unwrap();
+                    }
+                }
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("a record did not arrive");
+    assert_eq!(seen, (0..=TIMES).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(lost >= TIMES, "what was owned is lost first");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_lies_in_its_topic_with_where_it_came_from_and_why() {
     let options = options().await;

@@ -3,11 +3,12 @@
 //! In: what librdkafka fetches. Out: batches, and which partitions came and went. Always: one thread polls, whatever the
 //! worker does, so a slow store never looks like a dead worker; offsets move only by [`Consumer::commit`]; of a partition
 //! that is taken away, what was handed on is committed first, and its pause ends; a consumer that failed for good is closed, so
-//! that its worker ends.
+//! that its worker ends; one that stands still is replaced; nobody waits for librdkafka's end for long.
 
 use super::fetched_end::fetched_end;
 use super::inbound::{Arrival, Inbound};
 use super::producer::TRACEPARENT;
+use super::standstill::Standstill;
 use super::{KafkaError, KafkaOptions};
 use crate::planted::planted;
 use crate::ports::{Consumed, Consumer, Offset, Partition, Record, StoreError};
@@ -18,10 +19,10 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext
 use rdkafka::error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::statistics::Statistics;
-use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset as Place, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,6 +40,12 @@ const SESSION_TIMEOUT_MS: &str = "6000";
 /// How soon a worker hears that partitions are shared out anew: the others' senders wait for it. The client's own default is half
 /// of that session; three and more are to fit.
 const HEARTBEAT_INTERVAL_MS: &str = "1000";
+
+/// Leaving takes some round trips, or as long as a session when brokers are silent. What lasts longer ends with the process.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
+const CLOSE_POLL: Duration = Duration::from_millis(5);
+/// Between attempts to join anew.
+const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// For all partitions of an assignment together. What Kafka does not tell is found out by reading to the end.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,6 +72,10 @@ struct Shared {
     lag: Mutex<BTreeMap<Partition, u64>>,
     /// How many the topic had when it was last looked at; 0 before that.
     partitions: AtomicUsize,
+    /// The consumer is to be replaced.
+    stands_still: AtomicBool,
+    #[cfg(feature = "conformance")]
+    current: Mutex<std::sync::Weak<BaseConsumer<Context>>>,
 }
 
 impl Shared {
@@ -116,7 +127,20 @@ impl Shared {
 }
 
 /// Hears of assignments, on the polling thread.
-struct Context(Arc<Shared>);
+struct Context {
+    shared: Arc<Shared>,
+    standstill: Mutex<Standstill>,
+    /// It was replaced: what it still hears is of no partition that is ours by it.
+    is_replaced: AtomicBool,
+}
+
+impl Context {
+    /// `None` once it was replaced.
+    fn shared(&self) -> Option<&Shared> {
+        let is_replaced = self.is_replaced.load(Ordering::Acquire) && !planted("replaced_consumer_heard");
+        (!is_replaced).then_some(&*self.shared)
+    }
+}
 
 impl ClientContext for Context {
     fn error(&self, error: ClientError, reason: &str) {
@@ -124,21 +148,30 @@ impl ClientContext for Context {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let Some(topic) = statistics.topics.get(&self.0.topic) else { return };
-        self.0.warn_of_new_partitions(topic.partitions.keys().filter(|number| **number >= 0).count());
-        let inbound = self.0.inbound();
+        let Some(shared) = self.shared() else { return };
+        if let Some(group) = &statistics.cgrp {
+            let mut standstill = self.standstill.lock().unwrap_or_else(PoisonError::into_inner);
+            if standstill.is_for_good(&group.join_state, Instant::now()) {
+                tracing::warn!(join_state = group.join_state, "the kafka consumer stands still; it is replaced");
+                shared.stands_still.store(true, Ordering::Release);
+            }
+        }
+        let Some(topic) = statistics.topics.get(&shared.topic) else { return };
+        shared.warn_of_new_partitions(topic.partitions.keys().filter(|number| **number >= 0).count());
+        let inbound = shared.inbound();
         let lag = topic.partitions.iter().filter_map(|(number, known)| {
             let partition = Partition(u32::try_from(*number).ok()?);
             // What nobody has committed yet is counted from where the fetching stands.
             let behind = if known.consumer_lag >= 0 { known.consumer_lag } else { known.hi_offset - known.next_offset };
             inbound.owns(partition).then_some((partition, behind.max(0) as u64))
         });
-        *self.0.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag.collect();
+        *shared.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag.collect();
     }
 }
 
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Some(shared) = self.shared() else { return };
         if let Rebalance::Revoke(list) = rebalance {
             // The client keeps a pause over losing and gaining, and who gains a partition knows of none.
             if !planted("pause_outlives_loss")
@@ -147,12 +180,12 @@ impl ConsumerContext for Context {
                 tracing::warn!(%error, "partitions that were lost may stay paused");
             }
             // In one call: each is a round trip, and the group waits.
-            let done = partitions(list).flat_map(|partition| self.0.inbound().take_commits(Some(partition))).collect();
-            if let Err(error) = self.0.commit(consumer, done, CommitMode::Sync) {
+            let done = partitions(list).flat_map(|partition| shared.inbound().take_commits(Some(partition))).collect();
+            if let Err(error) = shared.commit(consumer, done, CommitMode::Sync) {
                 tracing::warn!(%error, partitions = list.count(), "the next owner repeats what was done");
             }
-            partitions(list).for_each(|partition| self.0.inbound().lost(partition));
-            self.0.changed.notify_one();
+            partitions(list).for_each(|partition| shared.inbound().lost(partition));
+            shared.changed.notify_one();
         }
     }
 
@@ -163,14 +196,15 @@ impl ConsumerContext for Context {
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Some(shared) = self.shared() else { return };
         match rebalance {
             Rebalance::Assign(list) => {
                 let deadline = Instant::now() + ENDS_TIMEOUT;
                 for partition in partitions(list) {
-                    let end = self.0.end(consumer, partition, deadline);
-                    self.0.inbound().gained(partition, end);
+                    let end = shared.end(consumer, partition, deadline);
+                    shared.inbound().gained(partition, end);
                 }
-                self.0.changed.notify_one();
+                shared.changed.notify_one();
             }
             Rebalance::Revoke(_) => {}
             Rebalance::Error(error) => tracing::warn!(%error, "kafka could not share out the partitions"),
@@ -195,11 +229,65 @@ impl KafkaLag {
     }
 }
 
+/// How to join the group.
+struct Joining {
+    config: ClientConfig,
+    session_timeout: Duration,
+    shared: Arc<Shared>,
+}
+
+impl Joining {
+    fn join(&self) -> Result<Arc<BaseConsumer<Context>>, KafkaError> {
+        let context = Context {
+            shared: self.shared.clone(),
+            standstill: Mutex::new(Standstill::new(self.session_timeout)),
+            is_replaced: AtomicBool::new(false),
+        };
+        let consumer: Arc<BaseConsumer<Context>> = Arc::new(self.config.create_with_context(context)?);
+        consumer.subscribe(&[&self.shared.topic])?;
+        #[cfg(feature = "conformance")]
+        {
+            *self.shared.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&consumer);
+        }
+        Ok(consumer)
+    }
+
+    /// Ends with the consumer.
+    fn run(&self, mut consumer: Arc<BaseConsumer<Context>>) {
+        loop {
+            poll(&consumer, &self.shared);
+            if self.shared.inbound().is_closed {
+                return;
+            }
+            self.give_up(consumer);
+            consumer = loop {
+                match self.join() {
+                    Ok(consumer) => break consumer,
+                    Err(error) => tracing::warn!(%error, "kafka: no consumer can be made"),
+                }
+                std::thread::sleep(JOIN_PAUSE);
+                if self.shared.inbound().is_closed {
+                    return;
+                }
+            };
+        }
+    }
+
+    /// It leaves the group when it can, and for that it must be polled on.
+    fn give_up(&self, consumer: Arc<BaseConsumer<Context>>) {
+        consumer.context().is_replaced.store(true, Ordering::Release);
+        self.shared.inbound().lose_all();
+        self.shared.changed.notify_one();
+        let leaving = std::thread::Builder::new().name("im-kafka-leaving".to_owned());
+        if let Err(error) = leaving.spawn(move || drop(consumer)) {
+            tracing::warn!(%error, "no thread for a kafka consumer that leaves");
+        }
+    }
+}
+
 pub struct KafkaConsumer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    #[cfg(feature = "conformance")]
-    consumer: Arc<BaseConsumer<Context>>,
 }
 
 impl KafkaConsumer {
@@ -230,19 +318,17 @@ impl KafkaConsumer {
             wall_clock_ms: options.wall_clock_ms,
             lag: Mutex::default(),
             partitions: AtomicUsize::new(0),
-        });
-        let consumer: BaseConsumer<Context> = config.create_with_context(Context(shared.clone()))?;
-        consumer.subscribe(&[&options.topic])?;
-        let consumer = Arc::new(consumer);
-        let of_thread = (consumer.clone(), shared.clone());
-        let thread = std::thread::Builder::new().name("im-kafka".to_owned());
-        let thread = thread.spawn(move || poll(&of_thread.0, &of_thread.1))?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
+            stands_still: AtomicBool::new(false),
             #[cfg(feature = "conformance")]
-            consumer,
-        })
+            current: Mutex::default(),
+        });
+        let session_timeout_ms = config.get("session.timeout.ms").and_then(|ms| ms.parse().ok()).unwrap_or_default();
+        let session_timeout = Duration::from_millis(session_timeout_ms);
+        let joining = Joining { config, session_timeout, shared: shared.clone() };
+        let consumer = joining.join()?;
+        let thread = std::thread::Builder::new().name("im-kafka".to_owned());
+        let thread = thread.spawn(move || joining.run(consumer))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Partitions of which so much waits for the worker that nothing more is fetched.
@@ -250,10 +336,22 @@ impl KafkaConsumer {
         self.shared.inbound().full()
     }
 
-    /// For tests that break it.
+    /// For tests that break it, as long as it is there.
+    ///
+    /// # Panics
+    ///
+    /// When it is gone.
     #[cfg(feature = "conformance")]
+    #[allow(clippy::expect_used, reason = "tests alone call it")]
     pub fn native_ptr(&self) -> *mut rdkafka::types::RDKafka {
-        self.consumer.client().native_ptr()
+        let current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        current.expect("the consumer is gone").client().native_ptr()
+    }
+
+    /// As if it stood still. For tests, which cannot make librdkafka do it.
+    #[cfg(feature = "conformance")]
+    pub fn replace(&self) {
+        self.shared.stands_still.store(true, Ordering::Release);
     }
 
     /// For the metrics of whoever gives the consumer away.
@@ -266,13 +364,23 @@ impl Drop for KafkaConsumer {
     /// Leaves the group, so that the partitions go to others at once. What was handed on is committed.
     fn drop(&mut self) {
         self.shared.inbound().is_closed = true;
-        if let Some(thread) = self.thread.take() {
-            // A panic there has told its own story.
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                tracing::warn!(
+                    "the kafka consumer does not come to its end; its partitions go to others with its session"
+                );
+                return;
+            }
+            std::thread::sleep(CLOSE_POLL);
         }
+        // A panic there has told its own story.
+        let _ = thread.join();
     }
 }
 
+/// Returns when the consumer is closed, or is to be replaced.
 fn poll(consumer: &Arc<BaseConsumer<Context>>, shared: &Shared) {
     let mut commit_at = Instant::now() + COMMIT_INTERVAL;
     while !shared.inbound().is_closed {
@@ -312,6 +420,9 @@ fn poll(consumer: &Arc<BaseConsumer<Context>>, shared: &Shared) {
         if Instant::now() >= commit_at {
             commit(consumer, shared, CommitMode::Async);
             commit_at = Instant::now() + COMMIT_INTERVAL;
+        }
+        if shared.stands_still.swap(false, Ordering::AcqRel) {
+            return;
         }
     }
     commit(consumer, shared, CommitMode::Sync);

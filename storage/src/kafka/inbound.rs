@@ -63,6 +63,11 @@ impl Inbound {
         self.assignments.push_back(Consumed::Gained(partition));
     }
 
+    pub fn lose_all(&mut self) {
+        let owned: Vec<Partition> = self.partitions.keys().copied().collect();
+        owned.into_iter().for_each(|partition| self.lost(partition));
+    }
+
     pub fn lost(&mut self, partition: Partition) {
         if self.partitions.remove(&partition).is_none() {
             return;

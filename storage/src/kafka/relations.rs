@@ -40,9 +40,17 @@ impl KafkaRelations {
         Ok(Arc::new(Self { options: options.clone(), producer: OnceCell::new() }))
     }
 
+    /// Not an idempotent one, which may stand still for good when it gave messages up (`replaceable`): to put the same once more
+    /// changes nothing, and one request at a time keeps the order of one producer's; puts of two that overlap have none anyway.
     fn make_producer(&self) -> Result<FutureProducer, KafkaError> {
         let mut config = self.options.client()?;
-        config.set("acks", "all").set("enable.idempotence", "true").set("message.timeout.ms", MESSAGE_TIMEOUT_MS);
+        config
+            .set("acks", "all")
+            .set("enable.idempotence", "false")
+            .set("max.in.flight.requests.per.connection", "1")
+            // The other name of the same.
+            .remove("max.in.flight")
+            .set("message.timeout.ms", MESSAGE_TIMEOUT_MS);
         Ok(config.create()?)
     }
 
