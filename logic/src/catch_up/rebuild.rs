@@ -6,6 +6,7 @@
 use super::{bump, is_large, own_log_move, read_move, repeat_log, side_by_side, spare_damaged};
 use crate::deliver::receipts_members_max;
 use crate::entry;
+use crate::planted::planted;
 use crate::worker::Shared;
 use im_proto::{LogId, LogKind, Ordinal, Seq, UserId};
 use im_storage::ports::{MemberRow, Move, ReadCursor, Shard, StoreError};
@@ -92,7 +93,7 @@ async fn members_rows(shared: &Shared, log: &LogId) -> Result<(), StoreError> {
     let is_large = is_large(shared, &conversation);
     // Receipts leave no row: whoever missed one has the head already, and only a version that moves makes it look.
     let present = conversation.members.iter().filter(|row| row.left_seq.is_none()).count();
-    let gets_receipts = present <= receipts_members_max(shared);
+    let gets_receipts = present <= receipts_members_max(shared) && !planted("missed_receipts_forgotten");
     for members in conversation.members.chunks(READS_AT_ONCE_MAX) {
         let readers: Vec<(LogId, UserId)> = members.iter().map(|row| (log.clone(), row.user.clone())).collect();
         let reads = shared.ports.directory.reads(&readers).await?;

@@ -13,12 +13,14 @@ use crate::planted::planted;
 use crate::worker::{Ports, Shared};
 use futures_util::future::try_join;
 use im_proto::{LogId, LogKind, Ordinal, Seq};
-use im_storage::ports::{Conversation, ReadMark, StoreError};
+use im_storage::ports::{Conversation, EntryRow, MembershipChange, ReadMark, StoreError};
 use std::sync::Arc;
 
 /// Entries and bytes of one page of a replay.
 pub(crate) const PAGE_ENTRIES_MAX: usize = 500;
 pub(crate) const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Entries of one look for changes of members.
+const CHANGES_LOOK_ENTRIES: u64 = 32;
 
 pub(super) async fn load(shared: &Shared, log: &LogId) -> Result<Position, StoreError> {
     let ports = &shared.ports;
@@ -67,30 +69,56 @@ pub(crate) async fn members_seq_before_entry(ports: &Ports, log: &LogId, seq: Se
 pub(crate) async fn members(ports: &Ports, log: &LogId, members_seq: Seq) -> Result<Members, StoreError> {
     let conversation = ports.directory.conversation(log).await?;
     let applied = conversation.as_ref().map_or(Seq(0), |conversation| conversation.header.applied_seq);
-    let mut members = conversation.map(present).unwrap_or_default();
-    let (mut from, mut after, mut lacked) = (applied.next(), applied, Vec::new());
-    while from <= members_seq {
-        let rows = ports.log.range(log, from, PAGE_ENTRIES_MAX, PAGE_BYTES_MAX).await?;
-        if rows.is_empty() {
-            return Err(entry::damaged(log, from, "a hole"));
-        }
-        for row in &rows {
-            if row.seq <= members_seq
-                && let Some(change) = change_of(log, &entry::read(log, row)?.entry, after)?
-            {
-                members = members.with(&change);
-                after = change.seq;
-                lacked.push(change);
-            }
-            from = row.seq.next();
-        }
-    }
+    let lacked = changes_between(ports, log, applied, members_seq).await?;
+    let members = lacked.iter().fold(conversation.map(present).unwrap_or_default(), |members, of| members.with(of));
     if !lacked.is_empty() && !planted("lagging_directory_left") && !ports.directory.apply(lacked).await?.is_empty() {
         return Err(StoreError::Unavailable(format!(
             "the directory lost changes of log {log} while it was given them"
         )));
     }
     Ok(members)
+}
+
+/// The changes behind `applied`, up to `last`. From the end: each entry says which one was the last change at it or before
+/// it, so the messages between two changes cost nothing, however many they are.
+async fn changes_between(
+    ports: &Ports,
+    log: &LogId,
+    applied: Seq,
+    mut last: Seq,
+) -> Result<Vec<MembershipChange>, StoreError> {
+    let mut changes: Vec<MembershipChange> = Vec::new();
+    while last > applied {
+        let first = Seq(last.0.saturating_sub(CHANGES_LOOK_ENTRIES - 1)).max(applied.next());
+        let first = if planted("lacking_read_forward") { applied.next() } else { first };
+        let rows = rows_between(ports, log, first, last).await?;
+        for row in rows.iter().rev() {
+            let Some(change) = change_of(log, &entry::read(log, row)?.entry, applied)? else { continue };
+            if let Some(later) = changes.last_mut() {
+                later.after = change.seq;
+            }
+            changes.push(change);
+        }
+        let before = Seq(first.0 - 1);
+        let earlier = rows.first().map(|row| entry::members_seq(log, row)).transpose()?;
+        last = earlier.unwrap_or(before).min(before);
+    }
+    changes.reverse();
+    Ok(changes)
+}
+
+/// Those that are there: somebody may have deleted some in between.
+async fn rows_between(ports: &Ports, log: &LogId, first: Seq, last: Seq) -> Result<Vec<EntryRow>, StoreError> {
+    let mut rows: Vec<EntryRow> = Vec::new();
+    let mut from = first;
+    while from <= last {
+        let wanted = (last.0 - from.0 + 1).min(PAGE_ENTRIES_MAX as u64) as usize;
+        let page = ports.log.range(log, from, wanted, PAGE_BYTES_MAX).await?;
+        let Some(end) = page.last() else { return Err(entry::damaged(log, from, "a hole")) };
+        from = end.seq.next();
+        rows.extend(page.into_iter().filter(|row| row.seq <= last));
+    }
+    Ok(rows)
 }
 
 fn present(conversation: Conversation) -> Members {

@@ -252,6 +252,32 @@ async fn a_flushed_inbox_is_made_anew_while_the_worker_runs() {
     }
 }
 
+/// A receipt leaves no row: whoever missed one finds nothing new in the rows that are made anew, and looks only if told to.
+#[tokio::test]
+async fn an_inbox_that_is_made_anew_makes_everyone_look_for_receipts() {
+    let world = World::with(restless()).await;
+    let (a, b) = (world.phone("a", "1").await, world.phone("b", "1").await);
+    let pair = LogId::direct(&a.user, &b.user);
+    acked(&world.ask(&a, to_user("b", "m")).await);
+    world.ask(&b, mark_read(&world, &pair, "r", 1)).await;
+    for log in [&pair, &LogId::user(&b.user)] {
+        released(&world, log).await;
+    }
+    let before = world.versions(&[&a]).await;
+    let repaired = world.metrics.projections_repaired.load(Ordering::Relaxed);
+    world.inbox.forget_covers();
+    let told = async {
+        while world.metrics.projections_repaired.load(Ordering::Relaxed) == repaired {
+            tokio::task::yield_now().await;
+        }
+        // Who repairs is through when every shard is covered.
+        while world.versions(&[&a]).await <= before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told).await.expect("nobody is told to look");
+}
+
 #[tokio::test]
 async fn a_worker_that_was_replaced_covers_nothing() {
     let mut world = World::with(restless()).await;

@@ -42,6 +42,8 @@ pub struct FaultyLog {
     pub look_ups: AtomicU64,
     /// Calls of `find` get no answer before as many are under way.
     pub look_ups_together: Mutex<Option<Arc<Barrier>>>,
+    /// Entries that `range` gave.
+    pub ranged: AtomicU64,
     /// Calls of `range`, likewise.
     pub ranges_together: Mutex<Option<Arc<Barrier>>>,
     /// Entries of each append that was asked for.
@@ -60,6 +62,7 @@ impl FaultyLog {
             away: Mutex::default(),
             look_ups: AtomicU64::new(0),
             look_ups_together: Mutex::default(),
+            ranged: AtomicU64::new(0),
             ranges_together: Mutex::default(),
             asked: Mutex::default(),
         }
@@ -154,7 +157,9 @@ impl EntryLog for FaultyLog {
     async fn range(&self, log: &LogId, from: Seq, entries: usize, bytes: usize) -> Result<Vec<EntryRow>, StoreError> {
         self.read(log)?;
         together(&self.ranges_together).await;
-        self.inner.range(log, from, entries, bytes).await
+        let rows = self.inner.range(log, from, entries, bytes).await?;
+        self.ranged.fetch_add(rows.len() as u64, Ordering::Relaxed);
+        Ok(rows)
     }
 
     async fn find(&self, log: &LogId, sender: &UserId, client_id: &ClientId) -> Result<Option<EntryRow>, StoreError> {

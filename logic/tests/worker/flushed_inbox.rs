@@ -1,7 +1,7 @@
 //! An inbox that can lose everything, as a flushed Redis does, and that can be away.
 //!
-//! In: the calls of the port. Out: those of an embedded inbox, or none. Always: after a flush it is an empty one, and claims
-//! from before it are answered [`Covered::Lost`].
+//! In: the calls of the port. Out: those of an embedded inbox, or none. Always: after a flush it is an empty one; claims from
+//! before a flush, or from before covers were forgotten, are answered [`Covered::Lost`].
 
 use im_proto::{InboxVersion, LogId, UserId};
 use im_storage::embedded::{EmbeddedStore, OpenOptions};
@@ -19,13 +19,17 @@ struct Present {
     inbox: Arc<dyn Inbox>,
     flushes: u64,
     is_away: bool,
+    /// Its rows are whole, and nobody knows of what.
+    forgets_covers: bool,
     /// Where the present rows lie, after a flush.
     _store: Option<(tempfile::TempDir, EmbeddedStore)>,
 }
 
 impl FlushedInbox {
     pub fn over(inbox: Arc<dyn Inbox>) -> Arc<Self> {
-        Arc::new(Self { present: Mutex::new(Present { inbox, flushes: 0, is_away: false, _store: None }) })
+        Arc::new(Self {
+            present: Mutex::new(Present { inbox, flushes: 0, is_away: false, forgets_covers: false, _store: None }),
+        })
     }
 
     /// Everything is gone.
@@ -35,7 +39,20 @@ impl FlushedInbox {
         let store = EmbeddedStore::open(&options).unwrap();
         let mut present = self.present.lock().unwrap();
         let flushes = present.flushes + 1;
-        *present = Present { inbox: store.inbox(), flushes, is_away: false, _store: Some((folder, store)) };
+        *present = Present {
+            inbox: store.inbox(),
+            flushes,
+            is_away: false,
+            forgets_covers: false,
+            _store: Some((folder, store)),
+        };
+    }
+
+    /// Every row is there, and no claim says any more how far they go.
+    pub fn forget_covers(&self) {
+        let mut present = self.present.lock().unwrap();
+        present.flushes += 1;
+        present.forgets_covers = true;
     }
 
     /// Until told otherwise no call gets an answer.
@@ -56,7 +73,10 @@ impl FlushedInbox {
 impl Projection for FlushedInbox {
     async fn claim(&self, shards: &[Shard]) -> Result<Claim, StoreError> {
         let (inbox, flushes) = self.inbox()?;
-        let claim = inbox.claim(shards).await?;
+        let mut claim = inbox.claim(shards).await?;
+        if self.present.lock().unwrap().forgets_covers {
+            claim.covered.iter_mut().for_each(|(_, covered)| *covered = None);
+        }
         Ok(Claim { fence: flushes << FLUSH_SHIFT | claim.fence, covered: claim.covered })
     }
 

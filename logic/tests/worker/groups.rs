@@ -3,6 +3,7 @@
 use crate::harness::*;
 use im_proto::client::{ErrorCode, client_frame::Command, entry::Content};
 use im_proto::{ClientId, LogId};
+use std::sync::atomic::Ordering;
 
 fn group_of(creator: &str, id: &str) -> LogId {
     LogId::group(&user(creator), &ClientId::parse(id).unwrap())
@@ -200,4 +201,29 @@ async fn a_change_that_is_handed_on_once_more_is_applied_over_none_that_the_dire
     let known = world.ports.directory.conversation(&group).await.unwrap().unwrap();
     let members: Vec<&str> = known.members.iter().map(|row| row.user.as_str()).collect();
     assert_eq!(members, ["a", "b", "c", "d"]);
+}
+
+/// In a group that talks much and seldom changes its members.
+#[tokio::test]
+async fn changes_that_the_directory_lost_are_found_without_reading_what_was_said_in_between() {
+    const SAID: usize = 150;
+    let world = World::new().await;
+    let a = world.phone("a", "1").await;
+    let group = group_of("a", "g");
+    acked(&world.ask(&a, create("g", &["b"])).await);
+    world.directory.lose_changes(usize::MAX);
+    for (round, user) in ["c", "d", "e"].into_iter().enumerate() {
+        acked(&world.ask(&a, add(&group, user, &[user])).await);
+        for n in 0..SAID {
+            acked(&world.ask(&a, to_log(&group, &format!("m{round}-{n}"))).await);
+        }
+    }
+    world.directory.lose_changes(0);
+    let ranged = world.log.ranged.load(Ordering::Relaxed);
+    acked(&world.ask(&a, add(&group, "f", &["f"])).await);
+    let ranged = (world.log.ranged.load(Ordering::Relaxed) - ranged) as usize;
+    let known = world.ports.directory.conversation(&group).await.unwrap().unwrap();
+    let members: Vec<&str> = known.members.iter().map(|row| row.user.as_str()).collect();
+    assert_eq!(members, ["a", "b", "c", "d", "e", "f"]);
+    assert!(ranged < SAID, "{ranged} entries were read of {}", 3 * SAID);
 }
