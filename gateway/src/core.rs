@@ -10,7 +10,7 @@ use crate::driver::Chosen;
 use crate::faults::Dice;
 use crate::forward::Backlog;
 use crate::gateway::Shared;
-use crate::lane::CoreLane;
+use crate::lane::{CoreLane, LaneEvent};
 use crate::large::Large;
 use crate::metrics::CoreMetrics;
 use crate::ports::{ASKED_AT_ONCE_MAX, HeldLogin, Question, SignedIn};
@@ -43,6 +43,8 @@ pub struct Core {
     pub large: RefCell<Large>,
     /// Where all connections read to; what is left of a frame is copied out of it.
     pub read_buffer: RefCell<BytesMut>,
+    /// A push that a fault holds back: it comes behind the next.
+    pub held_back: RefCell<Option<LaneEvent>>,
     /// A push that a planted bug holds back to swap it with the next.
     pub swapped: RefCell<Option<(ConnectionId, Bytes)>>,
     wheel: RefCell<Wheel>,
@@ -68,7 +70,7 @@ impl Core {
         Rc::new(Self {
             index,
             lane: shared.lanes[usize::from(index)].clone(),
-            dice: Dice::new(shared.config.faults.drop_pushes, index),
+            dice: Dice::new(shared.config.faults.pushes, index),
             connections: RefCell::default(),
             backlog: RefCell::default(),
             refused_lines: LineLimit::new(REFUSED_LINES_PER_S_MAX),
@@ -76,6 +78,7 @@ impl Core {
             sweeps: RefCell::default(),
             large: RefCell::default(),
             read_buffer: RefCell::default(),
+            held_back: RefCell::default(),
             swapped: RefCell::default(),
             wheel: RefCell::new(Wheel::new(shared.now_ms())),
             turn: RefCell::default(),

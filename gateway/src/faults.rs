@@ -5,13 +5,19 @@
 
 use std::cell::Cell;
 
+/// What becomes of pushes on their way here. One in `n` is struck, by a generator that starts from `seed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DropPushes {
+pub enum PushFault {
     #[default]
     None,
-    All,
-    /// One in `n`, by a generator that starts from `seed`.
-    OneIn {
+    LoseAll,
+    /// One connection does not get it.
+    Lose {
+        n: u32,
+        seed: u64,
+    },
+    /// One comes twice, another behind the next.
+    Stir {
         n: u32,
         seed: u64,
     },
@@ -19,8 +25,7 @@ pub enum DropPushes {
 
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// Pushes are thrown away as if they were lost on the way here.
-    pub drop_pushes: DropPushes,
+    pub pushes: PushFault,
     /// Input that holds these bytes panics in its connection.
     pub connection_panic_needle: Option<Vec<u8>>,
     /// A push that holds these bytes panics in its core.
@@ -28,18 +33,17 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// `IM_FAULT_DROP_PUSHES` = `all`, or `n:seed` for one in n.
+    /// `IM_FAULT_PUSHES` = `lose:all`, `lose:n:seed` or `stir:n:seed`.
+    ///
+    /// # Panics
+    ///
+    /// When it is anything else: the test that set it would try nothing.
     #[cfg(feature = "fault-points")]
     pub fn from_env() -> Self {
-        let drop_pushes = match std::env::var("IM_FAULT_DROP_PUSHES") {
-            Ok(text) if text == "all" => DropPushes::All,
-            Ok(text) => text
-                .split_once(':')
-                .and_then(|(n, seed)| Some(DropPushes::OneIn { n: n.parse().ok()?, seed: seed.parse().ok()? }))
-                .unwrap_or_default(),
-            Err(_) => DropPushes::None,
-        };
-        Self { drop_pushes, ..Self::default() }
+        let pushes = std::env::var("IM_FAULT_PUSHES").map_or(PushFault::None, |text| {
+            PushFault::parse(&text).unwrap_or_else(|| panic!("IM_FAULT_PUSHES is no fault: {text}"))
+        });
+        Self { pushes, ..Self::default() }
     }
 
     /// None: this build has no fault points.
@@ -49,28 +53,54 @@ impl Faults {
     }
 }
 
+#[cfg(feature = "fault-points")]
+impl PushFault {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "lose:all" {
+            return Some(Self::LoseAll);
+        }
+        let mut words = text.split(':');
+        let (what, n, seed) = (words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        match (what, words.next()) {
+            ("lose", None) => Some(Self::Lose { n, seed }),
+            ("stir", None) => Some(Self::Stir { n, seed }),
+            _ => None,
+        }
+    }
+}
+
 /// The dice of one core.
 #[derive(Debug)]
 pub struct Dice {
-    drop_pushes: DropPushes,
+    pushes: PushFault,
     state: Cell<u64>,
 }
 
 impl Dice {
-    pub fn new(drop_pushes: DropPushes, core: u16) -> Self {
-        let seed = match drop_pushes {
-            DropPushes::OneIn { seed, .. } => seed,
-            _ => 0,
+    pub fn new(pushes: PushFault, core: u16) -> Self {
+        let seed = match pushes {
+            PushFault::Lose { seed, .. } | PushFault::Stir { seed, .. } => seed,
+            PushFault::None | PushFault::LoseAll => 0,
         };
-        Self { drop_pushes, state: Cell::new(seed.wrapping_add(u64::from(core)).wrapping_mul(2).wrapping_add(1)) }
+        Self { pushes, state: Cell::new(seed.wrapping_add(u64::from(core)).wrapping_mul(2).wrapping_add(1)) }
     }
 
-    pub fn drops_push(&self) -> bool {
-        match self.drop_pushes {
-            DropPushes::None => false,
-            DropPushes::All => true,
-            DropPushes::OneIn { n, .. } => self.next().is_multiple_of(u64::from(n.max(1))),
+    /// Asked for each connection that a push is for.
+    pub fn loses_push(&self) -> bool {
+        match self.pushes {
+            PushFault::LoseAll => true,
+            PushFault::Lose { n, .. } => self.strikes(n),
+            PushFault::None | PushFault::Stir { .. } => false,
         }
+    }
+
+    /// Whether a push comes twice, and whether one is held back. Each is asked once a push.
+    pub fn stirs_push(&self) -> bool {
+        matches!(self.pushes, PushFault::Stir { n, .. } if self.strikes(n))
+    }
+
+    fn strikes(&self, n: u32) -> bool {
+        self.next().is_multiple_of(u64::from(n.max(1)))
     }
 
     /// splitmix64.

@@ -235,7 +235,7 @@ impl Core {
         let mut lost = Vec::new();
         for id in readers {
             let Some(connection) = self.connection(*id) else { continue };
-            let is_here = connection.session.borrow().is_signed_in() && !self.dice.drops_push();
+            let is_here = connection.session.borrow().is_signed_in() && !self.dice.loses_push();
             if !is_here || !self.push_to(&connection, &record.frame, None) {
                 lost.push(*id);
             }

@@ -34,7 +34,7 @@ mod timer;
 mod transport;
 
 pub use config::{Driver, GatewayConfig, StartError, WebsocketConfig};
-pub use faults::{DropPushes, Faults};
+pub use faults::{Faults, PushFault};
 pub use gateway::{Gateway, GatewayHandle};
 pub use lane::CoreLane;
 pub use metrics::{CoreSnapshot, Snapshot};

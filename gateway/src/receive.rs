@@ -66,8 +66,7 @@ impl Core {
     fn deliver(self: &Rc<Self>, event: LaneEvent) {
         match event {
             LaneEvent::Answer { answer, trace } => self.answer(answer, trace),
-            LaneEvent::Push { frame, targets, trace } => self.push(&frame, &targets, trace),
-            LaneEvent::Large(record) => self.large_record(&record),
+            push @ (LaneEvent::Push { .. } | LaneEvent::Large(_)) => self.came(push),
             LaneEvent::Kick(kick) => self.kick(kick),
             LaneEvent::Logic(LogicAnswer::SignedIn { connection, outcome }) => self.signed_in(connection, outcome),
             LaneEvent::Logic(LogicAnswer::Read { connection, request_id, frame, inbox_version, large }) => {
@@ -87,6 +86,28 @@ impl Core {
                     }
                 }
             }
+        }
+    }
+
+    /// A push, on which a fault may strike: it comes twice, or behind the next.
+    fn came(self: &Rc<Self>, push: LaneEvent) {
+        let held_back = self.held_back.take();
+        if held_back.is_none() && self.dice.stirs_push() {
+            *self.held_back.borrow_mut() = Some(push);
+            return;
+        }
+        if self.dice.stirs_push() {
+            self.take(&push);
+        }
+        self.take(&push);
+        held_back.iter().for_each(|held_back| self.take(held_back));
+    }
+
+    fn take(self: &Rc<Self>, push: &LaneEvent) {
+        match push {
+            LaneEvent::Push { frame, targets, trace } => self.push(frame, targets, *trace),
+            LaneEvent::Large(record) => self.large_record(record),
+            _ => unreachable!("a push is one of two"),
         }
     }
 
@@ -134,7 +155,7 @@ impl Core {
                 self.metrics().not_here.add(1);
                 continue;
             }
-            if self.dice.drops_push() {
+            if self.dice.loses_push() {
                 continue;
             }
             self.push_to(&connection, frame, target.inbox.as_ref());

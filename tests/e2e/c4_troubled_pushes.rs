@@ -1,6 +1,7 @@
-//! C4, the other half: pushes are lost on purpose, all or some, and every device reaches the head all the same.
+//! C4, the other half: pushes are lost on purpose, all or some, or come twice and in another order, and every device reaches
+//! the head all the same (F19).
 //!
-//! The gateway loses them by its fault points, so this needs the feature `fault-points`.
+//! The gateway does it by its fault points, so this needs the feature `fault-points`.
 
 use crate::harness::calls::direct;
 use crate::harness::load::{Load, seed};
@@ -20,7 +21,7 @@ fn hinted_version(got: Got) -> Option<u64> {
 
 #[tokio::test]
 async fn a_heartbeat_hints_when_every_push_was_lost_and_the_sync_brings_the_head() {
-    let server = Server::start(Settings::for_tests().with("IM_FAULT_DROP_PUSHES", "all"));
+    let server = Server::start(Settings::for_tests().with("IM_FAULT_PUSHES", "lose:all"));
     let mut ann = Raw::device(&server, "ann", "phone").await;
     let mut bob = Raw::device(&server, "bob", "phone").await;
     let before = bob.sync().await;
@@ -39,10 +40,10 @@ async fn a_heartbeat_hints_when_every_push_was_lost_and_the_sync_brings_the_head
     assert_eq!(hinted_version(bob.heartbeat().await), None, "after the sync the connection was told of everything");
 }
 
-/// Load with pushes lost on the way: `IM_FAULT_DROP_PUSHES` as the gateway reads it.
-async fn converges_although_pushes_are_lost(fault: &str) {
+/// Load with trouble on the way of pushes: `IM_FAULT_PUSHES` as the gateway reads it.
+async fn converges_in_spite_of(fault: &str) {
     let mut rng = StdRng::seed_from_u64(seed());
-    let server = Server::start(Settings::for_tests().with("IM_FAULT_DROP_PUSHES", fault));
+    let server = Server::start(Settings::for_tests().with("IM_FAULT_PUSHES", fault));
     let load = Load::start(&server, rng.random()).await;
     load.goes_on(1000).await;
     load.finish(&server).await;
@@ -50,10 +51,15 @@ async fn converges_although_pushes_are_lost(fault: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_converge_when_every_push_is_lost() {
-    converges_although_pushes_are_lost("all").await;
+    converges_in_spite_of("lose:all").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_converge_when_single_pushes_are_lost_at_random() {
-    converges_although_pushes_are_lost(&format!("3:{}", seed())).await;
+    converges_in_spite_of(&format!("lose:3:{}", seed())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_converge_when_pushes_come_twice_and_in_another_order() {
+    converges_in_spite_of(&format!("stir:3:{}", seed())).await;
 }

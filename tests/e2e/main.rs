@@ -13,7 +13,7 @@ mod c2_sending_twice_stores_once;
 mod c3_one_order;
 mod c4_everyone_gets_everything;
 #[cfg(feature = "fault-points")]
-mod c4_lost_pushes;
+mod c4_troubled_pushes;
 mod c5_every_request_ends;
 mod c6_nothing_is_dropped_silently;
 mod c7_an_old_login_never_evicts_a_newer_one;

@@ -1,17 +1,21 @@
-//! How long clients of a cluster wait when a role ends or is killed, and that they notice nothing else.
+//! How long clients of a cluster wait when a role ends or is killed, and that they notice nothing else; two versions at once; what
+//! an administrator took away.
 //!
 //! The deadlines are ten times the bounds of the design, so that a slow machine fails no test; what was measured is printed.
 
 use crate::chaos::proxy::Proxy;
 use crate::harness::app::{App, Seen};
-use crate::harness::calls::{direct, message_ids};
+use crate::harness::calls::{direct, message_ids, unread};
+use crate::harness::deployment::PARTITIONS;
 use crate::harness::endpoint::Endpoint;
 use crate::harness::history::History;
 use crate::harness::load::{Load, seed};
 use crate::harness::process::Process;
-use crate::harness::raw::Raw;
+use crate::harness::raw::{Raw, assert_final, send_to_conversation};
 use crate::harness::server::{Server, Settings};
 use im_proto::LogId;
+use im_proto::client::ErrorCode;
+use im_proto::client::client_frame::Command;
 use im_proto::client::entry::Content;
 use std::time::{Duration, Instant};
 use tokio::task::block_in_place;
@@ -21,6 +25,10 @@ const REPLACED_DEADLINE: Duration = Duration::from_secs(120);
 /// The bound is 5 s.
 const SYNCED_DEADLINE: Duration = Duration::from_secs(50);
 const DEVICES: usize = 100;
+/// Of the exit code: a service lacks what a role needs.
+const SERVICE: i32 = 6;
+/// Acked between two steps of an upgrade.
+const MESSAGES_A_STEP: u64 = 300;
 
 fn roll(process: &mut Process) {
     process.terminate();
@@ -29,11 +37,15 @@ fn roll(process: &mut Process) {
     process.restart();
 }
 
+/// F39: in a run that has two versions (`scripts/upgrade`) both work on the same logs between the steps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_of_every_role_is_hidden_from_clients() {
-    let mut server = Server::start_cluster(Settings::for_tests());
+    let mut server = Server::start_cluster(Settings::for_tests().of_other_version());
+    server.set(Settings::for_tests());
     let load = Load::start(&server, seed()).await;
+    block_in_place(|| server.migrate(PARTITIONS));
     for number in 0..4 {
+        load.goes_on(MESSAGES_A_STEP).await;
         let begun = Instant::now();
         let process = if number < 2 { server.worker(number) } else { server.gateway(number - 2) };
         let role = process.role();
@@ -91,6 +103,56 @@ async fn seqs_of_entries_that_were_deleted_from_the_end_are_not_given_again() {
     assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     assert_eq!(message_ids(&entries), ["m1", "m2", "m5"]);
     assert!(entries[2..4].iter().all(|entry| matches!(entry.content, Some(Content::Tombstone(_)))));
+}
+
+/// What `migrate` says, in an orderly end.
+fn migrate(server: &Server, what: &str) -> String {
+    let output = server.command(&["migrate", what]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "migrate {what}: {}\n{said}", output.status);
+    said
+}
+
+/// Who goes back a version takes the newest migration back; who takes all back is as if MySQL were lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_were_taken_back_and_are_made_anew_are_filled_from_the_logs() {
+    // Nobody sends a heartbeat while the workers are gone.
+    let mut server = Server::start_cluster(Settings::for_tests().with("IM_GATEWAY__IDLE_TIMEOUT_MS", "300000"));
+    let mut ann = Raw::device(&server, "ann", "phone").await;
+    let mut bob = Raw::device(&server, "bob", "phone").await;
+    let group = ann.create_group("create", &["bob", "cid"]).await.conversation_id;
+    ann.add_members(&group, "add", &["dan"]).await;
+    ann.remove_member(&group, "remove", "cid").await;
+    ann.message_to(&group, "m4").await;
+    let epoch = bob.sync().await.epoch;
+    bob.mark_read(&group, epoch, 3, "read").await;
+    let members = ann.members(&group).await;
+    for number in 0..2 {
+        let worker = server.worker(number);
+        worker.terminate();
+        assert!(block_in_place(|| worker.wait()).success());
+    }
+    // The newest first; one step each.
+    let versions = migrate(&server, "status").matches(" applied, ").count();
+    for left in (0..versions).rev() {
+        assert_eq!(migrate(&server, "down").matches(" applied, ").count(), left);
+    }
+    assert_eq!(migrate(&server, "status").matches("not applied").count(), versions);
+    let (status, said) = block_in_place(|| server.worker(0).begin_restart().refused());
+    assert_eq!(status.code(), Some(SERVICE), "{said}");
+    assert!(said.contains("im-server migrate up"), "{said}");
+    assert_eq!(migrate(&server, "up").matches(" applied, ").count(), versions);
+    for number in 0..2 {
+        block_in_place(|| server.worker(number).restart());
+    }
+    server.is_caught_up().await;
+    assert_eq!(ann.members(&group).await, members);
+    let state = bob.sync().await.conversation(&group).clone();
+    assert_eq!((state.head_seq, state.read_seq, unread(&state)), (4, 3, 1));
+    assert_eq!(ann.message_to(&group, "m5").await.seq, 5);
+    let mut cid = Raw::device(&server, "cid", "phone").await;
+    let refused = cid.call_until_settled(Command::Send(send_to_conversation(&group, "m6", "x"))).await;
+    assert_final(&refused, ErrorCode::NotAllowed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

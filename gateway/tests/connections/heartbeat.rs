@@ -2,7 +2,7 @@
 
 use crate::kit::{On, Server, config, numbered_push, sync};
 use crate::on_every_transport_and_driver;
-use im_gateway::DropPushes;
+use im_gateway::PushFault;
 use im_proto::client::{kicked::Reason, server_frame::Body};
 use im_proto::internal;
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn a_heartbeat_is_answered_by_one_unless_the_inbox_moved(on: On) {
 
 fn lost_pushes_are_hinted_by_the_next_heartbeat(on: On) {
     let mut config = config(on);
-    config.faults.drop_pushes = DropPushes::All;
+    config.faults.pushes = PushFault::LoseAll;
     let server = Server::start(config);
     let mut alice = server.sign_in("alice");
     server.push(&numbered_push(1, 0), &[("alice", Some((0, 1)))]);

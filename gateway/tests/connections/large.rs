@@ -2,7 +2,7 @@
 
 use crate::kit::{Client, On, Server, config, numbered_push, sync};
 use crate::on_every_transport_and_driver;
-use im_gateway::{DropPushes, LargeHead, LargeMembers, LargeMembership, LogicAnswer};
+use im_gateway::{LargeHead, LargeMembers, LargeMembership, LogicAnswer, PushFault};
 use im_proto::{LogId, Seq, UserId, internal};
 
 on_every_transport_and_driver!(
@@ -166,7 +166,7 @@ fn a_head_that_was_never_pushed_is_hinted_within_a_heartbeat(on: On) {
 
 fn a_push_that_was_lost_is_hinted_by_the_next_heartbeat_and_a_sync_ends_it(on: On) {
     let mut config = config(on);
-    config.faults.drop_pushes = DropPushes::All;
+    config.faults.pushes = PushFault::LoseAll;
     let server = Server::start(config);
     let mut ann = member(&server, "ann", 1, 1);
     server.logic.set(|s| s.large_members = members(1, &[("ann", 1)]));

@@ -10,6 +10,7 @@ use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{Error, ErrorClass};
 use std::time::{Duration, Instant};
+use tokio::task::block_in_place;
 
 /// Longer than any call to a service lasts: who waits for one is met while it waits.
 const SILENCE: Duration = Duration::from_secs(12);
@@ -153,4 +154,14 @@ async fn while_a_service_gives_no_answers_every_request_ends_and_what_does_not_n
     let class = error(talk.eve.call(pull(&talk.conversation, talk.epoch, 1)).await).class();
     assert!([ErrorClass::Unknown, ErrorClass::Retry, ErrorClass::Final].contains(&class), "{class:?}");
     talk.is_whole_again("mysql").await;
+
+    // Who is told to end meanwhile ends in time.
+    talk.silence("kafka");
+    let worker = talk.scene.server.worker(1);
+    worker.terminate();
+    let status = block_in_place(|| worker.wait());
+    assert!(status.success(), "{status}\n{}", worker.tail());
+    talk.scene.links.to("kafka").for_each(|link| link.make(Trouble::None));
+    block_in_place(|| talk.scene.server.worker(1).restart());
+    talk.is_whole_again("kafka").await;
 }

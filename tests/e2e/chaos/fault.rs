@@ -35,7 +35,7 @@ pub enum Kind {
     KillWorker,
     /// All roles at once.
     KillAll,
-    /// SIGTERM and a new process: a rolling restart.
+    /// SIGTERM and a new process: a rolling restart; in a run that has two versions, by turns of the one and the other.
     RollGateway,
     RollWorker,
     /// SIGSTOP, and SIGCONT when others have taken over.
@@ -171,6 +171,7 @@ fn rolled(process: &mut Process) -> String {
         process.terminate();
         let status = process.wait();
         assert!(status.success(), "{:?} ended with {status}\n{}", process.role(), process.tail());
+        process.set(process.settings().of_other_version());
         process.restart();
     });
     String::new()

@@ -29,6 +29,12 @@ pub fn binary() -> PathBuf {
     std::env::var_os("IM_SERVER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_im-server").into(), PathBuf::from)
 }
 
+/// Of an earlier version, in a run that has two (`scripts/upgrade`).
+#[cfg(feature = "services")]
+fn binary_before() -> Option<PathBuf> {
+    std::env::var_os("IM_SERVER_BIN_BEFORE").map(PathBuf::from)
+}
+
 /// 127.x.y.z: the process and a counter, so that a restart finds its ports free whatever else runs.
 fn own_address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
@@ -112,6 +118,9 @@ impl Folder {
 /// How a server differs from the default. Cheap to clone, so that a restart can use it again.
 #[derive(Clone, Default)]
 pub struct Settings {
+    /// Another program than [`binary`].
+    #[cfg(feature = "services")]
+    program: Option<PathBuf>,
     environment: BTreeMap<String, String>,
     /// `ulimit -n` of the process, or another option.
     descriptors_max: Option<(&'static str, u32)>,
@@ -148,6 +157,21 @@ impl Settings {
     pub fn with(mut self, variable: &str, value: &str) -> Self {
         self.environment.insert(variable.to_owned(), value.to_owned());
         self
+    }
+
+    /// The other version, in a run that has two.
+    #[cfg(feature = "services")]
+    pub fn of_other_version(mut self) -> Self {
+        self.program = if self.program.is_some() { None } else { binary_before() };
+        self
+    }
+
+    fn binary(&self) -> PathBuf {
+        #[cfg(feature = "services")]
+        if let Some(program) = &self.program {
+            return program.clone();
+        }
+        binary()
     }
 
     pub fn descriptors_max(mut self, limit: u32) -> Self {
@@ -206,11 +230,12 @@ impl Launch {
     /// A command line of the program with this configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let limits = self.settings.limits(self.role);
+        let program = self.settings.binary();
         let mut command = match limits.as_str() {
-            "" => Command::new(binary()),
+            "" => Command::new(program),
             limits => {
                 let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("{limits}exec \"$0\" \"$@\"")).arg(binary());
+                shell.arg("-c").arg(format!("{limits}exec \"$0\" \"$@\"")).arg(program);
                 shell
             }
         };
@@ -260,9 +285,14 @@ impl Process {
     }
 
     /// For the next restart.
-    #[cfg(feature = "fault-points")]
+    #[cfg(any(feature = "fault-points", feature = "services"))]
     pub fn set(&mut self, settings: Settings) {
         self.launch.settings = settings;
+    }
+
+    #[cfg(feature = "services")]
+    pub fn settings(&self) -> Settings {
+        self.launch.settings.clone()
     }
 
     /// So far from the right time. Of a process that was started with a file for it.
@@ -382,7 +412,8 @@ impl Started {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let begin = log.lock().unwrap().len();
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot run {:?}: {error}", binary()));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("cannot run {:?}: {error}", launch.settings.binary()));
         let readers = vec![
             read_into(child.stdout.take().unwrap(), log.clone()),
             read_into(child.stderr.take().unwrap(), log.clone()),

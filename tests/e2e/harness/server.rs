@@ -112,7 +112,7 @@ impl Server {
     }
 
     /// For the next restart.
-    #[cfg(feature = "fault-points")]
+    #[cfg(any(feature = "fault-points", feature = "services"))]
     pub fn set(&mut self, settings: Settings) {
         self.processes.iter_mut().for_each(|process| process.set(settings.clone()));
     }
