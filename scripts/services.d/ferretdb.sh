@@ -10,7 +10,9 @@ ferretdb_install() {
   up_to_date "$folder/programs/ferretdb.stamp" "${sources[@]}" && [ -x "$folder/programs/ferretdb" ] && return 0
   go=$(go_command) || return 1
   echo "building FerretDB"
-  (cd "$here/ferretdb" && GOFLAGS=-buildvcs=false "$go" build -trimpath -ldflags='-s -w' -o "$folder/programs/ferretdb" .) \
+  # Without its other backend, a whole database to compile.
+  (cd "$here/ferretdb" && GOFLAGS=-buildvcs=false "$go" build -tags ferretdb_no_sqlite -trimpath -ldflags='-s -w' \
+    -o "$folder/programs/ferretdb" .) \
     >>"$folder/log/install.log" 2>&1 || { tail -n 5 "$folder/log/install.log" >&2; return 1; }
   set_stamp "$folder/programs/ferretdb.stamp" "${sources[@]}"
 }
