@@ -24,7 +24,7 @@ pub const NAMES: &[&str] = &[
     "stuck_producer_stays",            // sends on by a producer that loses whatever it is given
     "failed_consumer_waits",           // waits for a consumer that has failed for good
     "standing_consumer_stays",         // waits for a consumer that stands still
-    "replaced_consumer_heard",         // a consumer that was replaced takes partitions from the one that replaced it
+    "replaced_consumer_tells_no_loss", // what a consumer owned that is replaced counts as owned on
     "untold_settings_pass",            // takes a topic whose settings the brokers do not tell for a safe one
     "applied_over_a_hole",             // applies a change of members though the one before it is lacking
     "put_unsynced",                    // leaves a relation that was put to the next job to sync

@@ -245,7 +245,6 @@ async fn a_consumer_that_failed_for_good_ends_and_can_be_dropped() {
     tokio::time::timeout(PATIENCE, dropped).await.expect("the worker's end waits for ever").unwrap();
 }
 
-/// The one that is given up leaves the group in its own time: what it hears then is of no partition of its heir.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_stands_still_is_replaced_and_its_partitions_come_back() {
     const PATIENCE: Duration = Duration::from_secs(30);

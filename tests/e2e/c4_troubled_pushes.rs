@@ -45,7 +45,7 @@ async fn converges_in_spite_of(fault: &str) {
     let mut rng = StdRng::seed_from_u64(seed());
     let server = Server::start(Settings::for_tests().with("IM_FAULT_PUSHES", fault));
     let load = Load::start(&server, rng.random()).await;
-    load.goes_on(1000).await;
+    load.goes_on_for_long().await;
     load.finish(&server).await;
 }
 

@@ -417,7 +417,7 @@ async fn converges(settings: Settings) {
     let mut rng = StdRng::seed_from_u64(seed());
     let server = Server::start(settings);
     let load = Load::start(&server, rng.random()).await;
-    load.goes_on(1000).await;
+    load.goes_on_for_long().await;
     load.finish(&server).await;
 }
 

@@ -9,7 +9,7 @@ use super::app::{App, Seen};
 use super::checker::{Tally, assert_contract_held};
 use super::history::{Event, History, What};
 use super::read_back::read_back;
-use super::server::Server;
+use super::server::{Server, is_cluster};
 use futures_util::{StreamExt as _, stream};
 use im_proto::LogId;
 use rand::rngs::StdRng;
@@ -107,6 +107,12 @@ impl Load {
         };
         let answered = tokio::time::timeout(deadline, all).await;
         assert!(answered.is_ok(), "somebody had no answer within {deadline:?}");
+    }
+
+    /// Until so many messages more were acked that every promise was tried many times. A cluster needs many times longer for each,
+    /// and is tried with more of them under chaos.
+    pub async fn goes_on_for_long(&self) {
+        self.goes_on(if is_cluster() { 300 } else { 1_000 }).await;
     }
 
     /// Until so many messages more were acked, however fast the machine is.
