@@ -10,12 +10,13 @@
 //! | `topics` | whether the brokers keep what they take |
 //! | `producer`, `replaceable` | records into the topic, by a thread of librdkafka's; and what follows when it fails for good |
 //! | `consumer`, `inbound`, `fetched_end` | records out of it: the thread that polls, and what lies between it and the worker |
-//! | `standstill` | when a consumer is given up |
+//! | `joining`, `standstill` | one consumer after another; when one is given up |
 //! | `relations` | rows of the compacted topic, from its beginning and on |
 
 mod consumer;
 mod fetched_end;
 mod inbound;
+mod joining;
 mod producer;
 mod relations;
 mod replaceable;

@@ -7,6 +7,7 @@
 
 use super::fetched_end::fetched_end;
 use super::inbound::{Arrival, Inbound};
+use super::joining::Joining;
 use super::producer::TRACEPARENT;
 use super::standstill::Standstill;
 use super::{KafkaError, KafkaOptions};
@@ -19,7 +20,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext
 use rdkafka::error::{KafkaError as ClientError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::statistics::Statistics;
-use rdkafka::{ClientConfig, ClientContext, Offset as Place, TopicPartitionList};
+use rdkafka::{ClientContext, Offset as Place, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -44,8 +45,6 @@ const HEARTBEAT_INTERVAL_MS: &str = "1000";
 /// Leaving takes some round trips, or as long as a session when brokers are silent. What lasts longer ends with the process.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
 const CLOSE_POLL: Duration = Duration::from_millis(5);
-/// Between attempts to join anew.
-const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// For all partitions of an assignment together. What Kafka does not tell is found out by reading to the end.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -61,13 +60,13 @@ const NOT_COMMITTED: &str = "offsets not committed; until the next commit the re
 /// By the clocks, above which it is asked whether a record came from the end of its partition.
 const DOUBTFUL_AGE: Duration = Duration::from_secs(1);
 
-struct Shared {
-    topic: String,
+pub(super) struct Shared {
+    pub topic: String,
     /// As librdkafka's own calls want it.
     topic_text: CString,
     inbound: Mutex<Inbound>,
     /// Something came, or the consumer is closed.
-    changed: Notify,
+    pub changed: Notify,
     wall_clock_ms: fn() -> i64,
     lag: Mutex<BTreeMap<Partition, u64>>,
     /// How many the topic had when it was last looked at; 0 before that.
@@ -75,11 +74,11 @@ struct Shared {
     /// The consumer is to be replaced.
     stands_still: AtomicBool,
     #[cfg(feature = "conformance")]
-    current: Mutex<std::sync::Weak<BaseConsumer<Context>>>,
+    pub current: Mutex<std::sync::Weak<BaseConsumer<Context>>>,
 }
 
 impl Shared {
-    fn inbound(&self) -> MutexGuard<'_, Inbound> {
+    pub fn inbound(&self) -> MutexGuard<'_, Inbound> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -127,11 +126,11 @@ impl Shared {
 }
 
 /// Hears of assignments, on the polling thread.
-struct Context {
-    shared: Arc<Shared>,
-    standstill: Mutex<Standstill>,
+pub(super) struct Context {
+    pub shared: Arc<Shared>,
+    pub standstill: Mutex<Standstill>,
     /// It was replaced: what it still hears is of no partition that is ours by it.
-    is_replaced: AtomicBool,
+    pub is_replaced: AtomicBool,
 }
 
 impl Context {
@@ -225,64 +224,6 @@ impl KafkaLag {
     pub fn by_partition(&self) -> Vec<(Partition, u64)> {
         let lag = self.0.lag.lock().unwrap_or_else(PoisonError::into_inner);
         lag.iter().map(|(partition, records)| (*partition, *records)).collect()
-    }
-}
-
-/// How to join the group.
-struct Joining {
-    config: ClientConfig,
-    session_timeout: Duration,
-    shared: Arc<Shared>,
-}
-
-impl Joining {
-    fn join(&self) -> Result<Arc<BaseConsumer<Context>>, KafkaError> {
-        let context = Context {
-            shared: self.shared.clone(),
-            standstill: Mutex::new(Standstill::new(self.session_timeout)),
-            is_replaced: AtomicBool::new(false),
-        };
-        let consumer: Arc<BaseConsumer<Context>> = Arc::new(self.config.create_with_context(context)?);
-        consumer.subscribe(&[&self.shared.topic])?;
-        #[cfg(feature = "conformance")]
-        {
-            *self.shared.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&consumer);
-        }
-        Ok(consumer)
-    }
-
-    /// Ends with the consumer.
-    fn run(&self, mut consumer: Arc<BaseConsumer<Context>>) {
-        loop {
-            poll(&consumer, &self.shared);
-            if self.shared.inbound().is_closed {
-                return;
-            }
-            self.give_up(consumer);
-            consumer = loop {
-                match self.join() {
-                    Ok(consumer) => break consumer,
-                    Err(error) => tracing::warn!(%error, "kafka: no consumer can be made"),
-                }
-                std::thread::sleep(JOIN_PAUSE);
-                if self.shared.inbound().is_closed {
-                    return;
-                }
-            };
-        }
-    }
-
-    /// It leaves the group when it can, and for that it must be polled on.
-    fn give_up(&self, consumer: Arc<BaseConsumer<Context>>) {
-        consumer.context().is_replaced.store(true, Ordering::Release);
-        if !planted("replaced_consumer_tells_no_loss") {
-            self.shared.inbound().lose_all();
-            self.shared.changed.notify_one();
-        }
-        let leaving = std::thread::Builder::new().name("im-kafka-leaving".to_owned());
-        if let Err(error) = leaving.spawn(move || drop(consumer)) {
-            tracing::warn!(%error, "no thread for a kafka consumer that leaves");
-        }
     }
 }
 
@@ -382,7 +323,7 @@ impl Drop for KafkaConsumer {
 }
 
 /// Returns when the consumer is closed, or is to be replaced.
-fn poll(consumer: &Arc<BaseConsumer<Context>>, shared: &Shared) {
+pub(super) fn poll(consumer: &Arc<BaseConsumer<Context>>, shared: &Shared) {
     let mut commit_at = Instant::now() + COMMIT_INTERVAL;
     while !shared.inbound().is_closed {
         let mut wait = POLL;

@@ -19,5 +19,6 @@ pub mod process;
 pub mod raw;
 pub mod read_back;
 pub mod server;
+pub mod settings;
 pub mod tokens;
 pub mod wire;

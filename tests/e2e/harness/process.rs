@@ -5,6 +5,7 @@
 //! process dies with the guard; every wait has a deadline.
 
 use super::http;
+pub use super::settings::{Settings, binary};
 use super::tokens::SigningKey;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read};
@@ -23,17 +24,6 @@ pub const CLOCK_FILE: &str = "IM_FAULT_CLOCK_FILE";
 const EXIT_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at something that gives no notice (an exit, a port).
 pub(super) const POLL: Duration = Duration::from_millis(5);
-
-/// The binary under test: this build's, or that of `IM_SERVER_BIN` (a build with a planted bug).
-pub fn binary() -> PathBuf {
-    std::env::var_os("IM_SERVER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_im-server").into(), PathBuf::from)
-}
-
-/// Of an earlier version, in a run that has two (`scripts/upgrade`).
-#[cfg(feature = "services")]
-fn binary_before() -> Option<PathBuf> {
-    std::env::var_os("IM_SERVER_BIN_BEFORE").map(PathBuf::from)
-}
 
 /// 127.x.y.z: the process and a counter, so that a restart finds its ports free whatever else runs.
 fn own_address() -> IpAddr {
@@ -112,101 +102,6 @@ impl Folder {
 
     pub fn data(&self) -> PathBuf {
         self.0.path().join("data")
-    }
-}
-
-/// How a server differs from the default. Cheap to clone, so that a restart can use it again.
-#[derive(Clone, Default)]
-pub struct Settings {
-    /// Another program than [`binary`].
-    #[cfg(feature = "services")]
-    program: Option<PathBuf>,
-    environment: BTreeMap<String, String>,
-    /// `ulimit -n` of the process, or another option.
-    descriptors_max: Option<(&'static str, u32)>,
-    /// No file of the process grows beyond it: writes fail as on a full disk.
-    file_kib_max: Option<u32>,
-    /// Instead of the role's command.
-    arguments: Option<Vec<String>>,
-    /// Runs the process as this user id.
-    user_id: Option<u32>,
-}
-
-impl Settings {
-    /// Room for a test's clients, which all come from one address and sign in at once, and short heartbeats.
-    pub fn for_tests() -> Self {
-        let settings = Self::default()
-            .with("IM_GATEWAY__CORES", "2")
-            .with("IM_GATEWAY__HEARTBEAT_INTERVAL_MS", "300")
-            .with("IM_GATEWAY__IDLE_TIMEOUT_MS", "30000")
-            .with("IM_GATEWAY__ACCEPT_RATE_PER_ADDRESS_PER_S", "100000")
-            .with("IM_GATEWAY__ACCEPT_BURST_PER_ADDRESS", "100000")
-            .with("IM_GATEWAY__UNAUTHENTICATED_PER_ADDRESS_MAX", "100000")
-            .with("IM_GATEWAY__COMMAND_RATE_PER_S", "100000")
-            .with("IM_GATEWAY__COMMAND_BURST", "100000")
-            .with("IM_LOGIC__SEND_RATE_PER_USER_PER_S", "100000")
-            .with("IM_LOGIC__SEND_BURST_PER_USER", "100000")
-            .with("IM_LOGIC__PARTITIONS", "4")
-            .with("IM_LOG__LEVEL", "info");
-        match std::env::var("IM_TEST_DRIVER") {
-            Ok(driver) => settings.with("IM_GATEWAY__DRIVER", &driver),
-            Err(_) => settings,
-        }
-    }
-
-    pub fn with(mut self, variable: &str, value: &str) -> Self {
-        self.environment.insert(variable.to_owned(), value.to_owned());
-        self
-    }
-
-    /// The other version, in a run that has two.
-    #[cfg(feature = "services")]
-    pub fn of_other_version(mut self) -> Self {
-        self.program = if self.program.is_some() { None } else { binary_before() };
-        self
-    }
-
-    fn binary(&self) -> PathBuf {
-        #[cfg(feature = "services")]
-        if let Some(program) = &self.program {
-            return program.clone();
-        }
-        binary()
-    }
-
-    pub fn descriptors_max(mut self, limit: u32) -> Self {
-        self.descriptors_max = Some(("-n", limit));
-        self
-    }
-
-    /// The process may raise it.
-    pub fn soft_descriptors_max(mut self, limit: u32) -> Self {
-        self.descriptors_max = Some(("-Sn", limit));
-        self
-    }
-
-    pub fn file_kib_max(mut self, limit: u32) -> Self {
-        self.file_kib_max = Some(limit);
-        self
-    }
-
-    pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments = Some(arguments.iter().map(|&argument| argument.to_owned()).collect());
-        self
-    }
-
-    pub fn user_id(mut self, id: u32) -> Self {
-        self.user_id = Some(id);
-        self
-    }
-
-    /// Shell commands that set the limits of a process.
-    fn limits(&self, role: Role) -> String {
-        let descriptors = self.descriptors_max.filter(|_| role != Role::Logic);
-        let descriptors = descriptors.map(|(kind, limit)| format!("ulimit {kind} {limit}; ")).unwrap_or_default();
-        // In blocks of 512 bytes. A write beyond it is an error and no signal.
-        let files = self.file_kib_max.map(|kib| format!("trap '' XFSZ; ulimit -f {}; ", kib * 2)).unwrap_or_default();
-        descriptors + &files
     }
 }
 
