@@ -31,6 +31,7 @@ mod restore;
 mod routes;
 mod tables;
 mod versions;
+mod views;
 mod witness;
 mod writer;
 

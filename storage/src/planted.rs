@@ -27,6 +27,8 @@ pub const NAMES: &[&str] = &[
     "replaced_consumer_tells_no_loss", // what a consumer owned that is replaced counts as owned on
     "untold_settings_pass",            // takes a topic whose settings the brokers do not tell for a safe one
     "applied_over_a_hole",             // applies a change of members though the one before it is lacking
+    "close_unwitnessed",               // a store that is closed in order makes durable what no witness knows of
+    "flipped_format_believed",         // takes a damaged file for one of a newer program
     "put_unsynced",                    // leaves a relation that was put to the next job to sync
     "relations_of_the_past_forgotten", // tells a follower what changes, and nothing that was kept before
     "listed_log_ends_listing",         // takes a log that is listed already for the end of a list of new ones

@@ -7,22 +7,21 @@ use super::{
     entry_log::{place_of, seq_of_client_row, verified},
     index,
     tables::{self, Place, ReadTable, open_to_read, store_error},
+    views::{AsClosed, Untouched},
 };
 use crate::ports::StoreError;
 use redb::{
-    BackendError, Builder, ConcurrencyMode, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
-    StorageBackend,
+    Builder, ConcurrencyMode, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
 };
 use std::{
     collections::HashMap,
     io,
-    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
 /// The engine's header: where it says whether the file was closed in order.
-const FLAGS_OFFSET: u64 = 9;
-const RECOVERY_REQUIRED: u8 = 2;
+pub const FLAGS_OFFSET: u64 = 9;
+pub const RECOVERY_REQUIRED: u8 = 2;
 /// The mark at the front of every file of the engine.
 const MARK_BYTES: usize = 9;
 const HEADER_PAGE_BYTES: usize = 4_096;
@@ -136,6 +135,14 @@ pub fn format(backend: impl StorageBackend) -> Option<u32> {
     catch_unwind(AssertUnwindSafe(look)).ok().flatten()
 }
 
+/// Whether the engine finds every page of a file as it was written. What it would write on the way stays in memory.
+pub fn is_sound(backend: impl StorageBackend) -> bool {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        Builder::new().set_check_integrity_on_open(true).create_with_backend(Untouched::new(backend)?).map(drop)
+    }));
+    matches!(opened, Ok(Ok(())))
+}
+
 /// Looks for the entry behind a refusal of the engine, which names no place of ours. `None` if the damage lies outside
 /// the entries, or the file cannot be read at all.
 pub fn find_damaged_entry(backend: impl StorageBackend) -> Option<String> {
@@ -151,61 +158,4 @@ pub fn find_damaged_entry(backend: impl StorageBackend) -> Option<String> {
     };
     // The engine trusts its pages once a file is open, and panics over some that are damaged.
     catch_unwind(AssertUnwindSafe(look)).ok().flatten()
-}
-
-/// A file shown as if it had been closed in order, so that the engine reads it without repairing it. Its locks are
-/// granted unasked: the lock of the folder is ours, and nothing is written.
-#[derive(Debug)]
-struct AsClosed<B>(B);
-
-impl<B: StorageBackend> StorageBackend for AsClosed<B> {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)?;
-        if let Some(place) = FLAGS_OFFSET.checked_sub(offset)
-            && let Some(flags) = out.get_mut(place as usize)
-        {
-            *flags &= !RECOVERY_REQUIRED;
-        }
-        Ok(())
-    }
-
-    fn try_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn try_lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn lock_shared_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn unlock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn query_lock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(false)
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn write(&self, _offset: u64, _data: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
 }

@@ -169,7 +169,11 @@ pub fn checked_database<B: StorageBackend>(
     let unclean = check::is_unclean(&storage).map_err(io_error)?;
     drop(storage);
     // A newer program's file is refused before the engine may write to it; one that was left open, after its repair.
-    if !unclean && let Some(found) = backend().ok().and_then(check::format).filter(|found| *found > FORMAT) {
+    // So that no damage is taken for one, all of it is looked through first.
+    if !unclean
+        && let Some(found) = backend().ok().and_then(check::format).filter(|found| *found > FORMAT)
+        && (planted("flipped_format_believed") || backend().is_ok_and(check::is_sound))
+    {
         return Err(OpenError::NewerFormat { found, known: FORMAT });
     }
     let storage = backend().map_err(io_error)?;

@@ -228,13 +228,7 @@ impl Thread {
         while stop.is_none() {
             let Some(first) = self.waiting.blocking_recv() else { break };
             stop = self.gather(first);
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.commit()));
-            let committed = outcome.unwrap_or_else(|_| {
-                Err(StoreError::Unavailable("the writer met bytes it cannot read and panicked".to_owned()))
-            });
-            if let Err(error) = &committed {
-                self.engine.health.fail(&error.to_string());
-            }
+            let committed = if self.group.is_empty() { Ok(()) } else { self.commit() };
             for job in self.group.drain(..) {
                 job.finish(committed.clone());
             }
@@ -245,9 +239,10 @@ impl Thread {
                 job.finish(Err(closed()));
             }
         }
-        let outcome = self.engine.close();
+        let synced = if self.engine.is_unsynced() { self.commit_durably() } else { Ok(()) };
+        let closed = self.engine.close();
         if let Some(reply) = stop {
-            let _ = reply.send(outcome);
+            let _ = reply.send(synced.and(closed));
         }
     }
 
@@ -269,11 +264,28 @@ impl Thread {
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
-        if self.group.is_empty() {
-            return Ok(());
-        }
-        self.engine.health.check()?;
         let durable = self.group.iter().any(|job| job.sync() == Sync::Durable);
+        self.commit_as(durable)
+    }
+
+    /// What was to be durable later: closing the file would sync it, and the witness would not know of it.
+    fn commit_durably(&mut self) -> Result<(), StoreError> {
+        if planted("close_unwitnessed") { Ok(()) } else { self.commit_as(true) }
+    }
+
+    fn commit_as(&mut self, durable: bool) -> Result<(), StoreError> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.try_commit(durable)));
+        let committed = outcome.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable("the writer met bytes it cannot read and panicked".to_owned()))
+        });
+        if let Err(error) = &committed {
+            self.engine.health.fail(&error.to_string());
+        }
+        committed
+    }
+
+    fn try_commit(&mut self, durable: bool) -> Result<(), StoreError> {
+        self.engine.health.check()?;
         index::begin(&mut self.engine.recent_mut(), &mut self.memory);
         let run_finished = self.transact(durable).map_err(store_error)?;
         self.engine.set_unsynced(!durable);

@@ -179,6 +179,17 @@ impl Run {
 
     async fn bump(&mut self) {
         let number = self.random.random_range(0..LOGS);
+        self.bump_log(number).await;
+    }
+
+    /// Writes that nobody waits for until they are durable.
+    pub async fn bump_all(&mut self) {
+        for number in 0..LOGS {
+            self.bump_log(number).await;
+        }
+    }
+
+    async fn bump_log(&mut self, number: u64) {
         let Some(head) = self.heads.get(&number).copied() else { return };
         let moves = (0..USERS).map(|n| Move {
             user: user(&format!("user-{n}")),
