@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::{gateway_role, logging, process, tokens};
+use im_gateway::descriptors;
 use im_rpc::DeliveryStreams;
 use im_storage::finding::{Finding, Severity, judge};
 use im_storage::kafka::{KafkaError, KafkaOptions};
@@ -65,6 +66,7 @@ async fn look(config: &Config) -> Report {
         Err(error) => report.trouble("mongodb", &error),
     }
     keys(config, &mut report);
+    open_files(config, &mut report);
     roles(config, &mut report).await;
     report
 }
@@ -89,6 +91,20 @@ fn keys(config: &Config, report: &mut Report) {
                 report.line("rpc", "note", &format!("a gateway with this configuration does not start: {error}"));
             }
         }
+    }
+}
+
+/// Of this machine and user: a gateway's may be others.
+fn open_files(config: &Config, report: &mut Report) {
+    let connections_max = config.gateway.connections_max;
+    match descriptors::too_low_for(connections_max as usize) {
+        Ok(None) => report.ok("files", &format!("enough may be open for {connections_max} connections")),
+        Ok(Some(limit)) => report.line(
+            "files",
+            "note",
+            &format!("{limit} may be open, too few for gateway.connections_max {connections_max}; raise the hard limit (ulimit -Hn, LimitNOFILE)"),
+        ),
+        Err(error) => report.line("files", "note", &error),
     }
 }
 

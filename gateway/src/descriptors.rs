@@ -25,13 +25,23 @@ pub fn allow(connections_max: usize) {
     }
 }
 
-/// The soft limit to the hard one; answers what it is now.
-fn raise() -> std::io::Result<u64> {
+/// As high as a process here may set its limit, where that is too low for so many connections.
+pub fn too_low_for(connections_max: usize) -> std::io::Result<Option<u64>> {
+    Ok(Some(limits()?.rlim_max).filter(|limit| *limit < connections_max as u64 + BESIDE_CONNECTIONS))
+}
+
+fn limits() -> std::io::Result<libc::rlimit> {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: a valid pointer to an rlimit, used during the call only.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
+    Ok(limits)
+}
+
+/// The soft limit to the hard one; answers what it is now.
+fn raise() -> std::io::Result<u64> {
+    let mut limits = limits()?;
     if limits.rlim_cur < limits.rlim_max {
         limits.rlim_cur = limits.rlim_max;
         // SAFETY: as above.

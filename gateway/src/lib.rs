@@ -15,7 +15,7 @@ mod config;
 mod connection;
 mod connection_map;
 mod core;
-mod descriptors;
+pub mod descriptors;
 mod driver;
 mod faults;
 mod forward;

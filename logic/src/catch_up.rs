@@ -169,6 +169,9 @@ async fn repeat(shared: &Shared, shards: &[Shard]) -> Result<Owned, StoreError> 
     }
     // Of what is stored from now on nothing has to be repeated.
     let end = shared.ports.log.end().await?;
+    if shared.ports.log.is_empty().await? {
+        return Ok(owned);
+    }
     let (mut repeated, mut uncovered, mut done) = (0, 0, Vec::new());
     for ((shard, of_directory), (_, of_inbox)) in owned.directory.covered.iter().zip(&owned.inbox.covered) {
         let entries = repeat_shard(shared, *shard, of_directory, of_inbox, &end).await?;

@@ -23,6 +23,7 @@ mod distributed {
     use std::sync::atomic::Ordering;
 
     pub fn produced(out: &mut Text, counts: &ProducerCounts) {
+        out.gauge("im_queue_in_flight_records", counts.in_flight.load(Ordering::Relaxed));
         out.counter("im_queue_produced_records_total", counts.taken.load(Ordering::Relaxed));
         out.counter("im_queue_produced_batches_total", counts.batches.load(Ordering::Relaxed));
         out.counter("im_queue_produce_failures_total", counts.lost.load(Ordering::Relaxed));

@@ -18,12 +18,13 @@ use std::{
 };
 
 /// Every call that has a point on both sides.
-const CALLS: [&str; 38] = [
+const CALLS: [&str; 39] = [
     "entry_log.append",
     "entry_log.head",
     "entry_log.range",
     "entry_log.find",
     "entry_log.end",
+    "entry_log.is_empty",
     "entry_log.tail",
     "entry_log.logs",
     "entry_log.release",
@@ -203,6 +204,10 @@ impl<P: EntryLog + ?Sized> EntryLog for Faulty<P> {
 
     async fn end(&self) -> Result<Cursor, StoreError> {
         self.points.around("entry_log.end", self.inner.end()).await
+    }
+
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        self.points.around("entry_log.is_empty", self.inner.is_empty()).await
     }
 
     async fn tail(
@@ -481,6 +486,10 @@ impl<P: EntryLog + ?Sized> EntryLog for CutAppends<P> {
 
     async fn end(&self) -> Result<Cursor, StoreError> {
         self.inner.end().await
+    }
+
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        self.inner.is_empty().await
     }
 
     async fn tail(

@@ -174,6 +174,7 @@ async fn a_full_buffer_leaves_records_with_their_caller_and_none_overtakes() {
     let mut records: Vec<Record> = (0..COUNT).map(|n| record("a", n)).collect();
     queue.produce(&mut records);
     assert!(!records.is_empty(), "{COUNT} records fitted into a buffer of 100");
+    assert!(queue.counts().in_flight.load(std::sync::atomic::Ordering::Relaxed) <= 100);
     while !records.is_empty() {
         tokio::task::yield_now().await;
         queue.produce(&mut records);
@@ -188,6 +189,8 @@ async fn a_full_buffer_leaves_records_with_their_caller_and_none_overtakes() {
     }
     assert!(seen.iter().enumerate().all(|(at, number)| *number == at.to_string()), "lost, doubled or overtaken");
     assert_eq!(queue.counts().lost.load(std::sync::atomic::Ordering::Relaxed), 0);
+    queue.flush(Duration::from_secs(30)).unwrap();
+    assert_eq!(queue.counts().in_flight.load(std::sync::atomic::Ordering::Relaxed), 0, "all of them were heard of");
 }
 
 /// As librdkafka does by itself when it cannot go on.

@@ -4,7 +4,7 @@
 use crate::harness::bystander::Bystanders;
 use crate::harness::calls::direct;
 use crate::harness::raw::{Got, Raw, send_to_user, within};
-use crate::harness::server::{Server, Settings};
+use crate::harness::server::{Server, Settings, is_cluster};
 use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{CloseCode, ServerFrame};
@@ -15,7 +15,11 @@ const LARGE_TEXT_BYTES: usize = 15_000;
 #[tokio::test]
 async fn a_sender_faster_than_the_store_is_slowed_down_and_every_send_is_acked() {
     const SENDS: usize = 3000;
-    let settings = Settings::for_tests().with("IM_LOGIC__QUEUE_RECORDS_MAX", "4").with("IM_LOGIC__PARTITIONS", "1");
+    // Between gateway and logic: in one process our own queue, on a cluster what the producer holds.
+    let settings = match is_cluster() {
+        true => Settings::for_tests().with("IM_KAFKA__IN_FLIGHT_MAX", "4"),
+        false => Settings::for_tests().with("IM_LOGIC__QUEUE_RECORDS_MAX", "4").with("IM_LOGIC__PARTITIONS", "1"),
+    };
     let server = Server::start(settings);
     let mut ann = Raw::device(&server, "ann", "phone").await;
     let mut requests = Vec::new();

@@ -62,6 +62,11 @@ fn a_deployment_that_is_ready_has_nothing_to_mend_and_one_without_tables_and_top
     for what in ["kafka", "redis", "mysql", "mongodb", "auth", "rpc"] {
         assert!(said.has(what, "ok", ""), "{what}");
     }
+    let many = doctor(&deployment, Settings::default().with("IM_GATEWAY__CONNECTIONS_MAX", "4000000000"));
+    assert!(
+        many.has("files", "note", "gateway.connections_max 4000000000") && many.code == 0,
+        "a gateway's may be others"
+    );
     assert!(said.has("logic", "note", "http://127.0.0.1:6104") || said.has("logic", "ok", ""), "roles are asked");
 }
 
@@ -95,6 +100,10 @@ fn a_weak_setting_is_named_with_how_to_mend_it_unless_it_is_allowed() {
     let said = doctor(&deployment, Settings::default().with("IM_KAFKA__ALLOW", "[]"));
     assert_eq!(said.code, MEND);
     assert!(said.has("", "MEND", "kafka.replicas") && said.has("", "MEND", "replication factor of 3"));
+    // What every consumer would be refused with, and never say why.
+    let settings = Settings::default().with("IM_KAFKA__SETTINGS", r#"["session.timeout.ms=500"]"#);
+    let said = doctor(&deployment, settings);
+    assert!(said.code == MEND && said.has("", "MEND", "kafka.session_range"));
 }
 
 #[test]

@@ -35,7 +35,7 @@ const COMMANDS: [&str; 7] = [CREATE, SEND, ADD, READ, REMOVE, LEAVE, SIGN_IN];
 const WRITES: [&str; 6] = [CREATE, SEND, ADD, READ, REMOVE, LEAVE];
 
 /// Each call, and under what both of its points must strike. Elsewhere they may.
-const STRIKES: [(&str, &[&str]); 32] = [
+const STRIKES: [(&str, &[&str]); 33] = [
     ("entry_log.append", &WRITES),
     // Of a log that the worker has not met since its start: the group, the direct conversation, the reader's own log.
     ("entry_log.head", &[CREATE, SEND, READ, SIGN_IN]),
@@ -43,6 +43,7 @@ const STRIKES: [(&str, &[&str]); 32] = [
     // A refusal is given only behind a look for the command itself.
     ("entry_log.find", &[LEAVE]),
     ("entry_log.end", &[SEND, RECOVERY]),
+    ("entry_log.is_empty", &[RECOVERY]),
     ("entry_log.tail", &[RECOVERY]),
     ("entry_log.release", &[SEND, RECOVERY]),
     ("directory.conversation", &[SEND]),

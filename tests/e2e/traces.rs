@@ -82,19 +82,23 @@ async fn a_refused_command_leaves_one_line_with_its_ids_and_its_code() {
         (900, send_to_user("bob", "m1", "another text"), "CONFLICT"),
         (901, send_to_user("no id", "m2", "x"), "INVALID"),
     ];
+    let of_request = |request_id: u64| {
+        let lines = lines(&server, "im_refused").into_iter();
+        lines.filter(|line| line["request"] == request_id).collect::<Vec<_>>()
+    };
     for (request_id, send, code) in refused {
         let frame = ClientFrame { request_id, command: Some(Command::Send(send)), trace_id: TRACE.to_vec().into() };
         ann.send_frame(&frame).await;
         assert!(matches!(ann.answer(request_id).await, Body::Error(_)));
-        let of_request = || {
-            let lines = lines(&server, "im_refused").into_iter();
-            lines.filter(|line| line["request"] == request_id).collect::<Vec<_>>()
-        };
-        until("the line", || !of_request().is_empty()).await;
-        let line = &of_request()[0];
+        until("the line", || !of_request(request_id).is_empty()).await;
+        let line = &of_request(request_id)[0];
         assert_eq!((line["level"].as_str(), line["user"].as_str()), (Some("INFO"), Some("ann")), "{line}");
         assert!(line["code"].as_str().unwrap().contains(code), "{line}");
         assert_eq!(line["trace"].as_str().map(str::len), Some(32), "{line}");
         assert_eq!(line["left_out"], 0);
+    }
+    // A second line of the first would stand before that of the second, or, where another process writes it, come soon.
+    for request_id in [900, 901] {
+        assert_eq!(of_request(request_id).len(), 1, "{request_id}");
     }
 }

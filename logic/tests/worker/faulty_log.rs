@@ -173,6 +173,10 @@ impl EntryLog for FaultyLog {
         self.inner.end().await
     }
 
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        self.inner.is_empty().await
+    }
+
     async fn tail(
         &self,
         shard: Shard,

@@ -18,7 +18,9 @@ fn taken_at(appended: &Appended, place: usize) {
 pub async fn entry_log(stores: &dyn Stores) {
     let entries = stores.empty().await.entry_log;
     assert_ne!(entries.epoch().0, 0, "an epoch is never 0");
+    assert!(ok(entries.is_empty().await));
     an_empty_log_has_no_head(&*entries).await;
+    assert!(ok(entries.is_empty().await), "nothing was appended");
     what_was_appended_is_read_back(&*entries).await;
     a_taken_key_stops_the_batch_behind_a_stored_prefix(&*entries).await;
     a_client_id_is_one_per_log_and_sender(&*entries).await;
@@ -41,6 +43,7 @@ async fn what_was_appended_is_read_back(entries: &dyn EntryLog) {
     let (a, b) = (log("read-a"), log("read-a-b"));
     let batch = vec![entry(&a, 1), entry(&b, 1), entry(&a, 2), entry(&b, 2), entry(&a, 3)];
     all_stored(&entries.append(batch.clone()).await, 5);
+    assert!(!ok(entries.is_empty().await), "an append was reported");
     for written in &batch {
         let found = ok(entries.find(&written.log, &written.sender, &written.client_id).await);
         let found = found.unwrap_or_else(|| panic!("{written:?} is not found"));

@@ -150,6 +150,11 @@ impl EntryLog for EmbeddedEntryLog {
         Ok(journal::cursor(self.engine.journal_end()))
     }
 
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        self.engine.health.check()?;
+        Ok(self.engine.journal_end() == 0)
+    }
+
     async fn tail(
         &self,
         shard: Shard,

@@ -34,6 +34,8 @@ pub(super) const TRACEPARENT: &str = "traceparent";
 /// What became of the messages.
 #[derive(Debug, Default)]
 pub struct ProducerCounts {
+    /// Handed to a producer, and not heard of yet.
+    pub in_flight: AtomicU64,
     pub taken: AtomicU64,
     /// Given up: no broker took them in time, or the producer failed.
     pub lost: AtomicU64,
@@ -117,6 +119,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, outcome: &DeliveryResult<'_>, in_flight: Box<InFlight>) {
         let counter = if outcome.is_ok() { &self.counts.taken } else { &self.counts.lost };
         counter.fetch_add(1, Ordering::Relaxed);
+        self.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.losing.note(outcome.is_ok());
         let InFlight { since, waiting } = *in_flight;
         match outcome {

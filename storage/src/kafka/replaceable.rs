@@ -50,7 +50,13 @@ impl ReplaceableProducer {
             self.replace(by);
             return Ok(false);
         }
-        match by.send(message) {
+        // Before it is sent: the brokers' word may come first.
+        self.0.counts.in_flight.fetch_add(1, Ordering::Relaxed);
+        let sent = by.send(message);
+        if sent.is_err() {
+            self.0.counts.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        match sent {
             Ok(()) => Ok(true),
             Err((ClientError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
             Err((error, _)) if by.client().fatal_error().is_none() || planted("failed_producer_stays") => Err(error),

@@ -6,7 +6,7 @@
 use super::{CALL_TIMEOUT, KafkaError, KafkaOptions};
 use crate::finding::{Finding, Severity};
 use crate::planted::planted;
-use crate::ports::Shard;
+use crate::ports::{ENTRY_BYTES_MAX, Shard};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::metadata::MetadataPartition;
@@ -18,6 +18,13 @@ const REPLICAS_WANTED: usize = 3;
 const IN_SYNC_WANTED: u32 = 2;
 /// A record that waits longer than this for a worker is too old to be stored anyway.
 const RETENTION_MS_WANTED: i64 = 3_600_000;
+/// The largest command that can be stored, with what is said about it. A longer record is refused to its sender; one that Kafka
+/// does not take would be sent again and again.
+const RECORD_BYTES_WANTED: usize = ENTRY_BYTES_MAX + 16 * 1024;
+/// Until somebody has looked at them.
+const DEAD_LETTER_RETENTION_MS_WANTED: i64 = 24 * 3_600_000;
+/// What librdkafka takes where `kafka.settings` says nothing.
+const SESSION_MS_USUAL: i64 = 45_000;
 
 /// A broker may hear of a topic a moment after it was made.
 const TOPIC_KNOWN_WITHIN: Duration = Duration::from_secs(5);
@@ -41,12 +48,14 @@ pub async fn check(options: &KafkaOptions) -> Result<(u32, Vec<Finding>), KafkaE
     let mut findings: Vec<Finding> = few_replicas(&options.topic, &kept).into_iter().collect();
     findings.extend(of_queue(&options.topic, &settings(&admin, &options.topic).await?));
     // A dead letter that is lost is no message that is lost; so only that there is a place for them is insisted on.
-    let (_, kept) = known(asker, &options.dead_letter_topic).await?;
+    let (asker, kept) = known(asker, &options.dead_letter_topic).await?;
     findings.extend(few_replicas(&options.dead_letter_topic, &kept).map(|finding| Finding {
         name: "kafka.dead_letter_replicas",
         severity: Severity::Note,
         ..finding
     }));
+    findings.extend(of_dead_letters(&options.dead_letter_topic, &settings(&admin, &options.dead_letter_topic).await?));
+    findings.extend(of_sessions(&options.settings, &session_range(&admin, asker).await));
     Ok((partitions as u32, findings))
 }
 
@@ -108,11 +117,58 @@ fn few_replicas(topic: &str, replicas: &[usize]) -> Option<Finding> {
     })
 }
 
-async fn settings(admin: &Admin, topic: &str) -> Result<Vec<(String, String)>, KafkaError> {
-    let asked = [ResourceSpecifier::Topic(topic)];
-    let answered = admin.describe_configs(&asked, &AdminOptions::new().request_timeout(Some(CALL_TIMEOUT))).await?;
+type Told = Vec<(String, String)>;
+
+async fn settings(admin: &Admin, topic: &str) -> Result<Told, KafkaError> {
+    told(admin, ResourceSpecifier::Topic(topic)).await
+}
+
+async fn told(admin: &Admin, of: ResourceSpecifier<'_>) -> Result<Told, KafkaError> {
+    let answered = admin.describe_configs(&[of], &AdminOptions::new().request_timeout(Some(CALL_TIMEOUT))).await?;
     let entries = answered.into_iter().flatten().flat_map(|resource| resource.entries);
     Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
+
+/// The settings of a broker, if it tells them: a user who may not ask can still be a member of a group.
+async fn session_range(admin: &Admin, asker: BaseProducer) -> Told {
+    let ask =
+        move || asker.client().fetch_metadata(None, CALL_TIMEOUT).ok()?.brokers().first().map(|broker| broker.id());
+    match tokio::task::spawn_blocking(ask).await {
+        Ok(Some(broker)) => told(admin, ResourceSpecifier::Broker(broker)).await.unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+/// A member with another session is refused by the brokers, however often it asks.
+fn of_sessions(options: &[(String, String)], broker: &[(String, String)]) -> Option<Finding> {
+    let number =
+        |of: &[(String, String)], wanted: &str| of.iter().find(|(name, _)| name == wanted)?.1.parse::<i64>().ok();
+    let session_ms = number(options, "session.timeout.ms").unwrap_or(SESSION_MS_USUAL);
+    let least = number(broker, "group.min.session.timeout.ms").unwrap_or(session_ms);
+    let most = number(broker, "group.max.session.timeout.ms").unwrap_or(session_ms);
+    (!(least..=most).contains(&session_ms)).then(|| {
+        Finding::new(
+            "kafka.session_range",
+            Severity::Unsafe,
+            format!("the brokers take sessions of {least} to {most} ms, and session.timeout.ms is {session_ms}"),
+            "name one within in kafka.settings: with another no worker gets a partition",
+        )
+    })
+}
+
+fn of_dead_letters(topic: &str, settings: &[(String, String)]) -> Vec<Finding> {
+    let is_short = |ms: i64| (0..DEAD_LETTER_RETENTION_MS_WANTED).contains(&ms);
+    let found = settings.iter().filter_map(|(name, value)| match name.as_str() {
+        "retention.ms" if value.parse().is_ok_and(is_short) => Some(Finding::new(
+            "kafka.dead_letter_retention",
+            Severity::Note,
+            format!("the topic {topic} forgets dead letters after {value} ms"),
+            "set retention.ms to the time in which somebody looks at them",
+        )),
+        "max.message.bytes" => weak(topic, name, value),
+        _ => None,
+    });
+    found.collect()
 }
 
 fn of_queue(topic: &str, settings: &[(String, String)]) -> Vec<Finding> {
@@ -135,7 +191,7 @@ fn of_relations(topic: &str, settings: &[(String, String)]) -> Vec<Finding> {
             "set delete.retention.ms to an hour or more",
         )),
         // Of a topic that is only compacted nothing is deleted by its age.
-        "cleanup.policy" | "retention.ms" | "message.timestamp.type" => None,
+        "cleanup.policy" | "retention.ms" | "message.timestamp.type" | "max.message.bytes" => None,
         name => weak(topic, name, value),
     });
     untold(topic, settings).into_iter().chain(weak).collect()
@@ -168,6 +224,9 @@ fn weak(topic: &str, name: &str, value: &str) -> Option<Finding> {
         "cleanup.policy" if value != "delete" => finding("kafka.cleanup", "set cleanup.policy to delete"),
         "retention.ms" if (0..RETENTION_MS_WANTED).contains(&value.parse::<i64>().ok()?) => {
             finding("kafka.retention", "set retention.ms to an hour or more")
+        }
+        "max.message.bytes" if value.parse::<usize>().ok()? < RECORD_BYTES_WANTED => {
+            finding("kafka.record_bytes", &format!("set max.message.bytes to {RECORD_BYTES_WANTED} or more"))
         }
         "message.timestamp.type" if value != "LogAppendTime" => found(
             "kafka.timestamps",
@@ -217,9 +276,6 @@ mod tests {
 
     #[test]
     fn settings_that_are_not_told_are_no_safe_ones() {
-        let settings = |of: &[(&str, &str)]| -> Vec<(String, String)> {
-            of.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
-        };
         let names = |findings: Vec<Finding>| findings.iter().map(|of| of.name).collect::<Vec<_>>();
         assert_eq!(names(of_queue("t", &[])), ["kafka.settings_untold"]);
         assert_eq!(names(of_relations("t", &[])), ["kafka.settings_untold"]);
@@ -228,5 +284,29 @@ mod tests {
         assert!(of_queue("t", &told("delete")).is_empty() && of_relations("t", &told("compact")).is_empty());
         assert_eq!(names(of_queue("t", &told("compact"))), ["kafka.cleanup"]);
         assert_eq!(names(of_relations("t", &told("delete"))), ["kafka.relations_cleanup"]);
+    }
+
+    fn settings(of: &[(&str, &str)]) -> Told {
+        of.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn a_topic_takes_every_record_that_can_be_stored() {
+        let named = |bytes: usize| weak("t", "max.message.bytes", &bytes.to_string()).map(|of| of.name);
+        assert_eq!(named(RECORD_BYTES_WANTED), None);
+        assert_eq!(named(RECORD_BYTES_WANTED - 1), Some("kafka.record_bytes"));
+        let few = settings(&[("max.message.bytes", "1000"), ("retention.ms", "60000")]);
+        let names: Vec<_> = of_dead_letters("t", &few).iter().map(|of| of.name).collect();
+        assert_eq!(names, ["kafka.record_bytes", "kafka.dead_letter_retention"]);
+        assert!(of_dead_letters("t", &settings(&[("retention.ms", "-1")])).is_empty(), "-1 is for ever");
+    }
+
+    #[test]
+    fn a_session_lies_in_the_brokers_range() {
+        let broker = settings(&[("group.min.session.timeout.ms", "6000"), ("group.max.session.timeout.ms", "60000")]);
+        let is_named = |of: &[(&str, &str)]| of_sessions(&settings(of), &broker).is_some();
+        assert!(!is_named(&[]) && !is_named(&[("session.timeout.ms", "6000")]));
+        assert!(is_named(&[("session.timeout.ms", "5999")]) && is_named(&[("session.timeout.ms", "60001")]));
+        assert!(of_sessions(&settings(&[("session.timeout.ms", "1")]), &[]).is_none(), "a broker that tells nothing");
     }
 }

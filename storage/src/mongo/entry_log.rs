@@ -322,6 +322,11 @@ impl EntryLog for MongoEntryLog {
         Ok(Place::Time(self.now_ms()).cursor())
     }
 
+    async fn is_empty(&self) -> Result<bool, StoreError> {
+        let any = self.entries.find_one(doc! {}).projection(doc! { "_id": 1 });
+        Ok(self.within(any.into_future()).await?.is_none())
+    }
+
     async fn tail(
         &self,
         shard: Shard,

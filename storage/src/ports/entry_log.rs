@@ -53,6 +53,10 @@ pub trait EntryLog: Send + Sync + 'static {
     /// not the smaller ones.
     async fn end(&self) -> Result<Cursor, StoreError>;
 
+    /// Whether no log has an entry: false once an append was reported. As long as a deployment is new, who takes shards over has
+    /// nothing to ask for.
+    async fn is_empty(&self) -> Result<bool, StoreError>;
+
     /// Names the entries of one shard stored after `after` (`None`: from the very first) and before `until`, an
     /// [`end`](Self::end). At least those, those of one log by rising seq; some from outside may be named too, but whoever
     /// asks on comes to an end while more is stored. Empty when there are no more. Where the order is no longer kept from
