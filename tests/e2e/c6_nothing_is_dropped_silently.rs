@@ -17,7 +17,7 @@ async fn a_sender_faster_than_the_store_is_slowed_down_and_every_send_is_acked()
     const SENDS: usize = 3000;
     // Between gateway and logic: in one process our own queue, on a cluster what the producer holds.
     let settings = match is_cluster() {
-        true => Settings::for_tests().with("IM_KAFKA__IN_FLIGHT_MAX", "4"),
+        true => Settings::for_tests().with("IM_KAFKA__IN_FLIGHT_MAX", "100"),
         false => Settings::for_tests().with("IM_LOGIC__QUEUE_RECORDS_MAX", "4").with("IM_LOGIC__PARTITIONS", "1"),
     };
     let server = Server::start(settings);
