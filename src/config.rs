@@ -15,7 +15,7 @@ mod variables;
 
 pub(crate) use origins::page_origin;
 
-pub use distributed::{Kafka, Mongodb, Mysql, Redis, Rpc, RpcDelivery, RpcLogic, RpcTls};
+pub use distributed::{Kafka, Mongodb, Mysql, Redis, Rpc, RpcDelivery, RpcLogic, RpcService, RpcTls};
 pub use schema::schema;
 pub use variables::list as variables;
 

@@ -15,6 +15,7 @@ use im_storage::mysql::migrate::{self, MigrationStatus};
 use im_storage::ports::Routes as _;
 use im_storage::redis::RedisStore;
 use im_storage::{kafka, mongo, mysql};
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 
 /// What was found, and whether a role would start.
@@ -130,8 +131,11 @@ async fn topics(options: &KafkaOptions, report: &mut Report) {
 /// Those that run. None is no trouble: they may be started next.
 async fn roles(config: &Config, report: &mut Report) {
     let (calls, deliveries) = (config.calls(), config.deliveries());
-    for address in &calls.endpoints {
-        report.role("logic", address, im_rpc::is_serving(address, &calls.connect).await);
+    let mut asked = BTreeSet::new();
+    for of in [&calls.session, &calls.conversation, &calls.device] {
+        for address in of.endpoints.iter().filter(|address| asked.insert(*address)) {
+            report.role("logic", address, im_rpc::is_serving(address, &of.connect).await);
+        }
     }
     let Ok(redis) = RedisStore::open(&config.redis.options()).await else { return };
     for gateway in redis.routes().gateways().await.unwrap_or_default() {

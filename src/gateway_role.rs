@@ -87,7 +87,7 @@ impl Role {
         let Services { queue, redis } = services;
         let rpc_address = rpc.local_addr().map_err(other)?;
         let advertised = advertised(config, rpc_address)?;
-        let client = LogicClient::new(&config.calls()).map_err(usage)?;
+        let client = LogicClient::of_services(&config.calls()).map_err(usage)?;
         let remote = Remote::new(client);
         let unanswered = remote.unanswered();
         let ask = Arc::new(Ask::new(Arc::new(remote), Handle::current()));

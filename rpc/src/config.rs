@@ -21,6 +21,11 @@ pub struct CallOptions {
 }
 
 impl CallOptions {
+    /// One connection to each endpoint does for both.
+    pub(crate) fn reaches_the_same_as(&self, other: &Self) -> bool {
+        (&self.endpoints, &self.connect) == (&other.endpoints, &other.connect)
+    }
+
     /// Whether they can be used, but for the files that they name. Asks nobody.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.endpoints.is_empty() {
@@ -30,8 +35,22 @@ impl CallOptions {
     }
 }
 
-/// How a connection is made and kept.
+/// How each service of the logic roles is reached. Those that are reached alike share their connections.
 #[derive(Debug, Clone)]
+pub struct LogicOptions {
+    pub session: CallOptions,
+    pub conversation: CallOptions,
+    pub device: CallOptions,
+}
+
+impl LogicOptions {
+    pub fn alike(options: &CallOptions) -> Self {
+        Self { session: options.clone(), conversation: options.clone(), device: options.clone() }
+    }
+}
+
+/// How a connection is made and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// Until it stands.
     pub timeout: Duration,
@@ -41,7 +60,7 @@ pub struct ConnectOptions {
 }
 
 /// Mutual TLS: both ends show a certificate of the same authority.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsOptions {
     /// PEM: who signs.
     pub authority: PathBuf,

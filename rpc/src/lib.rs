@@ -28,7 +28,7 @@ mod planted;
 mod serve;
 mod tls;
 
-pub use config::{CallOptions, ConfigError, ConnectOptions, TlsOptions};
+pub use config::{CallOptions, ConfigError, ConnectOptions, LogicOptions, TlsOptions};
 pub use connect::check_advertised;
 pub use delivery_service::{DeliverySink, delivery_service};
 pub use delivery_streams::DeliveryStreams;

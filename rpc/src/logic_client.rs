@@ -4,7 +4,7 @@
 //! repeated at the next endpoint, for every call here may be; what was refused is not; an endpoint that gave no answer is
 //! passed over for a moment, unless all are.
 
-use crate::config::{CallOptions, ConfigError};
+use crate::config::{CallOptions, ConfigError, ConnectOptions, LogicOptions};
 use crate::connect::Connect;
 use crate::generated::conversation_service_client::ConversationServiceClient;
 use crate::generated::device_service_client::DeviceServiceClient;
@@ -47,6 +47,16 @@ struct Peer {
 }
 
 impl Peers {
+    fn new(endpoints: &[String], connect: &ConnectOptions) -> Result<Self, ConfigError> {
+        let connect = Connect::new(connect)?;
+        let peer = |address: &String| {
+            let channel = connect.endpoint(address)?.connect_lazy();
+            Ok(Peer { channel, suspect_until_ms: AtomicU64::new(0) })
+        };
+        let all: Vec<Peer> = endpoints.iter().map(peer).collect::<Result<_, ConfigError>>()?;
+        Ok(Self { all, next: AtomicUsize::new(0), since: Instant::now() })
+    }
+
     fn next(&self) -> &Peer {
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let by_turns = || (0..self.all.len()).map(|step| &self.all[first.wrapping_add(step) % self.all.len()]);
@@ -64,64 +74,86 @@ impl Peers {
     }
 }
 
-/// Calls to the logic roles. Cheap to clone; the connections are shared and made when they are needed.
+/// One service of the logic roles.
 #[derive(Clone)]
-pub struct LogicClient {
+struct Service {
     peers: Arc<Peers>,
     timeout: Duration,
     attempts: u32,
 }
 
+/// Calls to the logic roles. Cheap to clone; the connections are shared and made when they are needed.
+#[derive(Clone)]
+pub struct LogicClient {
+    session: Service,
+    conversation: Service,
+    device: Service,
+}
+
 impl LogicClient {
-    /// Must be called on a tokio runtime.
+    /// All services are reached alike. Must be called on a tokio runtime.
     pub fn new(options: &CallOptions) -> Result<Self, ConfigError> {
-        options.check()?;
-        let connect = Connect::new(&options.connect)?;
-        let peer = |address: &String| {
-            let channel = connect.endpoint(address)?.connect_lazy();
-            Ok(Peer { channel, suspect_until_ms: AtomicU64::new(0) })
+        Self::of_services(&LogicOptions::alike(options))
+    }
+
+    /// Must be called on a tokio runtime.
+    pub fn of_services(options: &LogicOptions) -> Result<Self, ConfigError> {
+        let mut made: Vec<(&CallOptions, Arc<Peers>)> = Vec::new();
+        let mut service = |options| {
+            let peers = match made.iter().find(|(of, _)| of.reaches_the_same_as(options)) {
+                Some((_, peers)) => peers.clone(),
+                None => Arc::new(Peers::new(&options.endpoints, &options.connect)?),
+            };
+            made.push((options, peers.clone()));
+            Ok::<_, ConfigError>(Service { peers, timeout: options.timeout, attempts: options.attempts.max(1) })
         };
-        let all: Vec<Peer> = options.endpoints.iter().map(peer).collect::<Result<_, ConfigError>>()?;
-        let peers = Arc::new(Peers { all, next: AtomicUsize::new(0), since: Instant::now() });
-        Ok(Self { peers, timeout: options.timeout, attempts: options.attempts.max(1) })
+        let LogicOptions { session, conversation, device } = options;
+        [session, conversation, device].into_iter().try_for_each(CallOptions::check)?;
+        Ok(Self { session: service(session)?, conversation: service(conversation)?, device: service(device)? })
     }
 
     pub async fn sign_in(&self, call: SignInCall) -> Result<SignInAnswer, CallError> {
-        self.repeat(call, async |channel, request| session(channel).sign_in(request).await).await
+        self.session.repeat(call, async |channel, request| session(channel).sign_in(request).await).await
     }
 
     pub async fn sign_out(&self, call: SignOutCall) -> Result<SignOutAnswer, CallError> {
-        self.repeat(call, async |channel, request| session(channel).sign_out(request).await).await
+        self.session.repeat(call, async |channel, request| session(channel).sign_out(request).await).await
     }
 
     pub async fn heartbeats(&self, call: HeartbeatsCall) -> Result<HeartbeatsAnswer, CallError> {
-        self.repeat(call, async |channel, request| session(channel).heartbeats(request).await).await
+        self.session.repeat(call, async |channel, request| session(channel).heartbeats(request).await).await
     }
 
     pub async fn read(&self, call: ReadCall) -> Result<ReadAnswer, CallError> {
-        self.repeat(call, async |channel, request| conversation(channel).read(request).await).await
+        self.conversation.repeat(call, async |channel, request| conversation(channel).read(request).await).await
     }
 
     pub async fn large_members(&self, call: LargeMembersCall) -> Result<LargeMembersAnswer, CallError> {
-        self.repeat(call, async |channel, request| conversation(channel).large_members(request).await).await
+        self.conversation
+            .repeat(call, async |channel, request| conversation(channel).large_members(request).await)
+            .await
     }
 
     pub async fn large_heads(&self, call: LargeHeadsCall) -> Result<LargeHeadsAnswer, CallError> {
-        self.repeat(call, async |channel, request| conversation(channel).large_heads(request).await).await
+        self.conversation.repeat(call, async |channel, request| conversation(channel).large_heads(request).await).await
     }
 
     pub async fn large_of_users(&self, call: LargeOfUsersCall) -> Result<LargeOfUsersAnswer, CallError> {
-        self.repeat(call, async |channel, request| conversation(channel).large_of_users(request).await).await
+        self.conversation
+            .repeat(call, async |channel, request| conversation(channel).large_of_users(request).await)
+            .await
     }
 
     pub async fn devices(&self, call: ListDevicesCall) -> Result<ListDevicesAnswer, CallError> {
-        self.repeat(call, async |channel, request| device(channel).list(request).await).await
+        self.device.repeat(call, async |channel, request| device(channel).list(request).await).await
     }
 
     pub async fn sign_out_device(&self, call: SignOutDeviceCall) -> Result<SignOutDeviceAnswer, CallError> {
-        self.repeat(call, async |channel, request| device(channel).sign_out(request).await).await
+        self.device.repeat(call, async |channel, request| device(channel).sign_out(request).await).await
     }
+}
 
+impl Service {
     async fn repeat<C: Clone, A>(
         &self,
         call: C,

@@ -12,6 +12,9 @@ use std::path::PathBuf;
 pub struct Rpc {
     pub advertise: String,
     pub logic: RpcLogic,
+    pub session: RpcService,
+    pub conversation: RpcService,
+    pub device: RpcService,
     pub delivery: RpcDelivery,
     pub tls: RpcTls,
 }
@@ -26,6 +29,18 @@ pub struct RpcLogic {
     pub attempts: u32,
     #[schemars(range(min = 100, max = 60000))]
     pub keep_alive_ms: u32,
+    pub peer_names: Vec<String>,
+}
+
+/// What is empty or 0 is as in [`RpcLogic`].
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RpcService {
+    pub endpoints: Vec<String>,
+    #[schemars(range(min = 0, max = 10000))]
+    pub timeout_ms: u32,
+    #[schemars(range(min = 0, max = 10))]
+    pub attempts: u32,
     pub peer_names: Vec<String>,
 }
 
@@ -111,10 +126,10 @@ debug_without_url!(Redis, Mysql, Mongodb);
 #[cfg(feature = "distributed")]
 mod options {
     use super::super::Config;
-    use super::{Kafka, Mongodb, Mysql, Redis, RpcTls};
+    use super::{Kafka, Mongodb, Mysql, Redis, Rpc, RpcService, RpcTls};
     use crate::exit::Failure;
     use crate::process::usage;
-    use im_rpc::{CallOptions, ConnectOptions, TlsOptions, check_advertised};
+    use im_rpc::{CallOptions, ConnectOptions, LogicOptions, TlsOptions, check_advertised};
     use im_storage::kafka::KafkaOptions;
     use im_storage::mongo::MongoOptions;
     use im_storage::mysql::MysqlOptions;
@@ -141,12 +156,22 @@ mod options {
         /// A file that is only for workers names none, and the default fits no TLS.
         pub fn names_logic_roles(&self) -> Result<bool, Failure> {
             let by_default = Self::load(None, std::iter::empty()).map_err(usage)?;
-            Ok(self.rpc.logic.endpoints != by_default.rpc.logic.endpoints)
+            let Rpc { logic, session, conversation, device, .. } = &self.rpc;
+            let is_named = [session, conversation, device].iter().any(|service| !service.endpoints.is_empty());
+            Ok(is_named || logic.endpoints != by_default.rpc.logic.endpoints)
         }
 
         /// Whom a gateway asks.
         pub fn check_calls(&self) -> Result<(), Failure> {
-            self.calls().check().map_err(|error| usage(format!("rpc.logic.endpoints: {error}")))
+            let LogicOptions { session, conversation, device } = self.calls();
+            let of = [(session, "session"), (conversation, "conversation"), (device, "device")];
+            for ((options, service), own) in
+                of.into_iter().zip([&self.rpc.session, &self.rpc.conversation, &self.rpc.device])
+            {
+                let section = if own.endpoints.is_empty() { "logic" } else { service };
+                options.check().map_err(|error| usage(format!("rpc.{section}.endpoints: {error}")))?;
+            }
+            Ok(())
         }
 
         /// How a role's own server lets others in.
@@ -163,18 +188,28 @@ mod options {
         }
 
         /// How gateways ask logic roles.
-        pub fn calls(&self) -> CallOptions {
+        pub fn calls(&self) -> LogicOptions {
+            let Rpc { session, conversation, device, .. } = &self.rpc;
+            LogicOptions {
+                session: self.calls_of(session),
+                conversation: self.calls_of(conversation),
+                device: self.calls_of(device),
+            }
+        }
+
+        fn calls_of(&self, own: &RpcService) -> CallOptions {
             let logic = &self.rpc.logic;
-            let timeout = millis(logic.timeout_ms);
+            let names = |own: &[String], of_all: &[String]| if own.is_empty() { of_all.to_vec() } else { own.to_vec() };
+            let number = |own: u32, of_all: u32| if own == 0 { of_all } else { own };
             CallOptions {
-                endpoints: logic.endpoints.clone(),
-                timeout,
-                attempts: logic.attempts,
+                endpoints: names(&own.endpoints, &logic.endpoints),
+                timeout: millis(number(own.timeout_ms, logic.timeout_ms)),
+                attempts: number(own.attempts, logic.attempts),
                 // An attempt that meets no connection makes one.
                 connect: ConnectOptions {
-                    timeout,
+                    timeout: millis(logic.timeout_ms),
                     keep_alive: millis(logic.keep_alive_ms),
-                    tls: self.tls_of(&logic.peer_names),
+                    tls: self.tls_of(&names(&own.peer_names, &logic.peer_names)),
                 },
             }
         }
@@ -240,5 +275,37 @@ mod options {
                 allow: self.allow.clone(),
             }
         }
+    }
+}
+
+#[cfg(all(test, feature = "distributed"))]
+mod tests {
+    use crate::config::Config;
+    use std::time::Duration;
+
+    #[test]
+    fn a_service_is_called_as_all_are_but_for_what_its_own_section_says() {
+        let set = [
+            ("IM_RPC__LOGIC__ENDPOINTS", r#"["http://worker-1:6104"]"#),
+            ("IM_RPC__LOGIC__ATTEMPTS", "2"),
+            ("IM_RPC__SESSION__TIMEOUT_MS", "700"),
+            ("IM_RPC__DEVICE__ENDPOINTS", r#"["http://worker-9:6104"]"#),
+            ("IM_RPC__DEVICE__ATTEMPTS", "5"),
+            ("IM_RPC__TLS__AUTHORITY", "/authority.pem"),
+            ("IM_RPC__LOGIC__PEER_NAMES", r#"["logic.im"]"#),
+            ("IM_RPC__DEVICE__PEER_NAMES", r#"["devices.im"]"#),
+        ];
+        let set = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let calls = Config::load(None, set.into_iter()).unwrap().calls();
+        let said = [&calls.session, &calls.conversation, &calls.device].map(|of| {
+            let names = of.connect.tls.as_ref().unwrap().peer_names.join(",");
+            (of.endpoints.join(","), of.timeout, of.attempts, names)
+        });
+        let expected = |endpoint: &str, ms, attempts, names: &str| {
+            (endpoint.to_owned(), Duration::from_millis(ms), attempts, names.to_owned())
+        };
+        assert_eq!(said[0], expected("http://worker-1:6104", 700, 2, "logic.im"));
+        assert_eq!(said[1], expected("http://worker-1:6104", 2_000, 2, "logic.im"));
+        assert_eq!(said[2], expected("http://worker-9:6104", 2_000, 5, "devices.im"));
     }
 }

@@ -139,6 +139,7 @@ fn what_no_client_of_a_service_could_use_ends_with_2_before_any_is_asked() {
         ("IM_MYSQL__URL", "mysql://im:hush@127.0.0.1", "mysql"),
         ("IM_MONGODB__URL", "127.0.0.1:hush", "mongodb"),
         ("IM_RPC__LOGIC__ENDPOINTS", r#"["worker-1:6104"]"#, "rpc.logic.endpoints"),
+        ("IM_RPC__DEVICE__ENDPOINTS", r#"["worker-1:6104"]"#, "rpc.device.endpoints"),
         ("IM_RPC__ADVERTISE", "http://0.0.0.0:6103", "rpc.advertise"),
     ] {
         for arguments in [&["config", "check"][..], &["logic"], &["gateway"], &["migrate", "status"]] {

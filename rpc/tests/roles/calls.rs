@@ -2,7 +2,7 @@
 
 use crate::logic::{Logic, PATIENCE, client, connect, head, options, read, serve_logic, serve_logic_within};
 use im_proto::services::*;
-use im_rpc::{CallError, LogicClient, is_serving};
+use im_rpc::{CallError, LogicClient, LogicOptions, is_serving};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -86,6 +86,20 @@ async fn a_silent_logic_costs_the_deadline_of_each_attempt_and_no_more() {
     let outcome = LogicClient::new(&options).unwrap().read(read(b"x")).await;
     assert!(matches!(outcome, Err(CallError::NoAnswer(_))));
     assert_eq!(logic.reads.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn each_service_is_asked_where_and_for_as_long_as_its_own_options_say() {
+    let (all, own) = (Arc::new(Logic::default()), Arc::new(Logic { is_silent: true, ..Default::default() }));
+    let (of_all, of_own) = (serve_logic(all.clone(), None).await, serve_logic(own.clone(), None).await);
+    let mut logic = LogicOptions::alike(&options(vec![format!("http://{}", of_all.address)]));
+    logic.conversation.endpoints = vec![format!("http://{}", of_own.address)];
+    (logic.conversation.timeout, logic.conversation.attempts) = (Duration::from_millis(50), 2);
+    let client = LogicClient::of_services(&logic).unwrap();
+    assert!(matches!(client.read(read(b"x")).await, Err(CallError::NoAnswer(_))));
+    assert_eq!((own.reads.load(Ordering::SeqCst), all.reads.load(Ordering::SeqCst)), (2, 0));
+    of_own.stop().await;
+    assert!(client.devices(ListDevicesCall { user_id: "bob".into() }).await.is_ok(), "the others are asked elsewhere");
 }
 
 #[tokio::test]

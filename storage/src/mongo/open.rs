@@ -81,10 +81,14 @@ pub async fn open(options: &MongoOptions) -> Result<Opened, MongoError> {
 
 /// What is weak about the database and lacking in it, for an operator.
 pub async fn check(options: &MongoOptions) -> Result<Vec<Finding>, MongoError> {
-    let database = connect(options).await?;
-    let mut found = findings(&hello(&database).await?, options);
-    found.extend(of_entries(&database).await?);
-    Ok(found)
+    let look = async {
+        let database = connect(options).await?;
+        let mut found = findings(&hello(&database).await?, options);
+        found.extend(of_entries(&database).await?);
+        Ok(found)
+    };
+    let looked = tokio::time::timeout(options.timeout, look).await;
+    looked.unwrap_or_else(|_| Err(MongoError::Driver("no answer in time".to_owned())))
 }
 
 /// Opening makes what is lacking here, unless entries that are there stand against it.
