@@ -10,6 +10,7 @@ use std::time::Duration;
 on_every_transport_and_driver!(
     a_heartbeat_is_answered_by_one_unless_the_inbox_moved,
     lost_pushes_are_hinted_by_the_next_heartbeat,
+    a_fault_gives_pushes_twice_and_in_another_order,
     a_push_that_does_not_join_is_not_given,
     a_sync_answer_gives_what_it_covers,
     a_heartbeat_is_answered_though_the_logic_is_silent,
@@ -71,6 +72,18 @@ fn lost_pushes_are_hinted_by_the_next_heartbeat(on: On) {
     server.logic.set(|s| s.versions.insert("alice".into(), 1));
     alice.heartbeat();
     assert_eq!(alice.expect_hint(), 1);
+}
+
+/// What the tests of clients under troubled pushes rely on.
+fn a_fault_gives_pushes_twice_and_in_another_order(on: On) {
+    let mut config = config(on);
+    config.faults.pushes = PushFault::Stir { n: 1, seed: 1 };
+    let server = Server::start(config);
+    let mut alice = server.sign_in("alice");
+    for number in 1..=4 {
+        server.push(&numbered_push(number, 0), &[("alice", None)]);
+    }
+    assert_eq!([(); 6].map(|()| alice.expect_push()), [2, 2, 1, 4, 4, 3]);
 }
 
 fn a_push_that_does_not_join_is_not_given(on: On) {
