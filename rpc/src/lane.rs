@@ -10,7 +10,7 @@ use crate::planted::planted;
 use im_proto::internal::DeliveryBatch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -137,11 +137,14 @@ impl Run {
                 Ok(channel) => {
                     self.state.is_reached.store(!is_another_run, Ordering::Relaxed);
                     self.shared.counts.streams_opened.fetch_add(1, Ordering::Relaxed);
+                    let opened = Instant::now();
                     is_another_run = self.stream(DeliveryServiceClient::new(channel)).await;
+                    // One that ends at once is refused, for whatever reason, and will be again.
+                    let has_served = opened.elapsed() > LONGEST_PAUSE || planted("refused_stream_pressed");
                     if is_another_run {
                         self.state.is_reached.store(false, Ordering::Relaxed);
                         self.shared.leases_wanted.notify_one();
-                    } else {
+                    } else if has_served {
                         pause = FIRST_PAUSE;
                     }
                 }

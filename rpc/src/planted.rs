@@ -4,6 +4,7 @@
 //! `planted-bugs`, so the compiler drops every planted branch. `lane_ends_with_lease`: a gateway whose lease is gone gets
 //! nothing, though it can be reached; `batches_whole`: a batch leaves in one piece, however large;
 //! `dropped_unnumbered`: a batch that found no room leaves no gap; `another_run_taken`: a gateway takes what is for an earlier run;
+//! `refused_stream_pressed`: a stream that a gateway refuses is opened again at once, for ever;
 //! `away_is_an_answer`: a role whose store is away answers so, and no other is asked.
 
 #[cfg(feature = "planted-bugs")]

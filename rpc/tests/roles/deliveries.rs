@@ -1,12 +1,13 @@
 //! Numbered batches over streams that break.
 
-use crate::logic::{PATIENCE, connect};
+use crate::logic::{PATIENCE, connect, serve_logic};
 use im_proto::internal::{Answer, Delivery, DeliveryBatch, delivery::Kind};
 use im_rpc::{
     ConfigError, DeliverySink, DeliveryStreams, LANE_BATCHES_MAX, Served, Stop, TlsOptions, delivery_service, serve,
 };
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -244,6 +245,20 @@ async fn another_run_at_a_gateways_address_makes_the_worker_ask_for_the_leases_b
     streams.deliver(7, one_answer());
     know(&streams, &[]);
     until("dropped", || dropped(&streams) == 1).await;
+}
+
+/// A role of another kind, or version, at the address.
+#[tokio::test]
+async fn a_stream_that_is_refused_is_opened_less_and_less_often() {
+    let other = serve_logic(Arc::default(), None).await;
+    let streams = streams();
+    know(&streams, &[(7, format!("http://{}", other.address))]);
+    streams.deliver(7, one_answer());
+    until("the first stream", || opened(&streams) >= 1).await;
+    let first = Instant::now();
+    until("the seventh stream", || opened(&streams) >= 7).await;
+    // 40, 80, 160, 320, 640 ms, and one more that the first look may have missed.
+    assert!(first.elapsed() >= Duration::from_millis(600), "seven in {:?}", first.elapsed());
 }
 
 #[tokio::test]
