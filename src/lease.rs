@@ -91,7 +91,7 @@ mod tests {
     use async_trait::async_trait;
     use im_proto::{ConnectionId, DeviceId, UserId};
     use im_storage::embedded::EmbeddedRoutes;
-    use im_storage::ports::{GatewayBoot, Login, Registered};
+    use im_storage::ports::{Dial, GatewayBoot, Login, Registered};
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const LEASE_MS: u32 = 300;
@@ -111,9 +111,10 @@ mod tests {
             device: &DeviceId,
             gateway: GatewayBoot,
             connection: ConnectionId,
+            dial: Option<Dial>,
             now_ms: i64,
-        ) -> Result<Registered, StoreError> {
-            self.inner.register(user, device, gateway, connection, now_ms).await
+        ) -> Result<Option<Registered>, StoreError> {
+            self.inner.register(user, device, gateway, connection, dial, now_ms).await
         }
 
         async fn unregister(&self, login: &Login) -> Result<(), StoreError> {

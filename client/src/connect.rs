@@ -39,6 +39,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub phase: Phase,
+    /// Since the client started.
+    dials: u64,
     /// Links in a row that ended before they were of use.
     failures: u32,
     /// What a `Kicked` announced, for a link that ends without `Closing`.
@@ -56,7 +58,7 @@ pub(crate) struct Ended {
 
 impl Link {
     pub fn new() -> Self {
-        Self { phase: Phase::Stopped, failures: 0, kicked: None, close: false, connect: false }
+        Self { phase: Phase::Stopped, dials: 0, failures: 0, kicked: None, close: false, connect: false }
     }
 
     pub fn is_open(&self) -> bool {
@@ -66,6 +68,11 @@ impl Link {
     pub fn dial(&mut self, now_ms: u64) {
         self.phase = Phase::Dialing { deadline_ms: now_ms + DIAL_TIMEOUT_MS };
         self.connect = true;
+        self.dials += 1;
+    }
+
+    pub fn dials(&self) -> u64 {
+        self.dials
     }
 
     pub fn poll_action(&mut self) -> Option<LinkAction> {

@@ -24,8 +24,8 @@ use bytes::Bytes;
 use im_proto::client::{self, client_frame};
 use im_proto::{ClientId, LogId, PROTOCOL_VERSION};
 use prost::Message as _;
-use rand::Rng as _;
 use rand::rngs::SmallRng;
+use rand::{Rng as _, RngExt as _};
 use std::collections::VecDeque;
 
 /// Decides whether a pushed frame is lost on its way in. For tests of the promise that pushes may be lost.
@@ -53,6 +53,8 @@ pub struct Core {
     pub(crate) sync: Sync,
     pub(crate) events: VecDeque<Event>,
     pub(crate) rng: SmallRng,
+    /// Told at each sign-in with the number of the dial: one that comes late must not replace a later one.
+    run: u64,
     pub(crate) loses_push: Option<PushFilter>,
     pub(crate) counters: Counters,
     next_ticket: u64,
@@ -60,8 +62,10 @@ pub struct Core {
 
 impl Core {
     /// `rng` draws delays and ids; one from the system's entropy, or a seeded one in a test.
-    pub fn new(config: Config, rng: SmallRng) -> Self {
+    pub fn new(config: Config, mut rng: SmallRng) -> Self {
         Self {
+            // 0 would say nothing.
+            run: rng.random_range(1..=u64::MAX),
             user_log: LogId::user(&config.user),
             epoch: 0,
             link: Link::new(),
@@ -201,6 +205,8 @@ impl Core {
             token: self.config.token.0.clone(),
             device_id: (&self.config.device).into(),
             platform: self.config.platform.clone(),
+            client_run: self.run,
+            dial: self.link.dials(),
         };
         if self.wire.ask(Asked::SignIn, client_frame::Command::SignIn(sign_in), now_ms).is_err() {
             // A token above the limit can never be signed in with.

@@ -28,7 +28,7 @@ impl Debug for client::send::To {
     }
 }
 
-redacted!(client::SignIn { protocol_version, device_id, platform; token });
+redacted!(client::SignIn { protocol_version, device_id, platform, client_run, dial; token });
 redacted!(client::Send { to, client_message_id, after; body });
 redacted!(client::MessageBody { content_type; text, data });
 redacted!(client::Message { to_user_id; body });

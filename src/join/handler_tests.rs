@@ -81,7 +81,13 @@ async fn sign_in(remote: &Remote, connection: u64) -> Result<(), (CloseCode, u32
     let user = ann();
     let new = NewToken { user: &user, device: None, issuer: None, audience: None, expires_at_ms: now_ms() + 60_000 };
     let token = issue("default", &SECRET, &new).unwrap();
-    let sign_in = client::SignIn { protocol_version: 1, token, device_id: "phone".into(), platform: "test".into() };
+    let sign_in = client::SignIn {
+        protocol_version: 1,
+        token,
+        device_id: "phone".into(),
+        platform: "test".into(),
+        ..Default::default()
+    };
     let question = Question::SignIn { connection: ConnectionId(connection), sign_in };
     let Some(LogicAnswer::SignedIn { outcome, .. }) = remote.answer(GATEWAY, question).await else { panic!() };
     outcome.map(drop).map_err(|refused| (refused.code, refused.reconnect_after_ms))

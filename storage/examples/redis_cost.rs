@@ -140,8 +140,11 @@ async fn routes(costs: &mut Costs, routes: &dyn Routes, users: &[UserId]) -> Res
         let mut logins = Vec::new();
         for (n, user) in users.iter().enumerate() {
             let connection = ConnectionId::new(1, n as u64);
-            let generation =
-                routes.register(user, &device, gateway.boot, connection, 1_795_000_000_000).await?.generation;
+            let generation = routes
+                .register(user, &device, gateway.boot, connection, None, 1_795_000_000_000)
+                .await?
+                .ok_or("a late dial")?
+                .generation;
             logins.push(Login {
                 user: user.clone(),
                 device: device.clone(),

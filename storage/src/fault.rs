@@ -347,9 +347,12 @@ impl<P: Routes + ?Sized> Routes for Faulty<P> {
         device: &DeviceId,
         gateway: GatewayBoot,
         connection: ConnectionId,
+        dial: Option<Dial>,
         now_ms: i64,
-    ) -> Result<Registered, StoreError> {
-        self.points.around("routes.register", self.inner.register(user, device, gateway, connection, now_ms)).await
+    ) -> Result<Option<Registered>, StoreError> {
+        self.points
+            .around("routes.register", self.inner.register(user, device, gateway, connection, dial, now_ms))
+            .await
     }
 
     async fn unregister(&self, login: &Login) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ pub const NAMES: &[&str] = &[
     "no_client_id_key",                // stores a resent client id again
     "version_reused",                  // inbox versions restart where the flushed rows end
     "replaced_owner_covers",           // takes a cover from an owner whose claim is gone
+    "late_dial_replaces",              // lets a sign-in that comes late replace a later one of the same client
     "unregister_by_device",            // the end of an old login takes the route of a newer one
     "insert_unordered",                // goes on behind an entry whose key is taken
     "repeat_replaces",                 // a sign-in that is repeated replaces itself

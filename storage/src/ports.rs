@@ -31,7 +31,7 @@ pub use inbox::{Inbox, InboxPage, InboxRow, Move, Moved, ReadCursor};
 pub use projection::{Claim, Covered, Projection};
 pub use queue::{Batch, Consumed, Consumer, DeadLetter, DeadReason, Offset, Partition, Queue, Queued, Record};
 pub use relations::{Followed, RELATION_BYTES_MAX, Relation, RelationFeed, RelationKey, RelationKind, Relations};
-pub use routes::{Gateway, Login, Registered, Routes};
+pub use routes::{Dial, Gateway, Login, Registered, Routes};
 
 /// Why a store did not answer. What the caller does differs, so there are two.
 #[derive(Debug, Clone, thiserror::Error)]

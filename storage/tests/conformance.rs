@@ -80,7 +80,7 @@ async fn a_user_with_too_many_devices_loses_the_route_of_the_oldest_login_and_no
     let mut logins = Vec::new();
     for number in 0..DEVICES_MAX + 8 {
         let (device, connection) = (DeviceId::parse(&format!("d{number}")).unwrap(), ConnectionId::new(0, number));
-        let registered = routes.register(&ann, &device, boot, connection, number as i64).await.unwrap();
+        let registered = routes.register(&ann, &device, boot, connection, None, number as i64).await.unwrap().unwrap();
         assert_eq!(registered.replaced, None);
         let Registered { generation, .. } = registered;
         logins.push(Login { user: ann.clone(), device, generation, gateway: boot, connection });

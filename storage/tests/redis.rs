@@ -106,7 +106,12 @@ async fn a_sign_in_that_arrives_late_replaces_nobody() {
     let device = DeviceId::parse("phone").unwrap();
     let register = async |connection: u64, now_ms| {
         let connection = ConnectionId::new(0, connection);
-        let generation = routes.register(&user(0), &device, gateway.boot, connection, now_ms).await.unwrap().generation;
+        let generation = routes
+            .register(&user(0), &device, gateway.boot, connection, None, now_ms)
+            .await
+            .unwrap()
+            .unwrap()
+            .generation;
         Login { user: user(0), device: device.clone(), generation, gateway: gateway.boot, connection }
     };
     for first_is_known in [false, true] {
@@ -193,8 +198,9 @@ async fn devices_of_a_user_are_bounded_and_the_departed_go_first() {
     let register = async |number: u64| {
         let device = DeviceId::parse(&format!("device-{number}")).unwrap();
         let connection = ConnectionId::new(u16::MAX, number);
-        let registered = routes.register(&user(0), &device, gateway.boot, connection, 1_000 + number as i64).await;
-        let generation = registered.unwrap().generation;
+        let registered =
+            routes.register(&user(0), &device, gateway.boot, connection, None, 1_000 + number as i64).await;
+        let generation = registered.unwrap().unwrap().generation;
         Login { user: user(0), device, generation, gateway: gateway.boot, connection }
     };
     let online = async || {

@@ -3,8 +3,9 @@
 use crate::harness::calls::direct;
 use crate::harness::raw::{Got, Raw, sign_in};
 use crate::harness::server::{Server, Settings};
+use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
-use im_proto::client::{CloseCode, ServerFrame, kicked};
+use im_proto::client::{CloseCode, ServerFrame, SignIn, kicked};
 
 /// Reads to the end of a replaced connection; the generation that its kick names.
 pub async fn kicked_generation(raw: &mut Raw) -> u64 {
@@ -40,6 +41,28 @@ async fn a_newer_login_of_a_device_ends_the_older_one_and_no_other() {
     let mut after = Raw::connect(server.clients()).await;
     let after_login = after.sign_in(&token, "phone").await;
     assert!(after_login.generation > new_login.generation, "also after a restart that forgot every login");
+}
+
+/// A phone that changes its network: the sign-in on the connection that it has left may arrive last.
+#[tokio::test]
+async fn a_late_sign_in_of_a_client_does_not_replace_its_later_one() {
+    let server = Server::start(Settings::for_tests());
+    let token = server.key.token("ann");
+    let dialled = |dial| match sign_in(&token, "phone") {
+        Command::SignIn(sign_in) => Command::SignIn(SignIn { client_run: 7, dial, ..sign_in }),
+        other => other,
+    };
+    let mut current = Raw::connect(server.clients()).await;
+    let asked = current.send(dialled(2)).await;
+    assert!(matches!(current.answer(asked).await, Body::SignedIn(_)));
+    let mut late = Raw::connect(server.clients()).await;
+    late.send(dialled(1)).await;
+    late.closed_with(CloseCode::ReplacedByNewer).await;
+    current.is_alive().await;
+    let mut next = Raw::connect(server.clients()).await;
+    let asked = next.send(dialled(3)).await;
+    assert!(matches!(next.answer(asked).await, Body::SignedIn(_)));
+    kicked_generation(&mut current).await;
 }
 
 #[tokio::test]

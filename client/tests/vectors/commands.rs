@@ -26,6 +26,7 @@ fn sign_in() -> SignIn {
         token: "header.claims.signature".to_owned(),
         device_id: "phone-1".to_owned(),
         platform: "ios".to_owned(),
+        ..Default::default()
     }
 }
 

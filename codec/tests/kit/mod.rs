@@ -107,6 +107,7 @@ pub fn sign_in() -> Command {
         token: "token".into(),
         device_id: "phone".into(),
         platform: "test".into(),
+        ..Default::default()
     })
 }
 

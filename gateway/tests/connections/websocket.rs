@@ -255,6 +255,7 @@ fn what_comes_with_the_handshake_is_read(on: On) {
         token: "alice".into(),
         device_id: "phone".into(),
         platform: "test".into(),
+        ..Default::default()
     };
     let mut stream = BytesMut::from(request.as_str());
     encode_masked(Opcode::Binary, &[&frame(1, client::client_frame::Command::SignIn(sign_in))], [9; 4], &mut stream);

@@ -155,6 +155,7 @@ impl Client {
             token: user.into(),
             device_id: "phone".into(),
             platform: "test".into(),
+            ..Default::default()
         };
         self.send(1, Command::SignIn(sign_in));
     }

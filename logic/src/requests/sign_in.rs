@@ -13,7 +13,7 @@ use crate::token::{LEEWAY_S, TokenError};
 use crate::worker::Shared;
 use im_proto::client::{self, CloseCode, kicked::Reason};
 use im_proto::{ConnectionId, DeviceId, Epoch, Generation, InboxVersion, PROTOCOL_VERSION, UserId, internal};
-use im_storage::ports::{Device, GatewayBoot, Login, StoreError};
+use im_storage::ports::{Device, Dial, GatewayBoot, Login, StoreError};
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
@@ -82,8 +82,8 @@ impl Requests {
         }
         let user = identity.user;
         self.check_account(&user)?;
-        let registered = self.register(gateway, connection, &user, &device, &sign_in.platform, now_ms).await;
-        let Registration { generation, inbox_version, large } = registered.map_err(|error| {
+        let registered = self.register(gateway, connection, &user, &device, sign_in, now_ms).await;
+        let registered = registered.map_err(|error| {
             add(&self.shared.metrics.store_errors, 1);
             tracing::warn!(%user, %device, %error, "a sign-in got no answer from a store");
             SignInRefused {
@@ -92,6 +92,9 @@ impl Requests {
                 detail: "a store is away".to_owned(),
             }
         })?;
+        let Some(Registration { generation, inbox_version, large }) = registered else {
+            return Err(refused(CloseCode::ReplacedByNewer, "this client has signed in on a later connection"));
+        };
         if !planted("ban_crosses_sign_in")
             && let Err(refused) = self.check_account(&user)
         {
@@ -119,27 +122,30 @@ impl Requests {
         }
     }
 
+    /// `None`: the client has signed in on a later connection.
     async fn register(
         &self,
         gateway: GatewayBoot,
         connection: ConnectionId,
         user: &UserId,
         device: &DeviceId,
-        platform: &str,
+        sign_in: &client::SignIn,
         now_ms: i64,
-    ) -> Result<Registration, StoreError> {
-        let ports = &self.shared.ports;
+    ) -> Result<Option<Registration>, StoreError> {
+        let (ports, platform) = (&self.shared.ports, sign_in.platform.as_str());
         if self.devices.is_news(user, device, platform) {
             ports.directory.record_device(user, Device { id: device.clone(), platform: platform.to_owned() }).await?;
             self.devices.remember(user, device, platform);
         }
-        let registered = ports.routes.register(user, device, gateway, connection, now_ms).await?;
+        let dial = (sign_in.client_run != 0).then_some(Dial { run: sign_in.client_run, number: sign_in.dial });
+        let registered = ports.routes.register(user, device, gateway, connection, dial, now_ms).await?;
+        let Some(registered) = registered else { return Ok(None) };
         if let Some(replaced) = &registered.replaced {
             self.kick(replaced, Reason::Replaced);
         }
         // If this fails the route stays: another worker may have been asked too, and have let the same login in.
         let (inbox_version, large) = self.position(user).await?;
-        Ok(Registration { generation: registered.generation, inbox_version, large })
+        Ok(Some(Registration { generation: registered.generation, inbox_version, large }))
     }
 
     /// Where the user's conversations are. Who joins a large one behind the second read had its inbox moved behind the first,

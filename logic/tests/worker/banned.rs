@@ -17,6 +17,7 @@ fn sign_in(world: &World, name: &str, device: &str) -> client::SignIn {
         token: world.token(name, 60_000),
         device_id: device.into(),
         platform: "test".into(),
+        ..Default::default()
     }
 }
 
@@ -282,15 +283,16 @@ impl Routes for OddRoutes {
         device: &DeviceId,
         gateway: GatewayBoot,
         connection: ConnectionId,
+        dial: Option<Dial>,
         now_ms: i64,
-    ) -> Result<Registered, StoreError> {
+    ) -> Result<Option<Registered>, StoreError> {
         if let Some(relations) = &self.bans {
             accounts::ban(&**relations, user, now_ms).await.unwrap();
         }
         if let Some(metrics) = &*self.knows.lock().await {
             knows_banned(metrics, 1).await;
         }
-        self.inner.register(user, device, gateway, connection, now_ms).await
+        self.inner.register(user, device, gateway, connection, dial, now_ms).await
     }
 
     async fn unregister(&self, login: &Login) -> Result<(), StoreError> {

@@ -265,7 +265,7 @@ impl World {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let connection = ConnectionId::new(1, NEXT.fetch_add(1, Ordering::Relaxed));
         let phone = Phone { user: user(name), device: DeviceId::parse(device).unwrap(), connection };
-        self.routes.register(&phone.user, &phone.device, GATEWAY, connection, now_ms()).await.unwrap();
+        self.routes.register(&phone.user, &phone.device, GATEWAY, connection, None, now_ms()).await.unwrap();
         phone
     }
 

@@ -6,7 +6,13 @@ use im_proto::{ConnectionId, DeviceId, Generation};
 use im_storage::ports::Login;
 
 fn sign_in(token: String, device: &str) -> client::SignIn {
-    client::SignIn { protocol_version: 1, token, device_id: device.into(), platform: "test".into() }
+    client::SignIn {
+        protocol_version: 1,
+        token,
+        device_id: device.into(),
+        platform: "test".into(),
+        ..Default::default()
+    }
 }
 
 #[tokio::test]

@@ -53,6 +53,12 @@ pub struct SignIn {
     /// "ios", "android", "web", ...; an id, shown to nobody else
     #[prost(string, tag = "4")]
     pub platform: ::prost::alloc::string::String,
+    /// Drawn at random when the client starts, and how many connections it has opened since, this one counted. A sign-in that was
+    /// held up on its way then replaces no later one of the same client. 0: not said.
+    #[prost(fixed64, tag = "5")]
+    pub client_run: u64,
+    #[prost(uint64, tag = "6")]
+    pub dial: u64,
 }
 /// Appends a message to a conversation. Answered by SendAck once it is durable.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

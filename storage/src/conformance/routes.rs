@@ -1,7 +1,7 @@
 //! The promises of the routes.
 
 use super::{device, ok, user};
-use crate::ports::{Gateway, GatewayBoot, Login, Registered, Routes};
+use crate::ports::{Dial, Gateway, GatewayBoot, Login, Registered, Routes};
 use im_proto::{ConnectionId, Generation};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const GATEWAY: GatewayBoot = GatewayBoot(7);
 
 async fn register(routes: &dyn Routes, name: &str, connection: u64, now_ms: i64) -> Registered {
     let connection = ConnectionId::new(0, connection);
-    ok(routes.register(&user(name), &device("phone"), GATEWAY, connection, now_ms).await)
+    ok(routes.register(&user(name), &device("phone"), GATEWAY, connection, None, now_ms).await).expect("a login")
 }
 
 fn login(name: &str, connection: u64, generation: Generation) -> Login {
@@ -38,6 +38,7 @@ pub async fn routes(routes: &dyn Routes, advance: impl AsyncFn(Duration)) {
 pub async fn routes_with_leases(routes: &dyn Routes, lease: Duration, advance: impl AsyncFn(Duration)) {
     renew(routes, GATEWAY, lease).await;
     a_later_login_replaces_an_earlier_one(routes).await;
+    a_late_sign_in_replaces_no_later_one_of_the_same_client(routes).await;
     a_repeated_sign_in_of_one_connection_is_the_same_login(routes).await;
     an_old_login_takes_nothing_from_a_newer_one(routes).await;
     devices_and_users_are_answered_in_the_order_asked(routes).await;
@@ -74,7 +75,8 @@ async fn a_heartbeat_repairs_what_the_table_lost(routes: &dyn Routes) {
 async fn living_gateways_are_listed_with_their_endpoints(routes: &dyn Routes, lease: Duration) {
     let going = GatewayBoot(9);
     renew(routes, going, lease).await;
-    ok(routes.register(&user("hal"), &device("web"), going, ConnectionId::new(0, 1), NOW_MS).await);
+    ok(routes.register(&user("hal"), &device("web"), going, ConnectionId::new(0, 1), None, NOW_MS).await)
+        .expect("a login");
     let listed = async || {
         let mut boots: Vec<_> = ok(routes.gateways().await).into_iter().map(|of| (of.boot.0, of.endpoint)).collect();
         boots.sort_unstable();
@@ -101,6 +103,34 @@ async fn a_later_login_replaces_an_earlier_one(routes: &dyn Routes) {
     assert!(third.generation.0 >= ((NOW_MS + 1_000) as u64) << 16, "time goes before counting");
 }
 
+/// A phone that changes its network: the sign-in of the connection it left arrives behind that of the one it has.
+async fn a_late_sign_in_replaces_no_later_one_of_the_same_client(routes: &dyn Routes) {
+    let dialled = async |connection, run, number| {
+        let (dial, connection) = (Some(Dial { run, number }), ConnectionId::new(0, connection));
+        ok(routes.register(&user("jim"), &device("phone"), GATEWAY, connection, dial, NOW_MS).await)
+    };
+    let first = dialled(1, 70, 1).await.expect("a login");
+    let later = dialled(3, 70, 3).await.expect("a login");
+    assert_eq!(later.replaced, Some(login("jim", 1, first.generation)));
+    let standing = login("jim", 3, later.generation);
+    assert!(dialled(2, 70, 2).await.is_none(), "it replaced the later one");
+    assert_eq!(look_up(routes, "jim").await, std::slice::from_ref(&standing));
+    let again = dialled(3, 70, 3).await.expect("a login");
+    assert_eq!((again.generation, again.replaced), (later.generation, None), "asked once more");
+    // The client was started anew: its numbers are compared with nothing. One that says nothing is compared with nothing either.
+    let restarted = dialled(4, 71, 1).await.expect("a login");
+    assert_eq!(restarted.replaced, Some(standing));
+    let silent = register(routes, "jim", 5, NOW_MS).await;
+    assert_eq!(silent.replaced, Some(login("jim", 4, restarted.generation)));
+    assert!(dialled(6, 71, 1).await.is_some());
+    // One that has left meanwhile stays left.
+    ok(routes.unregister(&login("jim", 6, look_up(routes, "jim").await[0].generation)).await);
+    dialled(8, 71, 3).await.expect("a login");
+    ok(routes.unregister(&look_up(routes, "jim").await[0]).await);
+    assert!(dialled(7, 71, 2).await.is_none());
+    assert_eq!(look_up(routes, "jim").await, []);
+}
+
 /// A gateway that gets no answer in time asks again, and another worker may do it a second time, and late.
 async fn a_repeated_sign_in_of_one_connection_is_the_same_login(routes: &dyn Routes) {
     let first = register(routes, "ida", 1, NOW_MS).await;
@@ -112,7 +142,8 @@ async fn a_repeated_sign_in_of_one_connection_is_the_same_login(routes: &dyn Rou
     // Another gateway counts its connections for itself.
     let elsewhere = GatewayBoot(GATEWAY.0 + 100);
     let connection = standing.connection;
-    let other = ok(routes.register(&user("ida"), &device("phone"), elsewhere, connection, NOW_MS).await);
+    let other = ok(routes.register(&user("ida"), &device("phone"), elsewhere, connection, None, NOW_MS).await)
+        .expect("a login");
     assert_eq!(other.replaced, Some(standing));
     assert!(other.generation > first.generation);
 }
@@ -136,7 +167,7 @@ async fn an_old_login_takes_nothing_from_a_newer_one(routes: &dyn Routes) {
 async fn devices_and_users_are_answered_in_the_order_asked(routes: &dyn Routes) {
     for (owner, id, connection) in [("cy", "a", 1), ("cy", "b", 2), ("dee", "a", 3)] {
         let connection = ConnectionId::new(1, connection);
-        ok(routes.register(&user(owner), &device(id), GATEWAY, connection, NOW_MS).await);
+        ok(routes.register(&user(owner), &device(id), GATEWAY, connection, None, NOW_MS).await).expect("a login");
     }
     let found = ok(routes.look_up(&[user("dee"), user("nobody"), user("cy")]).await);
     assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 2]);
@@ -150,7 +181,7 @@ async fn a_gateway_without_a_lease_has_no_logins(
 ) {
     let away = GatewayBoot(8);
     let connection = ConnectionId::new(0, 1);
-    ok(routes.register(&user("eve"), &device("web"), away, connection, NOW_MS).await);
+    ok(routes.register(&user("eve"), &device("web"), away, connection, None, NOW_MS).await).expect("a login");
     assert_eq!(look_up(routes, "eve").await, [], "no lease was ever taken");
     renew(routes, away, lease).await;
     assert_eq!(look_up(routes, "eve").await.len(), 1);

@@ -4,7 +4,7 @@
 //! generation; only its own end removes a login. Nothing survives a restart; devices register again.
 
 use crate::planted::planted;
-use crate::ports::{Gateway, GatewayBoot, Login, Registered, Routes, StoreError};
+use crate::ports::{Dial, Gateway, GatewayBoot, Login, Registered, Routes, StoreError};
 use async_trait::async_trait;
 use dashmap::DashMap;
 use im_proto::{ConnectionId, DeviceId, Generation, UserId};
@@ -38,6 +38,8 @@ struct Device {
     generation: Generation,
     /// `None` after it left.
     place: Option<(GatewayBoot, ConnectionId)>,
+    /// Of the last sign-in, if it said so.
+    dial: Option<Dial>,
 }
 
 impl Device {
@@ -72,7 +74,7 @@ impl EmbeddedRoutes {
             }
             None => {
                 if self.make_room(&mut devices, login.generation) {
-                    devices.push(Device { id: login.device.clone(), generation: login.generation, place });
+                    devices.push(Device { id: login.device.clone(), generation: login.generation, place, dial: None });
                 }
                 true
             }
@@ -115,28 +117,33 @@ impl Routes for EmbeddedRoutes {
         device: &DeviceId,
         gateway: GatewayBoot,
         connection: ConnectionId,
+        dial: Option<Dial>,
         now_ms: i64,
-    ) -> Result<Registered, StoreError> {
+    ) -> Result<Option<Registered>, StoreError> {
         let now = Generation((now_ms.max(0) as u64) << 16);
         let place = Some((gateway, connection));
         let mut devices = self.users.entry(user.clone()).or_default();
         if let Some(known) = devices.iter_mut().find(|known| known.id == *device) {
             if known.place == place && !planted("repeat_replaces") {
-                return Ok(Registered { generation: known.generation, replaced: None });
+                return Ok(Some(Registered { generation: known.generation, replaced: None }));
+            }
+            let later = known.dial.zip(dial).is_some_and(|(known, dial)| known.is_behind(dial));
+            if later && !planted("late_dial_replaces") {
+                return Ok(None);
             }
             let replaced = known.login(user);
             if replaced.is_none() {
                 self.departed.fetch_sub(1, Ordering::Relaxed);
             }
             known.generation = Generation(known.generation.0 + 1).max(now);
-            known.place = place;
-            return Ok(Registered { generation: known.generation, replaced });
+            (known.place, known.dial) = (place, dial);
+            return Ok(Some(Registered { generation: known.generation, replaced }));
         }
         // Who signs in now is the newest, whatever the clock says.
         self.make_room(&mut devices, Generation(u64::MAX));
         let generation = now.max(Generation(1));
-        devices.push(Device { id: device.clone(), generation, place });
-        Ok(Registered { generation, replaced: None })
+        devices.push(Device { id: device.clone(), generation, place, dial });
+        Ok(Some(Registered { generation, replaced: None }))
     }
 
     async fn unregister(&self, login: &Login) -> Result<(), StoreError> {

@@ -12,15 +12,17 @@ use im_proto::{ConnectionId, DeviceId, Generation, UserId};
 pub trait Routes: Send + Sync + 'static {
     /// Makes this connection the login of the device, with generation max(stored + 1, now << 16), and answers the
     /// login it replaced. Now is the table's own clock if it has one, since those of several workers may be apart; else `now_ms`. Compare-and-set: of two at once, the second replaces the first. Repeated for a connection that is
-    /// the login already, it answers the same generation and replaces nobody.
+    /// the login already, it answers the same generation and replaces nobody. `None`: a later dial of the same run was registered before; nothing changes. Without a `dial` the
+    /// call that comes last is the newest.
     async fn register(
         &self,
         user: &UserId,
         device: &DeviceId,
         gateway: GatewayBoot,
         connection: ConnectionId,
+        dial: Option<Dial>,
         now_ms: i64,
-    ) -> Result<Registered, StoreError>;
+    ) -> Result<Option<Registered>, StoreError>;
 
     /// Forgets exactly this login; another one of the device stays.
     async fn unregister(&self, login: &Login) -> Result<(), StoreError>;
@@ -61,6 +63,21 @@ pub struct Login {
     pub generation: Generation,
     pub gateway: GatewayBoot,
     pub connection: ConnectionId,
+}
+
+/// Which connection of a client this is: of one run, the one with the greater number was opened later. The client is believed: who
+/// holds the device's token can sign it out anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dial {
+    pub run: u64,
+    pub number: u64,
+}
+
+impl Dial {
+    /// Whether `other` belongs to the same run and was opened earlier.
+    pub fn is_behind(self, other: Self) -> bool {
+        self.run == other.run && self.number > other.number
+    }
 }
 
 #[derive(Debug, Clone)]

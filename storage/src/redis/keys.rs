@@ -8,6 +8,7 @@
 //! | `i:{user}:r` | hash: log → head, ordinal, read, ordinal | never |
 //! | `i:{user}:v` | zset: log by version | never |
 //! | `r:{user}` | hash: device → generation and place | [`super::routes::DEVICES_TTL_MS`] after the last sign-in |
+//! | `r:{user}:d` | hash: device → run and number of the last dial | as `r:{user}` |
 //! | `{gateways}` | set of gateway boots | never |
 //! | `{gateways}:boot` | endpoint | with the lease |
 //! | `{covers}` | hash: shard → claim, cover | never |
@@ -47,6 +48,10 @@ impl Keys {
 
     pub fn devices(&self, user: &UserId) -> String {
         format!("{}r:{{{user}}}", self.prefix)
+    }
+
+    pub fn dials(&self, user: &UserId) -> String {
+        format!("{}:d", self.devices(user))
     }
 
     pub fn gateways(&self) -> String {

@@ -12,7 +12,7 @@ use super::{
     scripts::{self, CONFIRM, REGISTER, UNREGISTER},
 };
 use crate::planted::planted;
-use crate::ports::{Gateway, GatewayBoot, Login, Registered, Routes, StoreError};
+use crate::ports::{Dial, Gateway, GatewayBoot, Login, Registered, Routes, StoreError};
 use async_trait::async_trait;
 use im_proto::{ConnectionId, DeviceId, Generation, UserId};
 use redis::{Cmd, Script, Value};
@@ -78,25 +78,29 @@ impl RedisRoutes {
         Self { link, keys, leases: Leases::new() }
     }
 
-    /// A call of `confirm`; `register` takes one argument more, and the generation as the least that it may be.
-    fn put(&self, script: &Script, login: &Login) -> Cmd {
-        let mut command = scripts::call(script, &[self.keys.devices(&login.user)]);
+    /// A call of `confirm`; `register` takes another key and some arguments more, and the generation as the least that it may be.
+    fn put(&self, script: &Script, keys: &[String], login: &Login) -> Cmd {
+        let mut command = scripts::call(script, keys);
         command.arg(login.device.as_str()).arg(place_text(login.gateway, login.connection));
         command.arg(&halves(login.generation)).arg(DEVICES_PER_USER_MAX).arg(DEVICES_TTL_MS);
         command
     }
 
     /// Writes only over what it read, so that a call which hung on its way replaces nobody who signed in meanwhile.
-    async fn register_login(&self, login: Login) -> Result<Registered, StoreError> {
+    async fn register_login(&self, login: Login, dial: Option<Dial>) -> Result<Option<Registered>, StoreError> {
+        let keys = [self.keys.devices(&login.user), self.keys.dials(&login.user)];
+        let dial = dial.filter(|_| !planted("late_dial_replaces"));
+        let dial = dial.map_or_else(Default::default, |of| [format!("{:x}", of.run), of.number.to_string()]);
         for _ in 0..REGISTER_ATTEMPTS_MAX {
             let mut read = redis::cmd("HGET");
-            read.arg(self.keys.devices(&login.user)).arg(login.device.as_str());
+            read.arg(&keys[0]).arg(login.device.as_str());
             let seen = text(self.link.run_one(read).await?.0, PLACE)?.unwrap_or_default();
-            let mut register = self.put(&REGISTER, &login);
-            register.arg(seen);
+            let mut register = self.put(&REGISTER, &keys, &login);
+            register.arg(seen).arg(&dial);
             match self.link.run_one(register).await?.0 {
                 Value::Nil => {}
-                registered => return Self::registered(registered, login),
+                Value::Int(0) => return Ok(None),
+                registered => return Self::registered(registered, login).map(Some),
             }
         }
         Err(StoreError::Unavailable("redis: a device signs in faster than it can be registered".to_owned()))
@@ -161,7 +165,7 @@ impl RedisRoutes {
             let newer = stored.as_ref().is_some_and(|stored| stored.generation > login.generation);
             let stands = stored.is_some_and(|stored| stored.generation == login.generation);
             if !newer && (!stands || ttl_ms < DEVICES_TTL_MS as i64 / 2) {
-                puts.push((at, self.put(&CONFIRM, login)));
+                puts.push((at, self.put(&CONFIRM, &[self.keys.devices(&login.user)], login)));
             }
             confirmed.push(!newer);
         }
@@ -181,13 +185,14 @@ impl Routes for RedisRoutes {
         device: &DeviceId,
         gateway: GatewayBoot,
         connection: ConnectionId,
+        dial: Option<Dial>,
         now_ms: i64,
-    ) -> Result<Registered, StoreError> {
+    ) -> Result<Option<Registered>, StoreError> {
         // The server's clock, which all workers have in common, lifts it.
         let at_least = if planted("generations_by_own_clock") { (now_ms.max(0) as u64) << 16 } else { 0 };
         let (user, device) = (user.clone(), device.clone());
         let login = Login { user, device, generation: Generation(at_least), gateway, connection };
-        bounded(self.register_login(login)).await
+        bounded(self.register_login(login, dial)).await
     }
 
     async fn unregister(&self, login: &Login) -> Result<(), StoreError> {

@@ -170,7 +170,8 @@ async fn a_flushed_table_lets_no_old_login_win() {
     let mut last = None;
     for round in 0..5 {
         let connection = ConnectionId::new(0, round);
-        let login = routes.register(&user(), &phone, gateway, connection, now_ms + round as i64).await.unwrap();
+        let login =
+            routes.register(&user(), &phone, gateway, connection, None, now_ms + round as i64).await.unwrap().unwrap();
         assert!(Some(login.generation) > last);
         last = Some(login.generation);
         server.command::<Value>("FLUSHALL").await;
@@ -185,9 +186,10 @@ async fn a_flushed_table_lets_no_login_win_by_the_clock_of_its_worker() {
     let (phone, gateway) = (DeviceId::parse("phone").unwrap(), GatewayBoot(7));
     let (now_ms, ahead_ms) = (1_900_000_000_000, 600_000);
     let connections = [1, 2].map(|number| ConnectionId::new(0, number));
-    let old = routes.register(&user(), &phone, gateway, connections[0], now_ms + ahead_ms).await.unwrap();
+    let old =
+        routes.register(&user(), &phone, gateway, connections[0], None, now_ms + ahead_ms).await.unwrap().unwrap();
     server.command::<Value>("FLUSHALL").await;
-    let new = routes.register(&user(), &phone, gateway, connections[1], now_ms).await.unwrap();
+    let new = routes.register(&user(), &phone, gateway, connections[1], None, now_ms).await.unwrap().unwrap();
     assert!(new.generation > old.generation);
     // The old one's heartbeat, which puts back what the table has lost.
     let generation = old.generation;

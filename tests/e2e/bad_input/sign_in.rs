@@ -26,7 +26,7 @@ async fn b9_another_protocol_version_is_refused() {
         let mut raw = Raw::connect(server.clients()).await;
         let token = server.key.token("ann");
         let (device_id, platform) = ("phone".to_owned(), "test".to_owned());
-        raw.send(Command::SignIn(SignIn { protocol_version, token, device_id, platform })).await;
+        raw.send(Command::SignIn(SignIn { protocol_version, token, device_id, platform, ..Default::default() })).await;
         raw.closed_with(CloseCode::UnsupportedVersion).await;
     }
 }

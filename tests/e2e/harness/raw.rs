@@ -294,6 +294,7 @@ pub fn sign_in(token: &str, device: &str) -> Command {
         token: token.to_owned(),
         device_id: device.to_owned(),
         platform: "test".to_owned(),
+        ..Default::default()
     })
 }
 

@@ -20,7 +20,7 @@ import { Gaps } from "./gaps.js";
 import { Heartbeat } from "./heartbeat.js";
 import { type Cause, Link, type LinkAction, causeOfClose } from "./link.js";
 import { Outbox, TOO_LARGE } from "./outbox.js";
-import { type RandomBytes, newId } from "./random.js";
+import { type RandomBytes, newId, newRun } from "./random.js";
 import { onFrame, onRefused, onTimeOut } from "./receive.js";
 import { Requests } from "./requests.js";
 import { Sync } from "./sync.js";
@@ -70,6 +70,8 @@ export class Core {
   #device: string;
   #token: string | undefined;
   #nextTicket = 1;
+  /** Told at each sign-in with the number of the dial: one that comes late must not replace a later one. */
+  readonly #run: bigint;
   /** A client that was not started yet is no news. */
   #toldState = nameOf({ name: "closed" });
 
@@ -77,6 +79,7 @@ export class Core {
   constructor(config: CoreConfig, random: RandomBytes, stored?: StoredState) {
     this.config = config;
     this.random = random;
+    this.#run = newRun(random);
     this.renewsToken = config.renewsToken;
     this.#device = config.device;
     this.userLog = userLogId(config.user);
@@ -205,6 +208,8 @@ export class Core {
       token: this.#token ?? "",
       deviceId: this.#device,
       platform: this.config.platform,
+      clientRun: this.#run,
+      dial: BigInt(this.link.dials),
     });
     if (this.wire.ask({ kind: "sign-in" }, { case: "signIn", value }, nowMs) === undefined) {
       // A token above the limit can never be signed in with.

@@ -45,6 +45,8 @@ export class Link {
   phase: Phase = { name: "stopped" };
   /** Of the last link that ended, where a code tells why. */
   endedWith: number | undefined;
+  /** Since the client started. */
+  dials = 0;
   /** Links in a row that ended before they were of use. */
   #failures = 0;
   /** The token was fetched for this link, and no link has been of use with it. */
@@ -62,6 +64,7 @@ export class Link {
       this.#isTokenUntried = this.phase.name === "fetching-token";
       this.phase = { name: "dialing", deadlineMs: nowMs + DIAL_TIMEOUT_MS };
       this.#actions.push("connect");
+      this.dials += 1;
     } else {
       this.phase = { name: "fetching-token", deadlineMs: nowMs + TOKEN_TIMEOUT_MS };
       this.#actions.push("fetch-token");

@@ -17,3 +17,9 @@ export function drawn(most: number, random: RandomBytes): number {
 export function newId(random: RandomBytes): string {
   return base64url(random(16));
 }
+
+/** 64 random bits, not all of them zero. */
+export function newRun(random: RandomBytes): bigint {
+  const bytes = random(8);
+  return new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0) | 1n;
+}

@@ -1,6 +1,7 @@
 -- Makes a connection the login of a device, with a generation above every known one. Behind devices.lua.
--- KEYS: the user's devices. ARGV: device, "gateway connection", a generation that it is not below (high, low), devices at
--- most, their time to live in ms, what the caller read of the device ('' for nothing). Answers the generation (high, low) and
+-- KEYS: the user's devices, their last dials. ARGV: device, "gateway connection", a generation that it is not below (high, low), devices at
+-- most, their time to live in ms, what the caller read of the device ('' for nothing), run and number of the client's dial (''
+-- for none). Answers 0 if a later dial of this run was here before; else the generation (high, low) and
 -- what stood there before; of a connection that is the login already, its generation alone; nothing if the device changed since
 -- it was read. So a call that comes late, out of a connection that hung, replaces nobody.
 -- Always: not below the time of this server (ms in the upper 48 bits), which all workers have in common: what was given out
@@ -17,6 +18,8 @@ if stored then
   high, low, place = parse(stored)
   if place == ' ' .. ARGV[2] then return {high, low} end
 end
+local run, number = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%S+) (%d+)$')
+if ARGV[8] ~= '' and run == ARGV[8] and tonumber(number) > tonumber(ARGV[9]) then return 0 end
 if (stored or '') ~= ARGV[7] then return false end
 if stored then
   low = low + 1
@@ -27,4 +30,12 @@ else
 end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f %s', high, low, ARGV[2]))
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
+if ARGV[8] == '' then
+  redis.call('HDEL', KEYS[2], ARGV[1])
+else
+  -- Only a late call is met by what is forgotten here.
+  if redis.call('HLEN', KEYS[2]) >= 2 * tonumber(ARGV[5]) then redis.call('DEL', KEYS[2]) end
+  redis.call('HSET', KEYS[2], ARGV[1], ARGV[8] .. ' ' .. ARGV[9])
+  redis.call('PEXPIRE', KEYS[2], ARGV[6])
+end
 return {high, low, stored}
