@@ -2,6 +2,7 @@
 
 use crate::script::{Script, config, user};
 use im_client::{Cause, Core, Event, LinkAction, Token};
+use im_proto::client::client_frame::Command;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{CloseCode, Closing, Kicked, kicked};
 use rand::{SeedableRng as _, rngs::SmallRng};
@@ -149,4 +150,26 @@ fn a_token_of_somebody_else_is_not_used() {
 #[test]
 fn a_token_is_never_printed() {
     assert!(!format!("{:?}", config()).contains("secret"));
+}
+
+/// By these the server knows the later of two sign-ins that overtook each other.
+#[test]
+fn each_sign_in_says_which_dial_of_this_run_it_belongs_to() {
+    let mut script = Script::new();
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        let Some(Command::SignIn(sign_in)) = script.next().command else { panic!("no sign-in") };
+        said.push((sign_in.client_run, sign_in.dial));
+        // It ends before it is answered.
+        let delay_ms = script.cut();
+        script.wait(delay_ms);
+        assert_eq!(script.core.poll_link(), Some(LinkAction::Connect));
+        script.open();
+    }
+    let run = said[0].0;
+    assert!(run != 0, "0 says nothing");
+    assert_eq!(said, [(run, 1), (run, 2), (run, 3)]);
+    let mut other = Script::over(Core::new(config(), SmallRng::seed_from_u64(2)));
+    let Some(Command::SignIn(sign_in)) = other.next().command else { panic!("no sign-in") };
+    assert!(sign_in.client_run != run && sign_in.dial == 1, "another run counts for itself");
 }

@@ -227,6 +227,25 @@ test("a sign-in without an answer is given up after ten seconds", () => {
   assert.equal(script.stateName(), "waiting");
 });
 
+test("each sign-in says which dial of this run it belongs to", () => {
+  const script = Script.fresh();
+  const said: [bigint, bigint][] = [];
+  for (const _ of [1, 2, 3]) {
+    const { clientRun, dial } = script.signIn();
+    said.push([clientRun, dial]);
+    script.wait(script.cut());
+    assert.equal(script.core.pollAction(), "connect");
+    script.open();
+  }
+  const run = said[0]?.[0] ?? 0n;
+  assert(run !== 0n, "0 says nothing");
+  assert.deepEqual(said, [
+    [run, 1n],
+    [run, 2n],
+    [run, 3n],
+  ]);
+});
+
 test("a message that is no protocol, or no whole frames, or text, ends the link", () => {
   const messages = [new Uint8Array(16).fill(0xff), Uint8Array.of(2, 0xff, 0xff), Uint8Array.of(5, 8), undefined];
   for (const message of messages) {
