@@ -71,11 +71,11 @@ impl Drop for Run {
         for (kind, Record { struck, slowest }) in &self.records {
             println!("  {struck} {kind:?}, answered again at most {} ms later", slowest.as_millis());
         }
-        let Self { seed, struck, faults, checked: Finished { acked, breaches }, .. } = self;
+        let Self { seed, struck, faults, checked: Finished { acked, breaches, sent_away }, .. } = self;
         let (seconds, per_s) = (self.begun.elapsed().as_secs(), *acked as f64 / self.under_load.as_secs_f64().max(1.0));
         let how = if std::thread::panicking() { "FAILED; the last history is not counted" } else { "held" };
         println!(
-            "faults {struck} of {faults}, {acked} acked, {breaches}; seed {seed}, {seconds} s, {per_s:.0} acked/s; {how}"
+            "faults {struck} of {faults}, {acked} acked, {breaches}, {sent_away} clients sent away; seed {seed}, {seconds} s, {per_s:.0} acked/s; {how}"
         );
     }
 }

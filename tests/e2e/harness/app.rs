@@ -44,6 +44,8 @@ pub struct Seen {
     pub acked: u64,
     pub syncs: usize,
     pub disconnects: usize,
+    /// How often the server closed the link with a code behind which no client dials again by itself.
+    pub sent_away: usize,
 }
 
 impl App {
@@ -250,7 +252,11 @@ impl Recorder {
             }
             E::ReadMoved { conversation, seq, .. } => self.read_marked(conversation.to_string(), seq.0),
             E::Synced => self.seen.send_modify(|seen| seen.syncs += 1),
-            E::Disconnected { .. } => self.seen.send_modify(|seen| seen.disconnects += 1),
+            E::Disconnected { cause, reconnect_after_ms } => self.seen.send_modify(|seen| {
+                seen.disconnects += 1;
+                let is_for_good = reconnect_after_ms.is_none() && matches!(cause, im_client::Cause::Closed { .. });
+                seen.sent_away += usize::from(is_for_good);
+            }),
             E::Reset => panic!("{:?}: the server says that its history was replaced", self.device),
             _ => {}
         }

@@ -49,12 +49,15 @@ pub struct Finished {
     /// Messages.
     pub acked: usize,
     pub breaches: Tally,
+    /// Everybody here is signed in once on each device, so nobody is to be replaced.
+    pub sent_away: usize,
 }
 
 impl std::ops::AddAssign for Finished {
     fn add_assign(&mut self, more: Self) {
         self.acked += more.acked;
         self.breaches += more.breaches;
+        self.sent_away += more.sent_away;
     }
 }
 
@@ -202,7 +205,8 @@ impl Circle {
             apps.push(user.await.unwrap());
         }
         let breaches = converge_and_check(server, &self.names, &apps, &self.history).await;
-        Finished { acked: acked_messages(&self.history.lock().events), breaches }
+        let sent_away = apps.iter().map(|app| app.seen().sent_away).sum();
+        Finished { acked: acked_messages(&self.history.lock().events), breaches, sent_away }
     }
 }
 
