@@ -55,7 +55,7 @@ pub struct SignIn {
     pub platform: ::prost::alloc::string::String,
     /// Drawn at random when the client starts, and how many connections it has opened since, this one counted. A sign-in that was
     /// held up on its way then replaces no later one of the same client. 0: not said.
-    #[prost(fixed64, tag = "5")]
+    #[prost(uint64, tag = "5")]
     pub client_run: u64,
     #[prost(uint64, tag = "6")]
     pub dial: u64,

@@ -21,7 +21,7 @@ export const file_client: GenFile = /*@__PURE__*/
   "im.v1",
   [
     ["ClientFrame",[["request_id",1,4],["sign_in",2,11,"SignIn",0],["send",3,11,"Send",0],["pull",4,11,"Pull",0],["sync",5,11,"Sync",0],["mark_read",6,11,"MarkRead",0],["create_group",7,11,"CreateGroup",0],["add_members",8,11,"AddMembers",0],["remove_member",9,11,"RemoveMember",0],["leave_group",10,11,"LeaveGroup",0],["list_members",11,11,"ListMembers",0],["trace_id",15,12]],["command"]],
-    ["SignIn",[["protocol_version",1,13],["token",2,9],["device_id",3,9],["platform",4,9],["client_run",5,6],["dial",6,4]]],
+    ["SignIn",[["protocol_version",1,13],["token",2,9],["device_id",3,9],["platform",4,9],["client_run",5,4],["dial",6,4]]],
     ["Send",[["user_id",1,9,"",0],["conversation_id",2,9,"",0],["client_message_id",3,9],["after",4,9],["body",5,12]],["to"]],
     ["MessageBody",[["text",1,9],["content_type",2,9],["data",3,12]]],
     ["Pull",[["conversation_id",1,9],["epoch",2,4],["from_seq",3,4],["limit",4,13]]],
@@ -194,7 +194,7 @@ export type SignIn = Message$1<"im.v1.SignIn"> & {
    * Drawn at random when the client starts, and how many connections it has opened since, this one counted. A sign-in that was
    * held up on its way then replaces no later one of the same client. 0: not said.
    *
-   * @generated from field: fixed64 client_run = 5;
+   * @generated from field: uint64 client_run = 5;
    */
   clientRun: bigint;
 
