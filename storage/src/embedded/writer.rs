@@ -2,7 +2,7 @@
 //!
 //! In: jobs from any task, over a bounded queue. Out: their results, after the commit that holds them. Always: jobs are
 //! applied in the order they came, all that wait together in one transaction, synced if any of them needs it; a lone job
-//! never waits for company. The first failed commit ends all writing: a sync that failed once says nothing when it
+//! never waits for company; before the file is closed everything is synced. The first failed commit ends all writing: a sync that failed once says nothing when it
 //! succeeds later.
 
 use super::{

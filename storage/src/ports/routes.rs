@@ -10,10 +10,11 @@ use im_proto::{ConnectionId, DeviceId, Generation, UserId};
 
 #[async_trait]
 pub trait Routes: Send + Sync + 'static {
-    /// Makes this connection the login of the device, with generation max(stored + 1, now << 16), and answers the
-    /// login it replaced. Now is the table's own clock if it has one, since those of several workers may be apart; else `now_ms`. Compare-and-set: of two at once, the second replaces the first. Repeated for a connection that is
-    /// the login already, it answers the same generation and replaces nobody. `None`: a later dial of the same run was registered before; nothing changes. Without a `dial` the
-    /// call that comes last is the newest.
+    /// Makes this connection the login of the device, with generation max(stored + 1, now << 16), and answers the login it
+    /// replaced. Now is the table's own clock if it has one, since those of several workers may be apart; else `now_ms`.
+    /// Compare-and-set: of two at once, the second replaces the first. Repeated for a connection that is the login already, it
+    /// answers the same generation and replaces nobody. `None`: a later dial of the same run was registered before, and nothing
+    /// changes. Without a `dial` the call that comes last is the newest.
     async fn register(
         &self,
         user: &UserId,

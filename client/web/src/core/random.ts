@@ -18,7 +18,7 @@ export function newId(random: RandomBytes): string {
   return base64url(random(16));
 }
 
-/** 64 random bits, not all of them zero. */
+/** A random odd number of 64 bits: 0 would say nothing. */
 export function newRun(random: RandomBytes): bigint {
   const bytes = random(8);
   return new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0) | 1n;
