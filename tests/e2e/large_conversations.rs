@@ -59,16 +59,17 @@ async fn pushed_in_any_order(device: &mut Raw, conversation: &str, count: usize)
     seqs
 }
 
-/// The seqs that a device learns as a client does: by pushes, and on a cluster also by hints, syncs and pulls, for there an
-/// entry may reach a gateway before it knows the members, and who has left by the time it does is told by the next heartbeat
-/// (C4 allows both). Ends when it knows those that are `expected` from `from` on; a pull begins at the latest joining.
+/// The seqs that a device learns as a client does: by pushes, and on a cluster also by pulls behind a hint or a gap, for there
+/// an entry may reach a gateway before it knows the members: it is dropped, and the next one shows the gap or a heartbeat
+/// hints (C4 allows both). Ends when it knows those that are `expected` from `from` on; a pull begins at the latest joining.
 async fn learned(device: &mut Raw, conversation: &str, expected: &[u64], from: u64) -> Vec<u64> {
     if !is_cluster() {
         return pushed_in_any_order(device, conversation, expected.len()).await;
     }
     let mut seqs = BTreeSet::new();
+    let missing = |seqs: &BTreeSet<u64>| expected.iter().copied().find(|seq| *seq >= from && !seqs.contains(seq));
     let all = async {
-        while !expected.iter().all(|seq| *seq < from || seqs.contains(seq)) {
+        while missing(&seqs).is_some() {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             let is_hinted = is_hint(&device.heartbeat().await);
             for push in std::mem::take(&mut device.pushes) {
@@ -78,7 +79,8 @@ async fn learned(device: &mut Raw, conversation: &str, expected: &[u64], from: u
                     seqs.insert(entry.seq);
                 }
             }
-            if is_hinted {
+            let is_gapped = missing(&seqs).is_some_and(|missing| seqs.last().is_some_and(|last| *last > missing));
+            if is_hinted || is_gapped {
                 let epoch = device.sync().await.epoch;
                 seqs.extend(device.pull_all(conversation, epoch, 1).await.iter().map(|entry| entry.seq));
             }
