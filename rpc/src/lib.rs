@@ -7,11 +7,12 @@
 //! | file | what it is |
 //! |---|---|
 //! | `config`, `connect`, `tls` | addresses, deadlines, certificates and the names they must carry |
-//! | `serve`, `health` | a server of one role, with the standard health service; and what it answers |
+//! | `serve`, `accept`, `health` | a server of one role, with the standard health service; its connections; and what it answers |
 //! | `logic_service`, `logic_client` | sign-in, sign-out, heartbeats, reads, devices |
 //! | `delivery_service`, `delivery_streams`, `lane` | numbered batches from workers to gateways |
 #![forbid(unsafe_code)]
 
+mod accept;
 mod config;
 mod connect;
 mod delivery_service;

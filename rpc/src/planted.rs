@@ -5,6 +5,7 @@
 //! nothing, though it can be reached; `batches_whole`: a batch leaves in one piece, however large;
 //! `dropped_unnumbered`: a batch that found no room leaves no gap; `another_run_taken`: a gateway takes what is for an earlier run;
 //! `refused_stream_pressed`: a stream that a gateway refuses is opened again at once, for ever;
+//! `failed_accept_repeated_at_once`: without descriptors a role tries to accept all the time;
 //! `away_is_an_answer`: a role whose store is away answers so, and no other is asked.
 
 #[cfg(feature = "planted-bugs")]

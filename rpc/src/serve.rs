@@ -4,6 +4,7 @@
 //! is bounded in size, and in time unless it is a stream; connections that went silent are found by keep-alives; stopping lets
 //! what is under way end.
 
+use crate::accept;
 use crate::config::{ConfigError, TlsOptions};
 use crate::tls;
 use std::net::SocketAddr;
@@ -11,7 +12,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
@@ -109,8 +109,7 @@ pub async fn serve(
         .max_concurrent_streams(Some(STREAMS_MAX))
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_max_local_error_reset_streams(Some(RESETS_MAX))
-        .http2_max_header_list_size(Some(HEADER_BYTES_MAX))
-        .tcp_nodelay(true);
+        .http2_max_header_list_size(Some(HEADER_BYTES_MAX));
     if let Some(timeout) = services.timeout {
         server = server.timeout(timeout);
     }
@@ -119,6 +118,6 @@ pub async fn serve(
         server = server.tls_config(tls).map_err(|error| ConfigError::Tls(error.to_string()))?;
     }
     let router = server.add_routes(services.routes.add_service(health_service));
-    let task = tokio::spawn(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.told()));
+    let task = tokio::spawn(router.serve_with_incoming_shutdown(accept::connections(listener), stop.told()));
     Ok(Served { address, stop, task, readiness })
 }

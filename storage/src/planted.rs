@@ -38,6 +38,7 @@ pub const NAMES: &[&str] = &[
     "operators_index_refused",         // makes every index anew, though an operator has made one of the same fields
     "damaged_row_refused",             // refuses the moves of a batch for one row that somebody else wrote
     "migrator_lock_ignored",           // migrates though another one does
+    "log_said_empty",                  // says of a log with entries that it has none
     "covers_of_the_future_stand", // begins a tail where nothing is stored yet, since the server's clock was set back
     "entries_by_own_clock",       // finds entries in MongoDB by the wall clock of the worker
     "generations_by_own_clock",   // lifts generations in Redis by the wall clock of the worker

@@ -82,7 +82,7 @@ async fn a_silent_logic_costs_the_deadline_of_each_attempt_and_no_more() {
     let logic = Arc::new(Logic { is_silent: true, ..Default::default() });
     let served = serve_logic(logic.clone(), None).await;
     let mut options = options(vec![format!("http://{}", served.address)]);
-    (options.timeout, options.attempts) = (Duration::from_millis(50), 2);
+    (options.timeout, options.attempts) = (Duration::from_secs(1), 2);
     let outcome = LogicClient::new(&options).unwrap().read(read(b"x")).await;
     assert!(matches!(outcome, Err(CallError::NoAnswer(_))));
     assert_eq!(logic.reads.load(Ordering::SeqCst), 2);
@@ -94,7 +94,7 @@ async fn each_service_is_asked_where_and_for_as_long_as_its_own_options_say() {
     let (of_all, of_own) = (serve_logic(all.clone(), None).await, serve_logic(own.clone(), None).await);
     let mut logic = LogicOptions::alike(&options(vec![format!("http://{}", of_all.address)]));
     logic.conversation.endpoints = vec![format!("http://{}", of_own.address)];
-    (logic.conversation.timeout, logic.conversation.attempts) = (Duration::from_millis(50), 2);
+    (logic.conversation.timeout, logic.conversation.attempts) = (Duration::from_secs(1), 2);
     let client = LogicClient::of_services(&logic).unwrap();
     assert!(matches!(client.read(read(b"x")).await, Err(CallError::NoAnswer(_))));
     assert_eq!((own.reads.load(Ordering::SeqCst), all.reads.load(Ordering::SeqCst)), (2, 0));
@@ -147,7 +147,7 @@ async fn a_logic_that_gives_no_answer_is_passed_over_and_costs_one_attempt_of_on
     let (silent, lively) = (Arc::new(Logic { is_silent: true, ..Default::default() }), Arc::new(Logic::default()));
     let (one, two) = (serve_logic(silent.clone(), None).await, serve_logic(lively.clone(), None).await);
     let mut options = options([&one, &two].map(|served| format!("http://{}", served.address)).into());
-    (options.timeout, options.attempts) = (Duration::from_millis(100), 2);
+    (options.timeout, options.attempts) = (Duration::from_secs(1), 2);
     let client = LogicClient::new(&options).unwrap();
     for _ in 0..20 {
         client.read(read(b"x")).await.unwrap();
