@@ -250,7 +250,7 @@ async fn a_consumer_that_failed_for_good_ends_and_can_be_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_stands_still_is_replaced_and_its_partitions_come_back() {
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const PATIENCE: Duration = Duration::from_secs(90);
     const TIMES: usize = 3;
     let options = options().await;
     let queue = KafkaQueue::open(&options).await.unwrap();

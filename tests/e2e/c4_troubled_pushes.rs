@@ -32,7 +32,11 @@ async fn a_heartbeat_hints_when_every_push_was_lost_and_the_sync_brings_the_head
         if let Some(version) = hinted_version(bob.heartbeat().await) {
             break version;
         }
-        assert!(bob.pushes.is_empty(), "the test loses every push: {:?}", bob.pushes);
+        assert!(
+            !bob.pushes.iter().any(|push| matches!(push, Body::Entry(_))),
+            "the test loses every push: {:?}",
+            bob.pushes
+        );
     };
     let known = bob.sync_from(before.token).await;
     assert!(known.inbox_version >= version);

@@ -354,11 +354,11 @@ async fn what_was_not_delivered_before_a_crash_is_told_after_it() {
     ann.message_to(&group, "m2").await;
     for device in [&mut bob, &mut fay] {
         // What was stored before the crash may be pushed once more: nobody knows whether it was.
-        let mut seq = 0;
-        while seq < 4 {
-            seq = pushed(device, &group).await.seq;
+        if is_cluster() {
+            learned(device, &group, &[1, 2, 3, 4], 4).await;
+        } else {
+            while pushed(device, &group).await.seq < 4 {}
         }
-        assert_eq!(seq, 4);
     }
 }
 
@@ -442,7 +442,11 @@ mod troubled_pushes {
         is_told_everything(&mut bob, &before.token).await;
         let ack = ann.message_to(&group, "m1").await;
         while !is_hint(&bob.heartbeat().await) {
-            assert!(bob.pushes.is_empty(), "the test loses every push: {:?}", bob.pushes);
+            assert!(
+                !bob.pushes.iter().any(|push| matches!(push, Body::Entry(_))),
+                "the test loses every push: {:?}",
+                bob.pushes
+            );
         }
         let known = bob.sync_from(before.token).await;
         assert_eq!(known.conversation(&group).head_seq, ack.seq);

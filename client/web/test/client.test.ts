@@ -58,7 +58,11 @@ const settled = async (client: Client) =>
   (await next(client, "state", ({ name }) => name === "live" || name === "closed")).name;
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await turn();
+  const end = performance.now() + 10_000;
+  while (!isSo()) {
+    assert.ok(performance.now() < end, `not in time: ${isSo}`);
+    await turn();
+  }
 }
 
 test("a client goes from connecting to live and says so in order", async () => {

@@ -202,7 +202,7 @@ function outcomes(folder: string, [file, name]: Planted["test"]): { passed: numb
     `--test-name-pattern=${pattern}`,
     join(folder, `dist-test/${file}.test.js`),
   ];
-  const { stdout } = spawnSync(process.execPath, args, { env, encoding: "utf8" });
+  const { stdout } = spawnSync(process.execPath, args, { env, encoding: "utf8", timeout: 120_000, killSignal: "SIGKILL" });
   const count = (word: string) => Number(new RegExp(`^# ${word} (\\d+)$`, "m").exec(stdout)?.[1]);
   return { passed: count("pass"), failed: count("fail") };
 }

@@ -24,7 +24,7 @@ fn a_client_that_sends_nothing_is_closed(on: On) {
 
 fn a_sign_in_that_comes_byte_by_byte_is_cut_off(on: On) {
     let mut config = config(on);
-    config.session.sign_in_timeout_ms = 300;
+    config.session.sign_in_timeout_ms = 2_000;
     let server = Server::start(config);
     let mut client = server.connect();
     client.write(&[40, 8, 1]);

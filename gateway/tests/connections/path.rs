@@ -92,7 +92,7 @@ fn a_login_is_signed_out_when_its_connection_ends(on: On) {
 
 fn a_login_that_stands_after_its_client_left_is_taken_back(on: On) {
     let mut config = config(on);
-    config.session.sign_in_timeout_ms = 200;
+    config.session.sign_in_timeout_ms = 2_000;
     let server = Server::start(config);
     server.logic.set(|s| s.answers_sign_ins = false);
     let mut alice = server.connect();

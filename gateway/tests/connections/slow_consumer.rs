@@ -55,7 +55,7 @@ fn pushes_beyond_the_bound_are_left_out_and_one_hint_follows_the_rest(on: On) {
 
 fn a_client_that_takes_nothing_is_closed_and_its_login_signed_out(on: On) {
     let mut config = narrow(on);
-    config.stall_timeout_ms = 300;
+    config.stall_timeout_ms = 2_000;
     let server = Server::start(config);
     let _alice = server.sign_in_over(server.connect_narrow(), "alice");
     push_until_some_are_lost(&server);

@@ -51,7 +51,7 @@ fn request(origin: Option<&str>) -> String {
 
 fn b10_a_handshake_that_comes_byte_by_byte_is_cut_off(on: On) {
     let mut config = config(on);
-    config.session.sign_in_timeout_ms = 300;
+    config.session.sign_in_timeout_ms = 2_000;
     let server = Server::start(config);
     let answer = answer(&server, "GET /ws HTTP/1.1\r\nHost: ");
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -197,7 +197,7 @@ fn a_request_that_is_no_handshake_gets_an_http_answer(on: On) {
 
 fn a_silent_client_behind_its_handshake_is_closed(on: On) {
     let mut config = config(on);
-    config.session.sign_in_timeout_ms = 300;
+    config.session.sign_in_timeout_ms = 2_000;
     let server = Server::start(config);
     server.connect().expect_closed(CloseCode::SignInTimeout);
 }

@@ -6,7 +6,6 @@ use im_proto::{ClientId, LogId};
 use im_storage::ports::{EntryLog as _, Shard, Tail};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::sync::Barrier;
 
 /// What a user's app would show.
@@ -105,7 +104,7 @@ async fn a_takeover_that_is_cut_short_leaves_less_to_the_next() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), tries).await.expect("it was not tried again");
+    tokio::time::timeout(PATIENCE, tries).await.expect("it was not tried again");
     assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), 1_100, "once");
     *world.log.away.lock().unwrap() = None;
     world.ready().await;
@@ -241,7 +240,7 @@ async fn a_flushed_inbox_is_made_anew_while_the_worker_runs() {
         // The repair is under way; what is answered behind it was decided behind it.
         acked(&world.ask(&a, to_user("d", "m")).await)
     };
-    tokio::time::timeout(Duration::from_secs(10), repairing).await.expect("nobody noticed that the inbox is empty");
+    tokio::time::timeout(PATIENCE, repairing).await.expect("nobody noticed that the inbox is empty");
     for (phone, (before, token)) in phones.iter().zip(before) {
         let after: Vec<_> = view(&world, phone).await;
         let after: Vec<_> = after.into_iter().filter(|state| state.peer_user_id != "d").collect();
@@ -275,7 +274,7 @@ async fn an_inbox_that_is_made_anew_makes_everyone_look_for_receipts() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), told).await.expect("nobody is told to look");
+    tokio::time::timeout(PATIENCE, told).await.expect("nobody is told to look");
 }
 
 #[tokio::test]
@@ -324,7 +323,7 @@ async fn an_inbox_that_is_away_delays_no_ack_and_gets_what_it_missed_when_it_is_
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), repaired).await.expect("the inbox never got what it missed");
+    tokio::time::timeout(PATIENCE, repaired).await.expect("the inbox never got what it missed");
 }
 
 /// Nothing is owned until it is caught up, which may take long.
@@ -351,7 +350,7 @@ async fn an_inbox_that_is_back_is_used_before_anything_is_caught_up() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), pushed).await.expect("nobody is pushed to any more");
+    tokio::time::timeout(PATIENCE, pushed).await.expect("nobody is pushed to any more");
     *world.log.away.lock().unwrap() = None;
     world.ready().await;
     assert!(world.metrics.partitions_caught_up.load(Ordering::Relaxed) > 0);

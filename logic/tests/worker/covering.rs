@@ -6,7 +6,6 @@ use im_proto::client::ErrorCode;
 use im_proto::client::server_frame::Body;
 use im_proto::{ClientId, LogId, Seq, UserId};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Covers all the time.
 fn restless() -> LogicConfig {
@@ -27,7 +26,7 @@ async fn known_to_have_read(world: &World, log: &LogId, reads: &[(UserId, u64)])
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), known).await.expect("the directory never heard of read cursors");
+    tokio::time::timeout(PATIENCE, known).await.expect("the directory never heard of read cursors");
 }
 
 #[tokio::test]
@@ -90,7 +89,7 @@ async fn who_gets_a_receipt_keeps_no_other_message_waiting_and_is_told_when_the_
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), moved).await.expect("the receipt was forgotten");
+    tokio::time::timeout(PATIENCE, moved).await.expect("the receipt was forgotten");
     assert_eq!(world.metrics.caught_up_entries.load(Ordering::Relaxed), caught_up, "nothing was repeated");
 }
 
@@ -116,5 +115,5 @@ async fn receipts_are_pushed_again_when_the_directory_is_back() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), pushed).await.expect("no receipt is pushed any more");
+    tokio::time::timeout(PATIENCE, pushed).await.expect("no receipt is pushed any more");
 }

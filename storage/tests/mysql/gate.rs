@@ -14,6 +14,8 @@ pub struct Gate {
     /// While it is shut, bytes are taken and not passed on.
     pub is_open: watch::Sender<bool>,
     to: watch::Sender<String>,
+    /// Where new connections lead, once those that led elsewhere are cut.
+    led: watch::Receiver<String>,
     serving: JoinHandle<()>,
 }
 
@@ -22,13 +24,15 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (is_open, watched) = watch::channel(true);
+        let (leads, led) = watch::channel(to.clone());
         let (to, leads_to) = watch::channel(to);
-        Self { address, is_open, to, serving: tokio::spawn(serve(listener, leads_to, watched)) }
+        Self { address, is_open, to, led, serving: tokio::spawn(serve(listener, leads_to, leads, watched)) }
     }
 
     /// Cuts every connection; new ones lead elsewhere.
-    pub fn lead_to(&self, to: String) {
-        self.to.send_replace(to);
+    pub async fn lead_to(&mut self, to: String) {
+        self.to.send_replace(to.clone());
+        self.led.wait_for(|led| *led == to).await.unwrap();
     }
 
     /// Cuts every connection and takes no new one.
@@ -38,7 +42,12 @@ impl Gate {
     }
 }
 
-async fn serve(listener: TcpListener, mut to: watch::Receiver<String>, is_open: watch::Receiver<bool>) {
+async fn serve(
+    listener: TcpListener,
+    mut to: watch::Receiver<String>,
+    leads: watch::Sender<String>,
+    is_open: watch::Receiver<bool>,
+) {
     let mut served = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -47,6 +56,7 @@ async fn serve(listener: TcpListener, mut to: watch::Receiver<String>, is_open: 
                 if changed.is_err() {
                     return;
                 }
+                leads.send_replace(to.borrow().clone());
                 continue;
             }
             accepted = listener.accept() => accepted,

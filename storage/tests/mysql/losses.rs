@@ -46,7 +46,7 @@ async fn what_was_covered_survives_a_kill_of_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_to_a_copy_that_lags_is_told_to_who_covers() {
     let (primary, copy) = (OwnServer::start(1).await, OwnServer::start(2).await);
-    let gate = Gate::new(primary.address.clone()).await;
+    let mut gate = Gate::new(primary.address.clone()).await;
     migrate::up(&primary.options()).await.unwrap();
     migrate::up(&copy.options()).await.unwrap();
     let directory = MysqlDirectory::open(&options(&gate.address.to_string())).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_failover_to_a_copy_that_lags_is_told_to_who_covers() {
         format!("UPDATE shards SET fence = {}, covered = 0x01 WHERE shard = {}", claim.fence, shard.index());
     copy.run(replicated).await;
     directory.apply(vec![change(&group, 1, users(0..3), Vec::new())]).await.unwrap();
-    gate.lead_to(copy.address.clone());
+    gate.lead_to(copy.address.clone()).await;
     let later = || vec![change(&group, 2, users(3..4), Vec::new())];
     let lagging = loop {
         if let Ok(lagging) = directory.apply(later()).await {
@@ -75,6 +75,6 @@ async fn a_failover_to_a_copy_that_lags_is_told_to_who_covers() {
     assert_eq!(directory.cover(&claim, &cursor(2)).await.unwrap(), Covered::Replaced);
     assert_eq!(directory.cover(&again, &cursor(2)).await.unwrap(), Covered::Noted);
     // Back again: what was written meanwhile is not here either.
-    gate.lead_to(primary.address.clone());
+    gate.lead_to(primary.address.clone()).await;
     assert_eq!(cover(&directory, &again, 3).await, Covered::Lost);
 }

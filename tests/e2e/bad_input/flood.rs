@@ -137,7 +137,7 @@ async fn b11_a_flood_of_silent_connections_costs_little_and_is_given_back() {
 async fn b12_silence_beyond_the_idle_timeout_closes_and_heartbeats_keep_open() {
     let settings = Settings::for_tests()
         .with("IM_GATEWAY__HEARTBEAT_INTERVAL_MS", "200")
-        .with("IM_GATEWAY__IDLE_TIMEOUT_MS", "2000");
+        .with("IM_GATEWAY__IDLE_TIMEOUT_MS", "4000");
     let server = Server::start(settings);
     let mut alive = Raw::device(&server, "ann", "phone").await;
     let mut silent = Raw::device(&server, "bob", "phone").await;

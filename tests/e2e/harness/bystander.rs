@@ -4,7 +4,6 @@
 
 use super::raw::Raw;
 use super::server::Server;
-use im_proto::client::server_frame::Body;
 
 pub struct Bystanders {
     sender: Raw,
@@ -24,7 +23,6 @@ impl Bystanders {
         let id = format!("bystander{}", self.sent);
         let ack = self.sender.message_to_user("bystander-b", &id).await;
         assert_eq!(ack.seq, self.sent);
-        let pushed = |body: &Body| matches!(body, Body::Entry(pushed) if pushed.entry.as_ref().is_some_and(|entry| entry.client_id == id));
-        self.receiver.push(|body| pushed(body).then_some(())).await;
+        self.receiver.learns(&ack.conversation_id, &id).await;
     }
 }

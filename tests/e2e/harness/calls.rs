@@ -2,13 +2,17 @@
 //!
 //! In: arguments. Out: the answer's message; any other answer is a panic that shows it. Always: one command, one answer.
 
-use super::raw::{Raw, send_to_conversation, send_to_user};
+use super::raw::{Got, Raw, send_to_conversation, send_to_user, within};
+use super::server::is_cluster;
 use im_proto::client::client_frame::Command;
 use im_proto::client::entry::Content;
 use im_proto::client::server_frame::Body;
 use im_proto::client::{self, CommandAck, ConversationState, Entry, Members, Pulled, ReadMarked, SendAck};
 use im_proto::{LogId, UserId};
+use std::time::Duration;
 
+/// A device that waits for a message asks whether there is one.
+const LOOKS_EVERY: Duration = Duration::from_millis(200);
 /// Every seq of a test's conversations fits one answer.
 const LIMIT: u32 = 0;
 
@@ -52,6 +56,35 @@ impl Raw {
 
     pub async fn message_to(&mut self, conversation: &str, id: &str) -> SendAck {
         self.message(send_to_conversation(conversation, id, id)).await
+    }
+
+    /// Returns when the device has the message as a client comes to have it: by a push, and on a cluster, where a service that is
+    /// slow may cost the push, also by a pull behind the hint of a heartbeat (C4 allows both).
+    pub async fn learns(&mut self, conversation: &str, id: &str) {
+        let is_it = |entry: &Entry| entry.client_id == id;
+        let is_pushed = |push: &Body| match push {
+            Body::Entry(push) => push.conversation_id == conversation && push.entry.as_ref().is_some_and(is_it),
+            _ => false,
+        };
+        if !is_cluster() {
+            return self.push(|push| is_pushed(push).then_some(())).await;
+        }
+        let learned = async {
+            loop {
+                let answer = self.heartbeat().await;
+                if std::mem::take(&mut self.pushes).iter().any(is_pushed) {
+                    return;
+                }
+                if matches!(answer, Got::Frame(_)) {
+                    let epoch = self.sync().await.epoch;
+                    if self.pull_all(conversation, epoch, 1).await.iter().any(is_it) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(LOOKS_EVERY).await;
+            }
+        };
+        within("the message is pushed, or hinted and pulled", learned).await;
     }
 
     pub async fn create_group(&mut self, command_id: &str, users: &[&str]) -> CommandAck {
