@@ -5,7 +5,7 @@
 # numbers: the page is told by the server where the WebSocket is. 6102 has the metrics too, so it is published to this machine
 # alone.
 #
-# Not built where this was written: no container runs there; nor is the build with TLS to Kafka that it asks for.
+# Not built where this was written: no container runs there. The build with TLS to Kafka that it asks for was (scripts/tls --kafka).
 #
 # io_uring: Docker's default seccomp profile refuses it; the server then says so and runs on epoll. To have it:
 #   docker run --security-opt seccomp=unconfined …

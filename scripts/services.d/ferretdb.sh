@@ -11,7 +11,7 @@ ferretdb_install() {
   go=$(go_command) || return 1
   echo "building FerretDB"
   # Without its other backend, a whole database to compile.
-  (cd "$here/ferretdb" && GOFLAGS=-buildvcs=false "$go" build -tags ferretdb_no_sqlite -trimpath -ldflags='-s -w' \
+  (cd "$here/ferretdb" && GOFLAGS=-buildvcs=false tries "$go" build -tags ferretdb_no_sqlite -trimpath -ldflags='-s -w' \
     -o "$folder/programs/ferretdb" .) \
     >>"$folder/log/install.log" 2>&1 || { tail -n 5 "$folder/log/install.log" >&2; return 1; }
   set_stamp "$folder/programs/ferretdb.stamp" "${sources[@]}"
@@ -23,10 +23,18 @@ ferretdb_start() {
     postgresql_query -d postgres -c 'CREATE DATABASE ferretdb' || return 1
   postgresql_query -d ferretdb -f "$here/postgresql/equality_index.sql" 2>>"$(log_file ferretdb)" || return 1
   mkdir -p "$(data_folder ferretdb)"
+  local tls=()
+  ! is_tls || tls=("$(tls_file server.pem)" "$(tls_file server.key)")
   GOGC=400 GOMEMLIMIT=400MiB spawn ferretdb "$folder/programs/ferretdb" serve "127.0.0.1:$(ferretdb_port)" \
-    "postgres://postgres@127.0.0.1:$(postgresql_port)/ferretdb?pool_max_conns=16"
+    "postgres://postgres@127.0.0.1:$(postgresql_port)/ferretdb?pool_max_conns=16" "${tls[@]}"
 }
 
-ferretdb_ready() { timeout 5 "$folder/programs/ferretdb" ready "127.0.0.1:$(ferretdb_port)"; }
+ferretdb_ready() { timeout 5 "$folder/programs/ferretdb" ready "$(ferretdb_url)"; }
 
-ferretdb_env() { echo "IM_TEST_MONGODB=mongodb://127.0.0.1:$(ferretdb_port)/?directConnection=true"; }
+ferretdb_url() {
+  local tls=""
+  ! is_tls || tls="&tls=true&tlsCAFile=$(tls_file ca.pem)"
+  echo "mongodb://127.0.0.1:$(ferretdb_port)/?directConnection=true$tls"
+}
+
+ferretdb_env() { echo "IM_TEST_MONGODB=$(ferretdb_url)"; }

@@ -23,7 +23,9 @@ apt_install() { # package...
       printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy" && ours=yes
     fi
     echo "installing $*"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } \
+    # Another installation may be under way.
+    local wait=(-o DPkg::Lock::Timeout=300)
+    { tries apt-get update -qq && DEBIAN_FRONTEND=noninteractive tries apt-get install "${wait[@]}" -y -qq --no-install-recommends "$@"; } \
       >>"$folder/log/install.log" 2>&1
     local result=$?
     [ -z "$ours" ] || rm -f "$policy"
@@ -33,6 +35,17 @@ apt_install() { # package...
     done
     return 0
   ) 8>"$folder/run/apt.lock"
+}
+
+# What comes over the network may fail once, or hang.
+INSTALL_TRIES=3 INSTALL_TRY_S=600
+tries() { # command...
+  local try
+  for try in $(seq $INSTALL_TRIES); do
+    timeout $INSTALL_TRY_S "$@" && return 0
+    [ "$try" = $INSTALL_TRIES ] || sleep 5
+  done
+  return 1
 }
 
 # Go: the one that is there, else Debian's; if that is too old, it fetches a newer one as a module.

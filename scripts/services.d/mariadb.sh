@@ -17,16 +17,24 @@ GRANT ALL ON *.* TO 'im'@'127.0.0.1' WITH GRANT OPTION;
 SQL
     touch "$data/initialized"
   fi
+  local tls=()
+  ! is_tls || tls=(--ssl-cert="$(tls_file mysql.pem)" --ssl-key="$(tls_file mysql.key)" --require-secure-transport=ON)
   # The socket's path is relative: a full one could pass the 107 bytes that a socket address holds.
   spawn mariadb mariadbd --no-defaults --datadir="$data" --bind-address=127.0.0.1 --port="$(mariadb_port)" \
     --socket=mariadb.sock --pid-file=mariadb.pid --init-file="$data/init.sql" --skip-name-resolve --skip-log-bin \
     --innodb-buffer-pool-size=96M --innodb-log-file-size=64M --innodb-flush-log-at-trx-commit=1 --max-connections=100 \
-    --performance-schema=OFF --character-set-server=utf8mb4 \
+    "${tls[@]}" --performance-schema=OFF --character-set-server=utf8mb4 \
     --sql-mode=ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION
 }
 
 mariadb_ready() {
-  timeout 3 mariadb --no-defaults -h 127.0.0.1 -P "$(mariadb_port)" -u im -pim --connect-timeout=2 -e 'SELECT 1' im
+  local tls=()
+  ! is_tls || tls=(--ssl-ca="$(tls_file mysql-ca.pem)" --ssl-verify-server-cert)
+  timeout 3 mariadb --no-defaults "${tls[@]}" -h 127.0.0.1 -P "$(mariadb_port)" -u im -pim --connect-timeout=2 -e 'SELECT 1' im
 }
 
-mariadb_env() { echo "IM_TEST_MYSQL=mysql://im:im@127.0.0.1:$(mariadb_port)/im"; }
+mariadb_env() {
+  local tls=""
+  ! is_tls || tls="?ssl-mode=VERIFY_IDENTITY&ssl-ca=$(tls_file mysql-ca.pem)"
+  echo "IM_TEST_MYSQL=mysql://im:im@127.0.0.1:$(mariadb_port)/im$tls"
+}

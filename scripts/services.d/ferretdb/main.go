@@ -1,8 +1,8 @@
 // FerretDB, a server that speaks MongoDB's protocol and stores in PostgreSQL, as one program: a stand-in for MongoDB where
 // there is none to install. For development and tests only.
 //
-//	ferretdb serve ADDRESS POSTGRESQL_URL   until SIGTERM
-//	ferretdb ready ADDRESS                  exit code 0 when it has answered a ping and stored a document
+//	ferretdb serve ADDRESS POSTGRESQL_URL [CERTIFICATE KEY]   until SIGTERM; with a certificate over TLS alone
+//	ferretdb ready URL                                        exit code 0 when it has answered a ping and stored a document
 package main
 
 import (
@@ -29,18 +29,20 @@ func main() {
 func run(args []string) error {
 	switch {
 	case len(args) == 3 && args[0] == "serve":
-		return serve(args[1], args[2])
+		return serve(ferretdb.ListenerConfig{TCP: args[1]}, args[2])
+	case len(args) == 5 && args[0] == "serve":
+		return serve(ferretdb.ListenerConfig{TLS: args[1], TLSCertFile: args[3], TLSKeyFile: args[4]}, args[2])
 	case len(args) == 2 && args[0] == "ready":
 		return ready(args[1])
 	}
-	return fmt.Errorf("usage: ferretdb serve ADDRESS POSTGRESQL_URL | ferretdb ready ADDRESS")
+	return fmt.Errorf("usage: ferretdb serve ADDRESS POSTGRESQL_URL [CERTIFICATE KEY] | ferretdb ready URL")
 }
 
-func serve(address, postgresqlURL string) error {
+func serve(listener ferretdb.ListenerConfig, postgresqlURL string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	server, err := ferretdb.New(&ferretdb.Config{
-		Listener:      ferretdb.ListenerConfig{TCP: address},
+		Listener:      listener,
 		Handler:       "postgresql",
 		PostgreSQLURL: postgresqlURL,
 	})
@@ -50,10 +52,10 @@ func serve(address, postgresqlURL string) error {
 	return server.Run(ctx)
 }
 
-func ready(address string) error {
+func ready(url string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	client, err := mongo.Connect(ctx, options.Client().ApplyURI("mongodb://"+address+"/?directConnection=true"))
+	client, err := mongo.Connect(ctx, options.Client().ApplyURI(url))
 	if err != nil {
 		return err
 	}
