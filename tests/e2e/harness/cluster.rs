@@ -9,7 +9,7 @@ use super::process::{Addresses, CLOCK_FILE, Folder, Launch, POLL, Process, Role,
 use super::server::Server;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
 
 /// Where the roles listen, and where they look for each other: something may lie between.
@@ -40,12 +40,12 @@ impl Places {
     }
 }
 
-/// On a loopback address that no other process of this run has, with ports that are known before the process starts.
+/// On a loopback address that no other process of this run has, with ports that are known before the process starts. Nobody looks
+/// for a port on all addresses: it would be in the way of a process that has been given the same one on its own address.
 fn known_ports() -> Addresses {
-    let listeners = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
-    let own = Addresses::own().tcp.ip();
-    let [tcp, websocket, http, rpc] =
-        listeners.map(|listener| SocketAddr::new(own, listener.local_addr().unwrap().port()));
+    let own = Addresses::own().tcp;
+    let listeners = [(); 4].map(|()| TcpListener::bind(own).unwrap());
+    let [tcp, websocket, http, rpc] = listeners.map(|listener| listener.local_addr().unwrap());
     Addresses { tcp, websocket, http, rpc }
 }
 

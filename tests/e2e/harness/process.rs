@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,10 @@ pub(super) const POLL: Duration = Duration::from_millis(5);
 
 /// 127.x.y.z: the process and a counter, so that a restart finds its ports free whatever else runs.
 fn own_address() -> IpAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let process = std::process::id();
-    let number = NEXT.fetch_add(1, Ordering::Relaxed).max(1);
-    IpAddr::V4(Ipv4Addr::new(127, (process >> 8) as u8 | 1, process as u8, number))
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) % 254 + 1;
+    IpAddr::V4(Ipv4Addr::new(127, (process >> 8) as u8 | 1, process as u8, number as u8))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
