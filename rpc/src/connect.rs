@@ -18,7 +18,7 @@ pub struct Connect {
 
 impl Connect {
     pub fn new(options: &ConnectOptions) -> Result<Self, ConfigError> {
-        let tls = options.tls.as_ref().map(tls::of_client).transpose()?;
+        let tls = options.tls.as_ref().map(|tls| tls::of_client(tls, options.timeout)).transpose()?;
         Ok(Self { timeout: options.timeout, keep_alive: options.keep_alive, tls })
     }
 

@@ -6,6 +6,8 @@
 //! `dropped_unnumbered`: a batch that found no room leaves no gap; `another_run_taken`: a gateway takes what is for an earlier run;
 //! `refused_stream_pressed`: a stream that a gateway refuses is opened again at once, for ever;
 //! `failed_accept_repeated_at_once`: without descriptors a role tries to accept all the time;
+//! `handshake_unbounded`: a peer that never ends its TLS handshake is waited for without end;
+//! `silence_is_kept`: a connection that says nothing stays open; `stop_waits_for_ever`: and is waited for when a role stops;
 //! `away_is_an_answer`: a role whose store is away answers so, and no other is asked.
 
 #[cfg(feature = "planted-bugs")]

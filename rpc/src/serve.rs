@@ -6,6 +6,7 @@
 
 use crate::accept;
 use crate::config::{ConfigError, TlsOptions};
+use crate::planted::planted;
 use crate::tls;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +19,9 @@ use tonic::transport::Server;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// No request takes longer, and streams end when they are told; a peer that stopped in the middle of its first words would be
+/// waited for without end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests under way on one connection; one more waits at its caller.
 const STREAMS_MAX: u32 = 256;
 /// Requests that a peer reset before we looked at them, and those that we reset for its errors. Beyond either the connection
@@ -81,13 +85,18 @@ impl Served {
         self.readiness.clone()
     }
 
-    /// Takes nothing new, lets what is under way end, and returns.
-    pub async fn stop(self) {
+    /// Takes nothing new, lets what is under way end within [`STOP_TIMEOUT`], and returns.
+    pub async fn stop(mut self) {
         self.stop.0.send_replace(true);
-        match self.task.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the gRPC server ended with an error"),
-            Err(error) => tracing::error!(%error, "the gRPC server panicked"),
+        let patience = if planted("stop_waits_for_ever") { Duration::MAX } else { STOP_TIMEOUT };
+        match tokio::time::timeout(patience, &mut self.task).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the gRPC server ended with an error"),
+            Ok(Err(error)) => tracing::error!(%error, "the gRPC server panicked"),
+            Err(_) => {
+                tracing::warn!("a gRPC connection did not end in time");
+                self.task.abort();
+            }
         }
     }
 }

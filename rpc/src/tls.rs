@@ -5,6 +5,7 @@
 //! a certificate is no name.
 
 use crate::config::{ConfigError, TlsOptions};
+use crate::planted::planted;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
@@ -14,6 +15,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
 use tonic::{Request, Status};
 
@@ -28,7 +30,8 @@ pub struct ClientTls {
     verifier: Arc<ServerNames>,
 }
 
-pub fn of_client(options: &TlsOptions) -> Result<ClientTls, ConfigError> {
+/// A handshake that takes longer than `timeout` is given up: tonic's time for connecting ends when TCP stands.
+pub fn of_client(options: &TlsOptions, timeout: Duration) -> Result<ClientTls, ConfigError> {
     let names = PeerNames::new(&options.peer_names)?;
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(&read("authority", &options.authority)?) {
@@ -41,7 +44,11 @@ pub fn of_client(options: &TlsOptions) -> Result<ClientTls, ConfigError> {
     let verifier = Arc::new(ServerNames { roots, algorithms, names });
     // What the client says that it wants; what it accepts the verifier says.
     let asked = options.peer_names.first().cloned().unwrap_or_default();
-    Ok(ClientTls { config: ClientTlsConfig::new().identity(identity(options)?).domain_name(asked), verifier })
+    let mut config = ClientTlsConfig::new().identity(identity(options)?).domain_name(asked);
+    if !planted("handshake_unbounded") {
+        config = config.timeout(timeout);
+    }
+    Ok(ClientTls { config, verifier })
 }
 
 impl ClientTls {

@@ -24,8 +24,9 @@ apt_install() { # package...
     fi
     echo "installing $*"
     # Another installation may be under way.
-    local wait=(-o DPkg::Lock::Timeout=300)
-    { tries apt-get update -qq && DEBIAN_FRONTEND=noninteractive tries apt-get install "${wait[@]}" -y -qq --no-install-recommends "$@"; } \
+    local patience=(-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -o Acquire::http::Timeout=60)
+    { tries apt-get update -qq &&
+      DEBIAN_FRONTEND=noninteractive apt-get install "${patience[@]}" -y -qq --no-install-recommends "$@"; } \
       >>"$folder/log/install.log" 2>&1
     local result=$?
     [ -z "$ours" ] || rm -f "$policy"
@@ -37,7 +38,7 @@ apt_install() { # package...
   ) 8>"$folder/run/apt.lock"
 }
 
-# What comes over the network may fail once, or hang.
+# What comes over the network may fail once, or hang. Not for apt-get install, which must not be cut off in the middle.
 INSTALL_TRIES=3 INSTALL_TRY_S=600
 tries() { # command...
   local try
@@ -54,7 +55,7 @@ go_command() {
   local minor found
   minor=$(go env GOVERSION) minor=${minor#go1.} minor=${minor%%.*}
   if [ "$minor" -ge "$GO_MINOR_MIN" ]; then command -v go; return; fi
-  found=$(go mod download -json "golang.org/toolchain@$GO_TOOLCHAIN.linux-$(go env GOARCH)" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+  found=$(tries go mod download -json "golang.org/toolchain@$GO_TOOLCHAIN.linux-$(go env GOARCH)" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
   [ -d "$found" ] || return 1
   if [ ! -x "$found/bin/go" ]; then # modules carry no execute bits
     chmod -R u+w "$found" && chmod +x "$found"/bin/* "$found"/pkg/tool/*/*

@@ -20,5 +20,7 @@ redis_ready() {
 }
 
 redis_env() {
-  if is_tls; then echo "IM_TEST_REDIS=rediss://im:im@127.0.0.1:$(redis_port)/"; else echo "IM_TEST_REDIS=redis://127.0.0.1:$(redis_port)/"; fi
+  local login=redis://
+  ! is_tls || login=rediss://im:im@
+  echo "IM_TEST_REDIS=${login}127.0.0.1:$(redis_port)/"
 }

@@ -14,7 +14,7 @@ tls_install() {
   (
     flock 7
     [ ! -e "$(tls_file made)" ] || return 0
-    mkdir -p "$folder/tls" && cd "$folder/tls" || return 1
+    mkdir -p "$folder/tls" && chmod 755 "$folder/tls" && cd "$folder/tls" || return 1
     { tls_certificate ca server && tls_certificate mysql-ca mysql && touch made; } >>"$folder/log/install.log" 2>&1
   ) 7>"$folder/run/tls.lock"
 }
@@ -25,5 +25,5 @@ tls_certificate() { # authority name
     openssl req "${new[@]}" -subj "/CN=$2" -keyout "$2.key" -out "$2.csr" &&
     openssl x509 -req -in "$2.csr" -CA "$1.pem" -CAkey "$1.key" -CAcreateserial -days 3650 \
       -extfile <(echo subjectAltName=IP:127.0.0.1) -out "$2.pem" &&
-    cat "$2.key" "$2.pem" >"$2-both.pem" && chmod 644 "$2.key" "$2-both.pem"
+    cat "$2.key" "$2.pem" >"$2-both.pem" && chmod 644 "$1.pem" "$2.pem" "$2.key" "$2-both.pem"
 }

@@ -60,7 +60,7 @@ pub struct KafkaOptions {
 
 /// What the server sets itself, under each of librdkafka's names: what the contract rests on, the bounds of what is under way,
 /// and what has a key of its own in the configuration.
-const FIXED: [&str; 25] = [
+const FIXED: [&str; 26] = [
     "acks",
     "request.required.acks",
     "enable.idempotence",
@@ -78,6 +78,7 @@ const FIXED: [&str; 25] = [
     "auto.offset.reset",
     "partition.assignment.strategy",
     "isolation.level",
+    "check.crcs",
     "queued.max.messages.kbytes",
     "enable.partition.eof",
     "statistics.interval.ms",
@@ -118,7 +119,11 @@ impl KafkaOptions {
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "im-server")
             // Where brokers make topics that somebody names, to look at one would make it, with settings that lose messages.
-            .set("allow.auto.create.topics", "false");
+            .set("allow.auto.create.topics", "false")
+            // A broker that falls silent without a word is left for its heir; a minute, the default, is the whole outage.
+            .set("socket.timeout.ms", "10000")
+            // The default, 10 s, is as long as a sender waits at all.
+            .set("reconnect.backoff.max.ms", "1000");
         for (name, value) in &self.settings {
             if FIXED.contains(&name.as_str()) {
                 return Err(KafkaError::FixedSetting { name: name.clone() });

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-struct Authority {
+pub struct Authority {
     folder: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -24,7 +24,7 @@ impl Authority {
     }
 
     /// What an end named `name` is configured with, which lets in `peers`.
-    fn end(&self, name: &str, peers: &[&str]) -> TlsOptions {
+    pub fn end(&self, name: &str, peers: &[&str]) -> TlsOptions {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         let path = |what: &str| self.folder.path().join(format!("{name}.{what}.pem"));

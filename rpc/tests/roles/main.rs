@@ -5,3 +5,4 @@ mod calls;
 mod certificates;
 mod deliveries;
 mod logic;
+mod silence;

@@ -177,9 +177,11 @@ impl ConsumerContext for Context {
             {
                 tracing::warn!(%error, "partitions that were lost may stay paused");
             }
-            // In one call: each is a round trip, and the group waits.
+            // In one call: each is a round trip, and the group waits. Whose session is over may not commit.
             let done = partitions(list).flat_map(|partition| shared.inbound().take_commits(Some(partition))).collect();
-            if let Err(error) = shared.commit(consumer, done, CommitMode::Sync) {
+            if !consumer.assignment_lost()
+                && let Err(error) = shared.commit(consumer, done, CommitMode::Sync)
+            {
                 tracing::warn!(%error, partitions = list.count(), "the next owner repeats what was done");
             }
             partitions(list).for_each(|partition| shared.inbound().lost(partition));
@@ -242,7 +244,11 @@ impl KafkaConsumer {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
+            // What was damaged on its way or on a broker's disk would get a checksum of our own.
+            .set("check.crcs", "true")
             .set("queued.max.messages.kbytes", "16384")
+            // A partition that finds the queue full waits for so long: idle ones too, and a second by default.
+            .set("fetch.queue.backoff.ms", "50")
             .set("enable.partition.eof", "true")
             .set("statistics.interval.ms", LAG_INTERVAL_MS);
         for (name, value) in

@@ -20,6 +20,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(9);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(8);
 /// A connection that was idle for longer is tried before it is lent.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+/// How long that may take: what stood behind a firewall too long answers nothing.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Prepared statements kept by each connection: more than there are shapes of statements (see `bulk`).
 const STATEMENTS_MAX: usize = 128;
 /// A transaction that lost against another one is repeated so often.
@@ -219,7 +221,8 @@ async fn identity(connection: &mut MySqlConnection) -> Result<String, sqlx::Erro
 }
 
 async fn is_alive(connection: &mut MySqlConnection, metadata: PoolConnectionMetadata) -> bool {
-    metadata.idle_for < IDLE_TRUSTED || connection.ping().await.is_ok()
+    metadata.idle_for < IDLE_TRUSTED
+        || tokio::time::timeout(PING_TIMEOUT, connection.ping()).await.is_ok_and(|answered| answered.is_ok())
 }
 
 #[cfg(test)]

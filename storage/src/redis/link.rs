@@ -9,12 +9,12 @@ use super::{OpenError, RedisOptions, scripts, server::Server};
 use crate::finding::{Finding, Severity, refuse_unsafe};
 use crate::ports::StoreError;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo as _, Pipeline, RedisError, RedisResult,
+    ServerErrorKind, Value, aio::MultiplexedConnection, io::tcp::TcpSettings,
 };
 use std::time::Duration;
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Semaphore},
     time::{Instant, timeout},
 };
 
@@ -28,13 +28,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Commands of one pipeline; a longer call sends several, one behind the other.
 const PIPELINE_COMMANDS_MAX: usize = 512;
-/// Pipelines under way on one connection. Others wait, within their call's time.
+/// Pipelines under way. Others wait, within their call's time.
 const PIPELINES_MAX: usize = 64;
 
 pub struct Link {
     client: Client,
     allow: Vec<String>,
     state: Mutex<State>,
+    /// The driver's own limit counts commands: a long pipeline would hold up everybody else.
+    pipelines: Semaphore,
 }
 
 #[derive(Default)]
@@ -70,8 +72,12 @@ impl Link {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // The driver's message may quote the URL.
         let wrong = |_| OpenError::Options("the URL is not redis://[user:password@]host:port/db".to_owned());
-        let client = Client::open(options.url.as_str()).map_err(wrong)?;
-        Ok(Self { client, allow: options.allow.clone(), state: Mutex::default() })
+        // Many callers share a connection: none of their small commands waits for the answers of the others.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let server = options.url.as_str().into_connection_info().map_err(wrong)?.set_tcp_settings(tcp);
+        let client = Client::open(server).map_err(wrong)?;
+        let (allow, pipelines) = (options.allow.clone(), Semaphore::new(PIPELINES_MAX));
+        Ok(Self { client, allow, state: Mutex::default(), pipelines })
     }
 
     /// Connects; says by name what makes the server unsafe.
@@ -146,6 +152,7 @@ impl Link {
 
     /// A server that became a replica is left: the next call connects anew and looks.
     async fn send(&self, live: &Live, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, StoreError> {
+        let _permit = self.pipelines.acquire().await.map_err(away)?;
         let sent: RedisResult<Vec<RedisResult<Value>>> = pipeline.query_async(&mut live.connection.clone()).await;
         let demoted = |result: &RedisResult<Value>| {
             let kind = result.as_ref().err().map(RedisError::kind);
@@ -198,8 +205,7 @@ impl Link {
     async fn connect(&self) -> Result<MultiplexedConnection, StoreError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT))
-            .set_concurrency_limit(PIPELINES_MAX);
+            .set_response_timeout(Some(ANSWER_TIMEOUT));
         let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
         connection.map_err(|error| failure(&error))
     }

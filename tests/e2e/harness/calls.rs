@@ -2,7 +2,7 @@
 //!
 //! In: arguments. Out: the answer's message; any other answer is a panic that shows it. Always: one command, one answer.
 
-use super::raw::{Got, Raw, send_to_conversation, send_to_user, within};
+use super::raw::{Got, HEARTBEAT_INTERVAL, Raw, send_to_conversation, send_to_user, within};
 use super::server::is_cluster;
 use im_proto::client::client_frame::Command;
 use im_proto::client::entry::Content;
@@ -11,9 +11,8 @@ use im_proto::client::{self, CommandAck, ConversationState, Entry, Members, Pull
 use im_proto::{LogId, UserId};
 use std::time::Duration;
 
-/// A push that takes longer may be lost, and heartbeats tell; too many of them would be a flood.
+/// A push that takes longer may be lost, and heartbeats tell.
 const PUSH_COMES_IN: Duration = Duration::from_secs(2);
-const HEARTBEATS_EVERY: Duration = Duration::from_millis(300);
 /// Every seq of a test's conversations fits one answer.
 const LIMIT: u32 = 0;
 
@@ -86,7 +85,7 @@ impl Raw {
                         return;
                     }
                 }
-                tokio::time::sleep(HEARTBEATS_EVERY).await;
+                tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             }
         };
         within("the message is pushed, or hinted and pulled", learned).await;

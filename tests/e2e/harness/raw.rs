@@ -18,6 +18,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 /// Promise C5 is 10 s; what a test waits for takes longer only when it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(12);
+/// As the tests' servers want them; many more would be a flood.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(300);
 /// A command, or a sign-in, that a cluster answers with a retryable error is repeated.
 const REPEATS_FOR: Duration = Duration::from_secs(36);
 const REPEATS_PAUSE: Duration = Duration::from_millis(50);
@@ -182,6 +184,12 @@ impl Raw {
                 Got::End => panic!("the connection ended before the push"),
             }
         }
+    }
+
+    /// Nor was it closed.
+    pub fn was_pushed_no_entry(&self) {
+        let is_one = |push: &Body| matches!(push, Body::Entry(_) | Body::Closing(_));
+        assert!(!self.pushes.iter().any(is_one), "{:?}", self.pushes);
     }
 
     /// Sends a heartbeat and returns its answer: `0x00`, or a sync hint.
