@@ -203,8 +203,12 @@ impl Traffic {
     fn arrived(&self, link: &Link, seq: u64, payload: Option<Payload>, arrival: Arrival, now_ns: u64) {
         let Some(plan) = self.plan.get() else { return };
         let mut found = self.violations.borrow_mut();
-        let Some(Role::Receives { stream, receiver }) = &plan.roles[link.serial] else {
-            found.add(Violation::WrongReceiver, format_args!("connection {}, seq {seq}", link.serial));
+        let role = &plan.roles[link.serial];
+        let Some(Role::Receives { stream, receiver }) = role else {
+            let is_own =
+                |payload: Payload| matches!(role, Some(Role::Sends { stream }) if *stream == payload.stream as usize);
+            let violation = if payload.is_some_and(is_own) { Violation::PushedBack } else { Violation::WrongReceiver };
+            found.add(violation, format_args!("connection {}, seq {seq}", link.serial));
             return;
         };
         let first_time = receiver.borrow_mut().arrived(seq, payload, arrival, &mut found);

@@ -19,6 +19,8 @@ pub enum Violation {
     Refused,
     Missing,
     PushedTwice,
+    /// To the connection that sent it, which has it by its answer.
+    PushedBack,
     OutOfOrder,
     /// It came by a pull or sync: its push was lost, though nothing here is slow or killed.
     Repaired,
@@ -33,7 +35,7 @@ impl Violation {
     /// What a push may do, for it is a hint; and what a server that is killed does to a connection. All of it is
     /// mended by the log, but a server that is whole and not overloaded has no cause for it.
     pub fn is_mendable(self) -> bool {
-        matches!(self, Self::PushedTwice | Self::OutOfOrder | Self::Repaired | Self::Disconnected)
+        matches!(self, Self::PushedTwice | Self::PushedBack | Self::OutOfOrder | Self::Repaired | Self::Disconnected)
     }
 }
 
