@@ -78,7 +78,7 @@ const FIXED: [&str; 26] = [
     "auto.offset.reset",
     "partition.assignment.strategy",
     "isolation.level",
-    "check.crcs",
+    "check.crcs", // it would stop a partition: see `producer::CHECKSUM`
     "queued.max.messages.kbytes",
     "enable.partition.eof",
     "statistics.interval.ms",

@@ -23,6 +23,7 @@ pub const NAMES: &[&str] = &[
     "failed_producer_stays",           // sends on by a producer that has failed for good
     "steady_flow_has_no_end",          // holds the clocks of a busy partition's records against the worker's for ever
     "stuck_producer_stays",            // sends on by a producer that loses whatever it is given
+    "damaged_record_taken",            // takes what a broker hands out without looking at its checksum
     "failed_consumer_waits",           // waits for a consumer that has failed for good
     "standing_consumer_stays",         // waits for a consumer that stands still
     "replaced_consumer_tells_no_loss", // what a consumer owned that is replaced counts as owned on

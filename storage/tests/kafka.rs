@@ -289,6 +289,31 @@ async fn a_consumer_that_stands_still_is_replaced_and_its_partitions_come_back()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_was_damaged_on_its_way_cannot_be_read() {
+    let options = options().await;
+    let queue = KafkaQueue::open(&options).await.unwrap();
+    queue.produce_and_wait(vec![record("a", 1)]).await.unwrap();
+    // Kafka's own checksum is right: a client that is not told to does not look at it.
+    let config = rdkafka::ClientConfig::new().set("bootstrap.servers", &options.brokers).clone();
+    let foreign: FutureProducer = config.create().unwrap();
+    let sum = crc32c::crc32c(b"2").to_be_bytes();
+    let summed = || OwnedHeaders::new().insert(Header { key: "im-crc32c", value: Some(&sum[..]) });
+    for (value, headers) in [("2", summed()), ("3", summed()), ("4", OwnedHeaders::new())] {
+        let of_a = FutureRecord::to(&options.topic).partition(partition("a").0 as i32).key("a");
+        foreign.send(of_a.payload(value).headers(headers), Duration::from_secs(10)).await.unwrap();
+    }
+    let mut consumer = KafkaConsumer::open(&options).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let found = batch(&mut consumer).await.records.into_iter();
+        seen.extend(found.map(|queued| (queued.record.upstream.to_vec(), queued.odd_key)));
+    }
+    // The last one is an earlier program's.
+    let wanted = [("1", false), ("2", false), ("3", true), ("4", false)];
+    assert_eq!(seen, wanted.map(|(value, is_odd)| (value.as_bytes().to_vec(), is_odd.then(|| "a".into()))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_lies_in_its_topic_with_where_it_came_from_and_why() {
     let options = options().await;
     // As somebody else may write it: the key is no id.

@@ -8,7 +8,7 @@
 use super::fetched_end::fetched_end;
 use super::inbound::{Arrival, Inbound};
 use super::joining::Joining;
-use super::producer::TRACEPARENT;
+use super::producer::{CHECKSUM, TRACEPARENT};
 use super::standstill::Standstill;
 use super::{KafkaError, KafkaOptions};
 use crate::planted::planted;
@@ -244,8 +244,6 @@ impl KafkaConsumer {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
-            // What was damaged on its way or on a broker's disk would get a checksum of our own.
-            .set("check.crcs", "true")
             .set("queued.max.messages.kbytes", "16384")
             // A partition that finds the queue full waits for so long: idle ones too, and a second by default.
             .set("fetch.queue.backoff.ms", "50")
@@ -399,7 +397,7 @@ fn take_up(consumer: &BaseConsumer<Context>, shared: &Shared, message: &Borrowed
         return;
     };
     let key = message.key().unwrap_or_default();
-    let named = std::str::from_utf8(key).ok().and_then(|key| LogId::parse(key).ok());
+    let named = std::str::from_utf8(key).ok().filter(|_| is_whole(message)).and_then(|key| LogId::parse(key).ok());
     let odd_key = named.is_none().then(|| Bytes::copy_from_slice(key));
     let Some(log) = named.or_else(|| LogId::parse(UNREADABLE).ok()) else { return };
     let upstream = Bytes::copy_from_slice(message.payload().unwrap_or_default());
@@ -419,6 +417,13 @@ fn take_up(consumer: &BaseConsumer<Context>, shared: &Shared, message: &Borrowed
     {
         tracing::debug!(%error, "a partition went away before it was paused");
     }
+}
+
+/// As it was sent, by the checksum that it carries; an earlier program's carries none.
+fn is_whole(message: &BorrowedMessage<'_>) -> bool {
+    let sent = message.headers().and_then(|headers| headers.iter().find(|header| header.key == CHECKSUM));
+    let sum = crc32c::crc32c(message.payload().unwrap_or_default()).to_be_bytes();
+    sent.is_none_or(|sent| sent.value == Some(&sum)) || planted("damaged_record_taken")
 }
 
 fn trace(message: &BorrowedMessage<'_>) -> Option<TraceId> {

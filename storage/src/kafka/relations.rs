@@ -62,7 +62,6 @@ impl KafkaRelations {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
-            .set("check.crcs", "true")
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", FETCH_WAIT_MS)
             // A replica nearby may not have yet what a `put` has returned for, and would tell its own end.

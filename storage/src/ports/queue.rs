@@ -92,7 +92,7 @@ pub struct Queued {
     pub since: Instant,
     /// It may have come before, to this consumer or to another: it waited when the partition was gained.
     pub may_repeat: bool,
-    /// The key that it came with, where that names no log; the record's log is then one that nothing has.
+    /// The key that it came with, where that names no log or the record is damaged; its log is then one that nothing has.
     pub odd_key: Option<Bytes>,
 }
 
