@@ -5,7 +5,7 @@
 
 use crate::harness::calls::direct;
 use crate::harness::load::{Load, seed};
-use crate::harness::raw::{Got, HEARTBEAT_INTERVAL, Raw};
+use crate::harness::raw::{Got, HEARTBEAT_INTERVAL, Raw, within};
 use crate::harness::server::{Server, Settings};
 use im_proto::client::ServerFrame;
 use im_proto::client::server_frame::Body;
@@ -28,13 +28,16 @@ async fn a_heartbeat_hints_when_every_push_was_lost_and_the_sync_brings_the_head
     assert_eq!(hinted_version(bob.heartbeat().await), None, "nothing moved, so nothing is hinted");
     let ack = ann.message_to_user("bob", "m1").await;
     // Versions are read in batches: the answer to one heartbeat may be older than the message.
-    let version = loop {
-        if let Some(version) = hinted_version(bob.heartbeat().await) {
-            break version;
+    let hinted = async {
+        loop {
+            if let Some(version) = hinted_version(bob.heartbeat().await) {
+                return version;
+            }
+            bob.was_pushed_no_entry();
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
         }
-        bob.was_pushed_no_entry();
-        tokio::time::sleep(HEARTBEAT_INTERVAL).await;
     };
+    let version = within("a heartbeat hints", hinted).await;
     let known = bob.sync_from(before.token).await;
     assert!(known.inbox_version >= version);
     assert_eq!(known.conversation(&direct("ann", "bob")).head_seq, ack.seq);

@@ -438,10 +438,13 @@ mod troubled_pushes {
         let before = bob.sync().await;
         is_told_everything(&mut bob, &before.token).await;
         let ack = ann.message_to(&group, "m1").await;
-        while !is_hint(&bob.heartbeat().await) {
-            bob.was_pushed_no_entry();
-            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-        }
+        let hinted = async {
+            while !is_hint(&bob.heartbeat().await) {
+                bob.was_pushed_no_entry();
+                tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+            }
+        };
+        within("a heartbeat hints", hinted).await;
         let known = bob.sync_from(before.token).await;
         assert_eq!(known.conversation(&group).head_seq, ack.seq);
         // One that was on its way while the sync was asked may still come.
