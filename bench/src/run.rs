@@ -53,8 +53,8 @@ pub struct LoadArgs {
     /// Load before the window, in seconds. Verified too.
     #[arg(long, default_value_t = 1)]
     warmup: u64,
-    /// Accept lost, doubled and swapped pushes and lost connections as long as every message arrives by repair: for
-    /// runs in which the server is killed or a receiver is slow.
+    /// Accept lost, doubled and swapped pushes, those to the sender itself and lost connections as long as every message
+    /// arrives by repair: for runs in which the server is killed, a worker takes over or a receiver is slow.
     #[arg(long)]
     allow_repairs: bool,
     /// Run the floor too and report CPU as a multiple of it.

@@ -2,7 +2,7 @@
 //!
 //! In: services, an address, perhaps certificates. Out: a running server with the standard health service. Always: a request
 //! is bounded in size, and in time unless it is a stream; connections that went silent are found by keep-alives; stopping lets
-//! what is under way end.
+//! what is under way end, and waits for no peer without end.
 
 use crate::accept;
 use crate::config::{ConfigError, TlsOptions};

@@ -1,16 +1,13 @@
 //! Peers that say nothing, or stop in the middle of what they say.
 
 use crate::certificates::Authority;
-use crate::logic::{Logic, options, read, serve_logic};
+use crate::logic::{Logic, PATIENCE, options, read, serve_logic};
 use im_rpc::LogicClient;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-
-/// Longer than any of the bounds.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_peer_that_never_ends_its_tls_handshake_is_dialled_again() {

@@ -2,7 +2,8 @@
 //!
 //! In: what librdkafka fetches. Out: batches, and which partitions came and went. Always: one thread polls, whatever the
 //! worker does, so a slow store never looks like a dead worker; offsets move only by [`Consumer::commit`]; of a partition
-//! that is taken away, what was handed on is committed first, and its pause ends; a consumer that failed for good is closed, so
+//! that is taken away, what was handed on is committed first while that may still be, and its pause ends; a record that was damaged
+//! on its way is handed on as one that nobody can read; a consumer that failed for good is closed, so
 //! that its worker ends; one that stands still is replaced; nobody waits for librdkafka's end for long.
 
 use super::fetched_end::fetched_end;
@@ -422,8 +423,8 @@ fn take_up(consumer: &BaseConsumer<Context>, shared: &Shared, message: &Borrowed
 /// As it was sent, by the checksum that it carries; an earlier program's carries none.
 fn is_whole(message: &BorrowedMessage<'_>) -> bool {
     let sent = message.headers().and_then(|headers| headers.iter().find(|header| header.key == CHECKSUM));
-    let sum = crc32c::crc32c(message.payload().unwrap_or_default()).to_be_bytes();
-    sent.is_none_or(|sent| sent.value == Some(&sum)) || planted("damaged_record_taken")
+    let sum = || crc32c::crc32c(message.payload().unwrap_or_default()).to_be_bytes();
+    sent.is_none_or(|sent| sent.value == Some(&sum())) || planted("damaged_record_taken")
 }
 
 fn trace(message: &BorrowedMessage<'_>) -> Option<TraceId> {
